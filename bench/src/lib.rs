@@ -1,0 +1,1 @@
+//! Traffic, microbenchmarks and end-to-end measurements for Ringgate.

@@ -1,0 +1,1 @@
+//! Who is talking to whom: a lock-free flow table.

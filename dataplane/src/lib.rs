@@ -1,0 +1,1 @@
+//! One packet, in to out: AF_XDP ports, parsing, steering, rewriting.

@@ -1,0 +1,3 @@
+//! The daemon: start, control, stop. No packet is touched here.
+
+fn main() {}
