@@ -5,14 +5,16 @@
 //! rooms size by it (map entries, index widths) may rely on a [`Model`](crate::Model) never
 //! exceeding it.
 
-use std::num::NonZeroU16;
 use std::time::Duration;
 
 // --- the file ---
 
-/// Longest file read, in bytes: 4 MiB. The largest model the other bounds allow takes about
-/// [`BACKENDS_TOTAL_MAX`] lines of 60 bytes; a larger file is a wrong path, not a configuration.
-pub const FILE_BYTES_MAX: usize = 4 << 20;
+/// Room for one backend in the file, in bytes: its table with every key takes under 200.
+const BACKEND_TEXT_BYTES: usize = 256;
+
+/// Longest text parsed, in bytes: 16 MiB, room for [`BACKENDS_TOTAL_MAX`] backends. A larger
+/// file is a wrong path, not a configuration.
+pub const FILE_BYTES_MAX: usize = 16 << 20;
 
 /// How many problems (or warnings) are kept in full; the rest is counted. More than anyone
 /// reads, and it keeps the memory of a hopeless file bounded.
@@ -125,10 +127,8 @@ pub const RISE_DEFAULT: u32 = 2;
 /// detection within `fall * interval + timeout`, 3.5 s with the defaults.
 pub const FALL_DEFAULT: u32 = 3;
 
-/// The least number of workers, as the type in which they are counted.
-pub const WORKERS_MIN: NonZeroU16 = NonZeroU16::MIN;
-
 const _: () = {
+    assert!(FILE_BYTES_MAX >= BACKENDS_TOTAL_MAX * BACKEND_TEXT_BYTES);
     assert!(FLOWS_MIN <= FLOWS_DEFAULT && FLOWS_DEFAULT <= FLOWS_MAX);
     assert!(
         FLOWS_MAX * FLOW_BYTES == 4 << 30,

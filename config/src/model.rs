@@ -20,6 +20,12 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// What the reading of a word needs of an enum.
+pub(crate) trait Word: Copy + 'static {
+    fn all() -> &'static [Self];
+    fn spelling(self) -> &'static str;
+}
+
 /// Defines an enum of words in the file: one spelling each, used for reading, writing and errors.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -38,6 +44,16 @@ macro_rules! words {
                 match self {
                     $(Self::$variant => $word,)+
                 }
+            }
+        }
+
+        impl Word for $name {
+            fn all() -> &'static [Self] {
+                Self::ALL
+            }
+
+            fn spelling(self) -> &'static str {
+                self.as_str()
             }
         }
 
