@@ -1,6 +1,6 @@
 //! Addresses as the file writes them, and which of them can be served or sent to.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::error::{Refusal, quote};
 
@@ -111,14 +111,21 @@ fn split(text: &str) -> Result<Written, String> {
         Some((ip, port)) if ip.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok() => {
             format!("write brackets around the IPv6 address: \"[{ip}]:{port}\"")
         }
-        Some((ip, _)) if ip.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() => {
-            "the port is a number of 1 to 65535".to_owned()
-        }
+        Some((ip, _)) if is_address(ip) => "the port is a number of 1 to 65535".to_owned(),
         _ if text.bytes().any(|byte| byte.is_ascii_alphabetic()) && !text.contains("::") => {
             "names are not looked up: write the address itself".to_owned()
         }
         _ => "write a full IPv4 or IPv6 address".to_owned(),
     })
+}
+
+/// Whether the part before a port is an address as it should be.
+fn is_address(ip: &str) -> bool {
+    let bare = ip.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    bare.map_or_else(
+        || ip.parse::<Ipv4Addr>().is_ok(),
+        |ip| ip.parse::<Ipv6Addr>().is_ok(),
+    )
 }
 
 /// Why an address cannot be served or sent to: what it is, and what to do.

@@ -93,8 +93,12 @@ pub(crate) struct File<'a> {
 /// Parses the text and reports what is not TOML.
 pub(crate) fn parse<'t>(text: &'t str, findings: &mut Findings<'t>) -> Spanned<DeTable<'t>> {
     let (root, errors) = DeTable::parse_recoverable(text);
+    let swallowed = swallowed_from(&errors);
     for error in errors {
         let at = error.span().unwrap_or(0..0);
+        if at.start > swallowed {
+            continue;
+        }
         let line = findings.line_text(at.start).trim();
         if error.message() == "duplicate key" {
             // The first of two keys stands, so the rest of the file can be believed; of two
@@ -123,12 +127,71 @@ pub(crate) fn parse<'t>(text: &'t str, findings: &mut Findings<'t>) -> Spanned<D
         let refusal = Refusal {
             found,
             expected: format!("TOML ({})", error.message()),
-            cure: "mend this line: key = value, text in double quotes, tables in [brackets]"
-                .to_owned(),
+            cure: syntax_cure(error.message()).to_owned(),
         };
         findings.problem(Kind::Syntax, &at, String::new(), refusal);
     }
     root
+}
+
+/// How the TOML parser's message for an unclosed list or inline table begins.
+const MISSING_COMMA: &str = "missing comma between";
+
+/// Where a list or inline table that is never closed begins to swallow the lines below it: what
+/// is said against those is a consequence. Beyond every text if all are closed.
+fn swallowed_from(errors: &[toml::de::Error]) -> usize {
+    let unclosed = |message: &str| {
+        matches!(message.split_once(','), Some((what, _)) if
+        matches!(what, "unclosed array" | "unclosed inline table"))
+    };
+    if !errors.iter().any(|error| unclosed(error.message())) {
+        return usize::MAX;
+    }
+    let commas = errors
+        .iter()
+        .filter(|error| error.message().starts_with(MISSING_COMMA));
+    commas
+        .filter_map(|error| Some(error.span()?.start))
+        .min()
+        .unwrap_or(usize::MAX)
+}
+
+/// What to do about a message of the TOML parser. The messages are not its contract: one that
+/// is not recognised gets the general cure.
+fn syntax_cure(message: &str) -> &'static str {
+    const CURES: [(&str, &str); 11] = [
+        (
+            MISSING_COMMA,
+            "add the comma, or close the bracket or brace opened above",
+        ),
+        (
+            "string values must be quoted",
+            "write the text after = in double quotes",
+        ),
+        (
+            "invalid boolean",
+            "write text in double quotes; alone only true or false",
+        ),
+        ("invalid float", "write text and addresses in double quotes"),
+        (
+            "invalid basic string",
+            "close the double quote in the same line",
+        ),
+        ("key with no value", "write key = value"),
+        ("unclosed array table", "close the header with ]]"),
+        ("unclosed array", "close the list with ]"),
+        ("unclosed inline table", "close the table with }"),
+        ("unclosed table", "close the header with ]"),
+        (
+            "unexpected leading zero",
+            "write the number without leading zeros",
+        ),
+    ];
+    let cure = CURES.iter().find(|(start, _)| message.starts_with(start));
+    cure.map_or(
+        "write key = value, text in double quotes, tables in [brackets]",
+        |(_, cure)| cure,
+    )
 }
 
 impl<'a> File<'a> {
@@ -148,7 +211,7 @@ impl<'a> File<'a> {
             })
         });
         let mut interfaces = Vec::new();
-        for (number, (table, head)) in top.tables("interface").into_iter().enumerate() {
+        for (number, table, head) in top.tables("interface") {
             let path = entry_path("interface", table, "name", number);
             interfaces.push(Interface::read(
                 Keys {
@@ -160,7 +223,7 @@ impl<'a> File<'a> {
             ));
         }
         let mut services = Vec::new();
-        for (number, (table, head)) in top.tables("service").into_iter().enumerate() {
+        for (number, table, head) in top.tables("service") {
             let path = entry_path("service", table, "name", number);
             services.push(Service::read(
                 Keys {
@@ -230,7 +293,7 @@ impl<'a> Service<'a> {
             )
         });
         let mut backends = Vec::new();
-        for (number, (table, head)) in keys.tables("backend").into_iter().enumerate() {
+        for (number, table, head) in keys.tables("backend") {
             let path = join(&keys.path, &entry_path("backend", table, "address", number));
             backends.push(Backend::read(
                 Keys {
@@ -296,7 +359,7 @@ impl<'a> Backend<'a> {
 fn entry_path(noun: &str, table: &DeTable<'_>, naming_key: &str, number: usize) -> String {
     match table.get(naming_key).map(Spanned::get_ref) {
         Some(DeValue::String(name)) => format!("{noun} {}", quote(name)),
-        _ => format!("{noun} #{}", number + 1),
+        _ => format!("{noun} #{number}"),
     }
 }
 
@@ -424,7 +487,7 @@ impl<'a> Keys<'a, '_, '_> {
         None
     }
 
-    fn tables(&mut self, key: &str) -> Vec<(&'a DeTable<'a>, Range<usize>)> {
+    fn tables(&mut self, key: &str) -> Vec<(usize, &'a DeTable<'a>, Range<usize>)> {
         let Some(value) = self.table.get(key) else {
             return Vec::new();
         };
@@ -448,11 +511,11 @@ impl<'a> Keys<'a, '_, '_> {
         values: &'a DeArray<'a>,
         expected: &str,
         cure: &str,
-    ) -> Vec<(&'a DeTable<'a>, Range<usize>)> {
+    ) -> Vec<(usize, &'a DeTable<'a>, Range<usize>)> {
         let mut tables = Vec::new();
-        for value in values.iter() {
+        for (index, value) in values.iter().enumerate() {
             match value.get_ref() {
-                DeValue::Table(table) => tables.push((table, value.span())),
+                DeValue::Table(table) => tables.push((index + 1, table, value.span())),
                 _ => self.wrong_type(key, value, expected, cure),
             }
         }

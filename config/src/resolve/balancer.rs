@@ -55,9 +55,6 @@ pub(super) fn resolve(raw: &file::Balancer<'_>, findings: &mut Findings<'_>) -> 
     })
 }
 
-#[expect(
-    reason = "a problem and an absent key are different answers"
-)]
 fn cores(
     scope: &mut Scope<'_, '_, '_>,
     raw: &file::Balancer<'_>,

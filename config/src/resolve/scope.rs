@@ -110,9 +110,6 @@ impl Scope<'_, '_, '_> {
     }
 
     /// A whole number within bounds; the outer `None` is a problem, the inner one absence.
-    #[expect(
-        reason = "a problem and an absent key are different answers"
-    )]
     pub(super) fn number<T>(
         &mut self,
         key: &str,
@@ -157,9 +154,6 @@ impl Scope<'_, '_, '_> {
     }
 
     /// A duration within bounds, with its place if it was given.
-    #[expect(
-        reason = "a problem and an absent key are different answers"
-    )]
     pub(super) fn duration(
         &mut self,
         key: &str,
