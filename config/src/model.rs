@@ -1,5 +1,5 @@
 //! The validated model. One that exists is valid: every field is private and only
-//! `parse` builds it, after everything was checked.
+//! [`parse`](crate::parse) builds it, after everything was checked.
 //!
 //! What a reader may rely on, beside the types:
 //! * at least one interface; interface and service names are unique;
