@@ -1,1 +1,115 @@
 //! What the operator said, made impossible to misread.
+//!
+//! [`parse`] turns the text of a configuration file into a [`Model`], or into every reason why
+//! not. It does no I/O. Whoever holds a [`Model`] need not check anything that is written at
+//! the head of its type; whoever adds a key adds it to `file.rs` (that it exists), `model.rs`
+//! (what it means), `resolve/` (how the one becomes the other), an example and a reject.
+//!
+//! # A complete example
+//!
+//! ```toml
+#![doc = include_str!("../examples/full.toml")]
+//! ```
+//!
+//! ```
+//! let text = include_str!("../examples/full.toml");
+//! let parsed = ringgate_config::parse("full.toml", text).unwrap();
+//! assert!(parsed.warnings.is_empty());
+//!
+//! let balancer = parsed.model.balancer();
+//! assert_eq!(balancer.workers().unwrap().get(), 2);
+//! assert_eq!(balancer.cores().unwrap(), [2, 3]);
+//!
+//! let web = &parsed.model.services()[0];
+//! assert_eq!(web.listen(), "10.100.0.1:80".parse().unwrap());
+//! assert_eq!(web.backends()[1].weight(), 0);
+//! assert!(web.backends()[2].disabled());
+//! assert_eq!(web.health().unwrap().fall(), 3);
+//!
+//! // A port left out is the service's.
+//! let syslog = &parsed.model.services()[2];
+//! assert_eq!(syslog.backends()[0].address(), "10.2.0.21:514".parse().unwrap());
+//! ```
+//!
+//! # All problems at once
+//!
+//! ```
+//! let text = r#"
+//! [[interface]]
+//! name = "eth0"
+//!
+//! [[service]]
+//! name = "web"
+//! listen = "10.100.0.1:80"
+//! protocol = "tcp"
+//! forward = "natt"
+//! backends = []
+//! "#;
+//! let problems = ringgate_config::parse("ringgate.toml", text).unwrap_err();
+//! assert_eq!(problems.list()[0].to_string(), "ringgate.toml:9:11: service \"web\".forward: \
+//!     found \"natt\"; expected one of nat, dsr-l2; did you mean \"nat\"?");
+//! assert_eq!(problems.list()[1].cure, "did you mean backend?");
+//! ```
+//!
+//! # Decisions that the keys alone do not show
+//!
+//! * A check's `timeout` longer than its `interval` is refused: one check of a backend ends
+//!   before the next begins, and detection takes at most `fall * interval + timeout`. Left out,
+//!   the timeout is the default or the interval, whichever is shorter.
+//! * A `tcp` check on a `udp` service is allowed; without `port` there is a warning, since few
+//!   servers (DNS is one) answer both on one port. Naming the port, even the same, silences it.
+//! * `cores` without `workers` sets the number of workers.
+//! * A service without backends, or none of them with a weight, is allowed and warned about:
+//!   services are often set up before their servers. So is a file without services.
+//! * A backend may not have the address of any service, whatever the ports: its packets would
+//!   come back.
+//! * Two services may share a backend's address and port.
+#![forbid(unsafe_code)]
+
+mod address;
+mod duration;
+mod error;
+mod file;
+pub mod limits;
+mod model;
+mod nearest;
+mod resolve;
+
+pub use error::{Place, Problem, Problems, Warning};
+pub use model::{
+    Backend, Balancer, Forward, Health, HealthKind, Interface, Mode, Model, PartialChecksums,
+    Protocol, Service, WhenEmpty,
+};
+
+use error::{Findings, Kind, Refusal};
+
+/// A file that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// What it says.
+    pub model: Model,
+    /// What it says but probably does not mean, in the order of the file.
+    pub warnings: Vec<Warning>,
+}
+
+/// Reads a configuration. `file_name` is only for the places in problems and warnings; nothing
+/// is opened.
+///
+/// # Errors
+/// Every problem of the text, at once; nothing of it may be used then.
+pub fn parse(file_name: &str, text: &str) -> Result<Parsed, Problems> {
+    let mut findings = Findings::new(file_name, text);
+    if text.len() > limits::FILE_BYTES_MAX {
+        let refusal = Refusal {
+            found: format!("{} bytes", text.len()),
+            expected: format!("at most {}", limits::FILE_BYTES_MAX),
+            cure: "name a configuration file".to_owned(),
+        };
+        findings.problem(Kind::Structure, &(0..0), String::new(), refusal);
+        return Err(findings.refuse());
+    }
+    let root = file::parse(text, &mut findings);
+    let written = file::File::read(root.get_ref(), &mut findings);
+    let model = resolve::model(&written, &mut findings);
+    findings.finish(model)
+}

@@ -1,0 +1,217 @@
+//! Every bound and default of the configuration, each with its reason, and the relations
+//! between them checked while compiling.
+//!
+//! A number that appears in an error text, an example or a test comes from here. What other
+//! rooms size by it (map entries, index widths) may rely on a [`Model`](crate::Model) never
+//! exceeding it.
+
+use std::time::Duration;
+
+// --- the file ---
+
+/// Room for one backend in the file, in bytes: its table with every key takes under 200.
+const BACKEND_TEXT_BYTES: usize = 256;
+
+/// Longest text parsed, in bytes: 16 MiB, room for [`BACKENDS_TOTAL_MAX`] backends. A larger
+/// file is a wrong path, not a configuration.
+pub const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// How many problems (or warnings) are kept in full; the rest is counted. More than anyone
+/// reads, and it keeps the memory of a hopeless file bounded.
+pub const PROBLEMS_MAX: usize = 1_000;
+
+/// Longest piece of the file quoted in an error, in characters: one terminal line.
+pub const QUOTE_CHARS_MAX: usize = 60;
+
+// --- [balancer] ---
+
+/// Most workers. One worker serves one queue index, and 256 is above the queue count of
+/// current NICs (mlx5 and ice: one per core, at most 256 in common hosts).
+pub const WORKERS_MAX: u16 = 256;
+
+/// Highest CPU number that `cores` may name: Linux is built for at most 8,192 CPUs
+/// (`NR_CPUS_RANGE_END` in arch/x86/Kconfig), counted from 0.
+pub const CORE_MAX: usize = 8_192 - 1;
+
+/// Memory of one flow, in bytes: one cache line (decided in the design). Only for the derivations here.
+const FLOW_BYTES: usize = 64;
+
+/// Smallest flow table. Below it even the shards of the table would be nearly empty, and a
+/// test that wants a full table can still fill it.
+pub const FLOWS_MIN: usize = 1 << 10;
+
+/// Largest flow table: 64 Mi flows, 4 GiB of locked memory.
+pub const FLOWS_MAX: usize = 1 << 26;
+
+/// Flow table unless the file says otherwise: 1 Mi flows, 64 MiB.
+pub const FLOWS_DEFAULT: usize = 1 << 20;
+
+/// Longest `drain`. A supervisor that waits longer than an hour for a stop is not waiting for it.
+pub const DRAIN_MAX: Duration = Duration::from_hours(1);
+
+/// `drain` unless the file says otherwise: long enough for ordinary requests to finish,
+/// well below the 90 s after which systemd kills (`DefaultTimeoutStopSec`).
+pub const DRAIN_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Admin socket unless the file says otherwise (`RuntimeDirectory=ringgate` in systemd's terms).
+pub const ADMIN_DEFAULT: &str = "/run/ringgate/admin.sock";
+
+/// Longest path of a unix socket, in bytes: `sun_path` is 108 (unix(7)), one for the final NUL.
+pub const ADMIN_BYTES_MAX: usize = 108 - 1;
+
+// --- [[interface]] ---
+
+/// Longest interface name, in bytes: `IFNAMSIZ` is 16 (linux/if.h), one for the final NUL.
+pub const INTERFACE_NAME_BYTES_MAX: usize = 16 - 1;
+
+/// Most interfaces. Every worker opens one socket on each of them over one shared UMEM.
+pub const INTERFACES_MAX: usize = 16;
+
+// --- [[service]] ---
+
+/// Longest service name, in bytes: a DNS label (RFC 1035, 2.3.4), so that a name can be used as one.
+pub const SERVICE_NAME_BYTES_MAX: usize = 63;
+
+/// Most services: entries of the steering program's service map.
+pub const SERVICES_MAX: usize = 4_096;
+
+/// Most backends over all services: each can be named by 16 bits with one value left to mean "none".
+pub const BACKENDS_TOTAL_MAX: usize = u16::MAX as usize;
+
+/// Smallest Maglev table: the smallest prime that gives one backend its
+/// [`SLOTS_PER_BACKEND`] slots.
+pub const TABLE_SIZE_MIN: u32 = 101;
+
+/// Largest Maglev table: the largest prime below 2^23, 32 MiB at four bytes a slot.
+pub const TABLE_SIZE_MAX: u32 = 8_388_593;
+
+/// Maglev table unless the file says otherwise: the small table of the Maglev paper
+/// (Eisenbud et al., NSDI 2016, 5.3), a prime just above 2^16.
+pub const TABLE_SIZE_DEFAULT: u32 = 65_537;
+
+/// Table slots for each backend below which shares grow uneven by more than about 1 %
+/// (Maglev paper, 3.4: "M to be larger than 100 x N"): below it there is a warning.
+pub const SLOTS_PER_BACKEND: u32 = 100;
+
+/// Largest weight: what IPVS takes (ipvsadm(8)), so that weights can be carried over.
+pub const WEIGHT_MAX: u32 = 65_535;
+
+/// Weight unless the file says otherwise: can be halved and cut by percents without fractions.
+pub const WEIGHT_DEFAULT: u32 = 100;
+
+// --- health ---
+
+/// Shortest check interval. At 10 ms a thousand backends already make 100,000 checks a second.
+pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// Longest check interval.
+pub const INTERVAL_MAX: Duration = Duration::from_hours(1);
+
+/// Check interval unless the file says otherwise.
+pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Shortest check timeout: below a millisecond a busy server and a dead one look the same.
+/// The longest is the service's interval, so that one check ends before the next begins.
+pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
+
+/// Check timeout unless the file says otherwise; a shorter interval lowers it to itself.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
+
+/// Most checks in a row that `rise` or `fall` may ask for.
+pub const STREAK_MAX: u32 = 100;
+
+/// Good checks in a row that bring a backend up, unless the file says otherwise: one could be luck.
+pub const RISE_DEFAULT: u32 = 2;
+
+/// Failed checks in a row that take a backend down, unless the file says otherwise:
+/// detection within `fall * interval + timeout`, 3.5 s with the defaults.
+pub const FALL_DEFAULT: u32 = 3;
+
+const _: () = {
+    assert!(FILE_BYTES_MAX >= BACKENDS_TOTAL_MAX * BACKEND_TEXT_BYTES);
+    assert!(FLOWS_MIN <= FLOWS_DEFAULT && FLOWS_DEFAULT <= FLOWS_MAX);
+    assert!(
+        FLOWS_MAX * FLOW_BYTES == 4 << 30,
+        "the doc of FLOWS_MAX says 4 GiB"
+    );
+    assert!(
+        FLOWS_DEFAULT * FLOW_BYTES == 64 << 20,
+        "the doc of FLOWS_DEFAULT says 64 MiB"
+    );
+    assert!(DRAIN_DEFAULT.as_millis() <= DRAIN_MAX.as_millis());
+    assert!(ADMIN_DEFAULT.len() <= ADMIN_BYTES_MAX);
+    assert!(is_prime(TABLE_SIZE_MIN) && is_prime(TABLE_SIZE_DEFAULT) && is_prime(TABLE_SIZE_MAX));
+    assert!(TABLE_SIZE_MIN >= SLOTS_PER_BACKEND);
+    assert!(TABLE_SIZE_MIN <= TABLE_SIZE_DEFAULT && TABLE_SIZE_DEFAULT <= TABLE_SIZE_MAX);
+    // A service can hold all backends and still give each its slots.
+    assert!(BACKENDS_TOTAL_MAX * SLOTS_PER_BACKEND as usize <= TABLE_SIZE_MAX as usize);
+    assert!(BACKENDS_TOTAL_MAX <= TABLE_SIZE_DEFAULT as usize);
+    // The sum of all weights fits 32 bits, so a share can be computed in 64 without overflow.
+    assert!(BACKENDS_TOTAL_MAX as u64 * WEIGHT_MAX as u64 <= u32::MAX as u64);
+    assert!(WEIGHT_DEFAULT <= WEIGHT_MAX);
+    assert!(INTERVAL_MIN.as_millis() <= INTERVAL_DEFAULT.as_millis());
+    assert!(INTERVAL_DEFAULT.as_millis() <= INTERVAL_MAX.as_millis());
+    assert!(TIMEOUT_MIN.as_millis() <= TIMEOUT_DEFAULT.as_millis());
+    assert!(TIMEOUT_DEFAULT.as_millis() <= INTERVAL_DEFAULT.as_millis());
+    // The default timeout, lowered to any allowed interval, is still allowed.
+    assert!(TIMEOUT_MIN.as_millis() <= INTERVAL_MIN.as_millis());
+    assert!(RISE_DEFAULT >= 1 && RISE_DEFAULT <= STREAK_MAX);
+    assert!(FALL_DEFAULT >= 1 && FALL_DEFAULT <= STREAK_MAX);
+};
+
+/// Whether `n` is a prime, by trial division: at most 1,448 steps for [`TABLE_SIZE_MAX`].
+pub const fn is_prime(n: u32) -> bool {
+    if n < 2 || n.is_multiple_of(2) {
+        return n == 2;
+    }
+    let mut divisor = 3;
+    while divisor <= n / divisor {
+        if n.is_multiple_of(divisor) {
+            return false;
+        }
+        divisor += 2;
+    }
+    true
+}
+
+/// The primes next to `n` that a table may have: the nearest at or below, the nearest at or
+/// above, each within [`TABLE_SIZE_MIN`] and [`TABLE_SIZE_MAX`]. For the cure of a wrong size.
+pub fn table_sizes_around(n: u32) -> (Option<u32>, Option<u32>) {
+    let below = (TABLE_SIZE_MIN..=n.min(TABLE_SIZE_MAX))
+        .rev()
+        .find(|&n| is_prime(n));
+    let above = (n.max(TABLE_SIZE_MIN)..=TABLE_SIZE_MAX).find(|&n| is_prime(n));
+    (below, above)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn primes_agree_with_a_sieve() {
+        let mut composite = vec![false; 100_000];
+        for n in 2..composite.len() {
+            assert_eq!(is_prime(u32::try_from(n).unwrap()), !composite[n], "{n}");
+            for multiple in (n * n..composite.len()).step_by(n) {
+                composite[multiple] = true;
+            }
+        }
+        assert!(!is_prime(0) && !is_prime(1));
+        assert!(is_prime(u32::MAX - 4) && !is_prime(u32::MAX));
+    }
+
+    #[test]
+    fn the_largest_table_is_the_largest_prime_below_its_power_of_two() {
+        assert!((TABLE_SIZE_MAX + 1..1 << 23).all(|n| !is_prime(n)));
+        assert!((SLOTS_PER_BACKEND..TABLE_SIZE_MIN).all(|n| !is_prime(n)));
+    }
+
+    #[test]
+    fn neighbours_of_a_size_are_primes_within_the_bounds() {
+        assert_eq!(table_sizes_around(65_536), (Some(65_521), Some(65_537)));
+        assert_eq!(table_sizes_around(65_537), (Some(65_537), Some(65_537)));
+        assert_eq!(table_sizes_around(0), (None, Some(TABLE_SIZE_MIN)));
+        assert_eq!(table_sizes_around(u32::MAX), (Some(TABLE_SIZE_MAX), None));
+    }
+}
