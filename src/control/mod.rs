@@ -4,5 +4,6 @@
 pub(crate) mod clock;
 pub(crate) mod driver;
 pub(crate) mod epoll;
+pub(crate) mod netlink;
 pub(crate) mod ring;
 pub(crate) mod slab;
