@@ -4,6 +4,8 @@
 pub(crate) mod clock;
 pub(crate) mod driver;
 pub(crate) mod epoll;
+pub(crate) mod health;
 pub(crate) mod netlink;
+pub(crate) mod probe;
 pub(crate) mod ring;
 pub(crate) mod slab;
