@@ -6,8 +6,8 @@
 //!
 //! | driver | over | when |
 //! |---|---|---|
-//! | [`Ring`](super::ring::Ring) | io_uring | wherever the kernel lets us |
-//! | [`Epoll`](super::epoll::Epoll) | epoll and non-blocking calls | where it does not: seccomp profiles of container runtimes (EPERM), `kernel.io_uring_disabled`, old kernels |
+//! | [`Ring`] | io_uring | wherever the kernel lets us |
+//! | [`Epoll`] | epoll and non-blocking calls | where it does not: seccomp profiles of container runtimes (EPERM), `kernel.io_uring_disabled`, old kernels |
 //!
 //! [`open`] probes, picks and says in the log which won and why. Both keep the same promises, and one
 //! test suite holds them to it (`driver/tests.rs`):

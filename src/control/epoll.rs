@@ -1,6 +1,6 @@
 //! The driver over epoll, for hosts where io_uring is refused.
 //!
-//! It keeps the promises of [`Driver`](super::driver::Driver) by waiting for readiness and then making
+//! It keeps the promises of [`Driver`] by waiting for readiness and then making
 //! the call itself, without blocking. Every operation owns its descriptor, so a descriptor is registered
 //! at most once. Deadlines (limits and timers) are an ordered set beside the epoll instance; the kernel
 //! counts the wait in milliseconds, rounded up, so nothing ends before its time.

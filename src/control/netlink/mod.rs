@@ -1,7 +1,7 @@
 //! The kernel's view of the network, followed through rtnetlink.
 //!
 //! [`Watcher`] owns one socket: subscribed to changes first, it then dumps every table, so nothing falls
-//! between the two. What it learns goes into [`Network`](state::Network), which answers the questions.
+//! between the two. What it learns goes into [`Network`], which answers the questions.
 //!
 //! # Losing and catching up
 //! | what happens | what is done |
