@@ -225,19 +225,22 @@ impl Checker {
             }
         }
         // What is left in `old` goes; its state is handed to its successor of the same address and kind.
-        let mut heirs = HashMap::new();
+        // Where several know the backend, the one that learnt something last is believed.
+        let mut heirs: HashMap<_, Report> = HashMap::new();
+        let mut leave = |spec: &Spec, report: Report| {
+            let heir = heirs.entry((spec.address, spec.kind)).or_insert(report);
+            if heir.since < report.since {
+                *heir = report;
+            }
+        };
         for (spec, id) in old {
             if let Some(check) = self.checks.remove(&id) {
                 self.due.remove(&(check.due, id));
-                heirs.insert((spec.address, spec.kind), check.report);
+                leave(&spec, check.report);
             }
         }
-        for (spec, id) in &self.by_spec {
-            if let Some(check) = self.checks.get(id) {
-                heirs
-                    .entry((spec.address, spec.kind))
-                    .or_insert(check.report);
-            }
+        for check in self.checks.values() {
+            leave(&check.spec, check.report);
         }
         for spec in new {
             if self.by_spec.contains_key(&spec) {

@@ -1,5 +1,4 @@
 //! One suite, two drivers: every test here runs over io_uring and over epoll.
-#![cfg(test)]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -291,3 +291,27 @@ fn senseless_parameters_do_no_harm() {
     assert_eq!(play.answer(DEAD).unwrap().state, State::Down);
     assert_eq!(play.answer(Verdict::Success).unwrap().state, State::Up);
 }
+
+#[test]
+fn of_several_that_know_a_backend_the_last_to_learn_is_believed() {
+    let patient = Spec { fall: 9, ..spec(1) };
+    for order in [[spec(1), patient.clone()], [patient.clone(), spec(1)]] {
+        let mut play = Play::new(order);
+        for _ in 0..8 {
+            play.now += SECOND;
+            for start in play.started() {
+                let verdict = if play.checker.pending() > 0 {
+                    Verdict::Success
+                } else {
+                    DEAD
+                };
+                play.checker.ended(start.id, verdict, play.now);
+            }
+        }
+        assert_eq!(play.state(&spec(1)), State::Down);
+        assert_eq!(play.state(&patient), State::Up);
+        let new = Spec { rise: 7, ..spec(1) };
+        play.checker.reconcile([new.clone()], play.now);
+        assert_eq!(play.state(&new), State::Down);
+    }
+}
