@@ -16,11 +16,15 @@
 )]
 
 pub(crate) mod kick;
+pub mod program;
 pub(crate) mod rings;
 pub mod socket;
 pub(crate) mod sockopt;
 pub mod umem;
 
+pub use program::{
+    AttachError, Endpoint, MAX_QUEUES, SteerCounters, SteerError, SteeringProgram, Synced, XdpMode,
+};
 pub use socket::{
     BindMode, Binding, Bound, BoundMode, BusyPoll, OpenError, Options, RingSizes, open,
 };
