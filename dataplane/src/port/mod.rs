@@ -13,14 +13,18 @@
 //! A [`Frame`] is a token, so the compiler sees that none is used after it was sent. Ports differ in where the bytes come
 //! from, and in nothing else that a worker can see.
 
+pub mod fault;
 pub mod memory;
+pub mod pcap;
 pub mod xsk;
 
 use arrayvec::ArrayVec;
 
 use crate::xsk::{Frame, Pool};
 
+pub use fault::FaultPort;
 pub use memory::MemoryPort;
+pub use pcap::PcapPort;
 pub use xsk::XskPort;
 
 /// Most frames in one batch. A power of two large enough to amortise one look at the rings, small enough that the headers of a
