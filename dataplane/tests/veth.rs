@@ -1,4 +1,5 @@
-//! AF_XDP sockets and the steering program on real veth pairs. Each test has a network namespace of its own, which goes with it.
+//! AF_XDP sockets and the steering program on real veth pairs. Each test has a network namespace of
+//! its own, which goes with it.
 //!
 //! `cargo test -p ringgate-dataplane --test veth -- --ignored --test-threads=1`, as root.
 //!
@@ -24,7 +25,8 @@ mod tests {
     };
 
     use crate::support::{
-        Flow, MAC_A0, attached_program, in_namespace, ip, receive, send, small, udp, veth,
+        Flow, as_fragment, attached_program, in_namespace, ip, receive, send, small, tagged, tcp,
+        udp, veth, with_ip_options,
     };
 
     const UDP: u8 = 17;
@@ -63,7 +65,46 @@ mod tests {
         assert_eq!(pool.len(), pool.capacity());
     }
 
-    /// Frames of both families cross from A to B in one memory, unchanged, and everybody counts the same.
+    /// Packets of both families with `size` bytes of payload, to two services.
+    fn mixed(size: usize) -> Vec<Vec<u8>> {
+        let v4 = |i| {
+            (
+                format!("10.0.0.{}:{}", 2 + i, 1000 + u16::from(i)),
+                "10.0.0.1:80",
+            )
+        };
+        let v6 = |i| (format!("[2001:db8::{}]:4000", 2 + i), "[2001:db8::1]:80");
+        (0u8..8)
+            .map(|i| {
+                let (from, to) = if i % 2 == 0 { v4(i) } else { v6(i) };
+                udp(flow(&from, to), &vec![i; size])
+            })
+            .collect()
+    }
+
+    /// Moves what A receives to B, until `count` frames have gone and come home.
+    fn forward(ports: &mut [XskPort], pool: &mut Pool, count: usize) {
+        let mut batch = Batch::new();
+        let mut forwarded = 0;
+        for _ in 0..1000 {
+            XskPort::wait(ports, 5);
+            forwarded += ports[0].receive(pool, &mut batch);
+            batch.iter().for_each(|frame| frame.prefetch());
+            ports[1].transmit(&mut batch);
+            ports[1].kick();
+            ports.iter_mut().for_each(|port| port.recycle(pool));
+            if forwarded == count && ports[1].transmitting() == 0 {
+                return;
+            }
+        }
+        panic!(
+            "{forwarded} of {count} forwarded: {:?}",
+            ports[1].counters()
+        );
+    }
+
+    /// Frames of both families cross from A to B in one memory, unchanged, and everybody counts
+    /// the same.
     fn forwards(mode: XdpMode) {
         in_namespace(move || {
             veth("a0", "a1", 1);
@@ -80,10 +121,10 @@ mod tests {
             let (mut ports, mut pool) = open(&[queue("a0", 0), queue("b0", 0)], &small()).unwrap();
             let (mut source, mut source_pool) = open_one("a1");
             let (mut sink, mut sink_pool) = open_one("b1");
-            assert_eq!(ports[0].bound().mode, BoundMode::Copy);
+            let bound = ports[0].bound();
+            assert_eq!(bound.mode, BoundMode::Copy);
             assert!(
-                ports[0]
-                    .bound()
+                bound
                     .fell_back
                     .as_deref()
                     .is_some_and(|why| why.contains("a0"))
@@ -91,58 +132,26 @@ mod tests {
             steer.register(0, ports[0].as_fd()).unwrap();
             sink_steer.register(0, sink.as_fd()).unwrap();
 
-            let mut batch = Batch::new();
-            let mut sent_total = 0;
+            let mut sent = 0;
             for size in [0, 1, 18, 64, 512, 1400] {
-                let packets: Vec<Vec<u8>> = (0u8..8)
-                    .map(|i| {
-                        let (from, to) = match i % 2 {
-                            0 => (
-                                format!("10.0.0.{}:{}", 2 + i, 1000 + u16::from(i)),
-                                "10.0.0.1:80",
-                            ),
-                            _ => (format!("[2001:db8::{}]:4000", 2 + i), "[2001:db8::1]:80"),
-                        };
-                        udp(flow(&from, to), &vec![i; size])
-                    })
-                    .collect();
-                sent_total += packets.len() as u64;
+                let packets = mixed(size);
+                sent += packets.len() as u64;
                 send(&mut source, &mut source_pool, &packets);
-                let mut forwarded = 0;
-                for _ in 0..1000 {
-                    XskPort::wait(&mut ports, 5);
-                    forwarded += ports[0].receive(&mut pool, &mut batch);
-                    batch.iter().for_each(|frame| frame.prefetch());
-                    ports[1].transmit(&mut batch);
-                    ports[1].kick();
-                    ports.iter_mut().for_each(|port| port.recycle(&mut pool));
-                    if forwarded == packets.len() && ports[1].transmitting() == 0 {
-                        break;
-                    }
-                }
+                forward(&mut ports, &mut pool, packets.len());
                 assert_eq!(receive(&mut sink, &mut sink_pool, packets.len()), packets);
             }
-            let (a, b, s) = (
-                ports[0].counters(),
-                ports[1].counters(),
-                steer.counters().unwrap(),
-            );
-            assert_eq!(
-                (a.received, b.transmitted, b.completed),
-                (sent_total, sent_total, sent_total)
-            );
-            assert_eq!(
-                (
-                    s.redirected_service,
-                    s.redirected_return,
-                    s.passed_no_socket
-                ),
-                (sent_total, 0, 0)
-            );
+            let (a, b) = (ports[0].counters(), ports[1].counters());
+            assert_eq!((a.received, b.transmitted, b.completed), (sent, sent, sent));
             assert_eq!(
                 (a.rx_refused, b.completion_refused, b.tx_refused),
                 (0, 0, 0)
             );
+            let steered = steer.counters().unwrap();
+            assert_eq!(
+                (steered.redirected_service, steered.redirected_return),
+                (sent, 0)
+            );
+            assert_eq!(steered.passed_no_socket, 0);
             steer.unregister(0).unwrap();
             close_all(ports, &mut pool);
             close_all(vec![source], &mut source_pool);
@@ -197,48 +206,76 @@ mod tests {
         });
     }
 
-    /// What the steering program redirects, and what it leaves to the kernel: services, returns, own addresses, the empty slot, other
-    /// protocols, fragments.
-    #[test]
-    #[ignore = "needs CAP_NET_ADMIN"]
-    fn only_the_balancers_packets_are_taken() {
-        in_namespace(|| {
+    /// A balancer's interface `a0` with a service and a backend of each family, and the wire.
+    struct Steered {
+        steer: SteeringProgram,
+        port: XskPort,
+        pool: Pool,
+        source: XskPort,
+        source_pool: Pool,
+    }
+
+    impl Steered {
+        fn new() -> Self {
             veth("a0", "a1", 1);
             ip("addr add 10.0.0.1/24 dev a0");
             ip("addr add 2001:db8::1/64 dev a0 nodad");
             let mut steer = SteeringProgram::attach("a0", XdpMode::Native).unwrap();
-            let (mut source, mut source_pool) = open_one("a1");
-            let (mut port, mut pool) = open_one("a0");
-            steer
-                .sync_services(&[
-                    endpoint("10.0.0.1:80", UDP),
-                    endpoint("[2001:db8::1]:80", UDP),
-                ])
-                .unwrap();
-            steer
-                .sync_returns(&[
-                    endpoint("10.0.0.7:8080", UDP),
-                    endpoint("[2001:db8::7]:8080", UDP),
-                ])
-                .unwrap();
-            let locals: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
-            steer.sync_locals(&locals).unwrap();
-
-            let to_service = [
-                flow("10.0.0.2:1", "10.0.0.1:80"),
-                flow("[2001:db8::2]:1", "[2001:db8::1]:80"),
+            let services = [
+                endpoint("10.0.0.1:80", UDP),
+                endpoint("[2001:db8::1]:80", UDP),
             ];
-            // An empty slot: the kernel's own sockets get them.
-            for flow in to_service {
+            let returns = [
+                endpoint("10.0.0.7:8080", UDP),
+                endpoint("[2001:db8::7]:8080", UDP),
+            ];
+            let locals: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+            assert_eq!(steer.sync_services(&services).unwrap().added, 2);
+            assert_eq!(steer.sync_returns(&returns).unwrap().added, 2);
+            assert_eq!(steer.sync_locals(&locals).unwrap().added, 2);
+            let (source, source_pool) = open_one("a1");
+            let (port, pool) = open_one("a0");
+            Self {
+                steer,
+                port,
+                pool,
+                source,
+                source_pool,
+            }
+        }
+
+        fn send(&mut self, packets: &[Vec<u8>]) {
+            send(&mut self.source, &mut self.source_pool, packets);
+        }
+
+        fn receive(&mut self, count: usize) -> Vec<Vec<u8>> {
+            receive(&mut self.port, &mut self.pool, count)
+        }
+
+        fn close(mut self) {
+            close_all(vec![self.port], &mut self.pool);
+            close_all(vec![self.source], &mut self.source_pool);
+        }
+    }
+
+    fn to_services() -> [Flow; 2] {
+        [
+            flow("10.0.0.2:1", "10.0.0.1:80"),
+            flow("[2001:db8::2]:1", "[2001:db8::1]:80"),
+        ]
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn an_empty_slot_leaves_packets_to_the_kernel() {
+        in_namespace(|| {
+            let mut world = Steered::new();
+            for flow in to_services() {
                 let kernel = UdpSocket::bind(flow.to).unwrap();
                 kernel
                     .set_read_timeout(Some(Duration::from_secs(5)))
                     .unwrap();
-                send(
-                    &mut source,
-                    &mut source_pool,
-                    &[udp(flow, b"to the kernel")],
-                );
+                world.send(&[udp(flow, b"to the kernel")]);
                 let mut heard = [0; 64];
                 let (len, from) = kernel.recv_from(&mut heard).unwrap();
                 assert_eq!(
@@ -246,28 +283,51 @@ mod tests {
                     (b"to the kernel".as_slice(), flow.from)
                 );
             }
-            let counters = steer.counters().unwrap();
+            let counters = world.steer.counters().unwrap();
             assert_eq!(
                 (counters.passed_no_socket, counters.redirected_service),
                 (2, 0)
             );
+            assert_eq!(world.port.counters().received, 0);
+            world.close();
+        });
+    }
 
-            steer.register(0, port.as_fd()).unwrap();
-            let taken: Vec<Vec<u8>> = to_service
-                .into_iter()
-                // From a backend's service port, to a client behind us.
-                .chain([
-                    flow("10.0.0.7:8080", "192.0.2.9:5000"),
-                    flow("[2001:db8::7]:8080", "[2001:db8:9::9]:5000"),
-                ])
-                .map(|flow| udp(flow, b"taken"))
-                .collect();
-            let options = crate::support::with_ip_options(&udp(to_service[0], b"options"));
-            let first_fragment = crate::support::as_fragment(&taken[0], 0, true);
-            let taken = [taken, vec![options, first_fragment]].concat();
-            send(&mut source, &mut source_pool, &taken);
-            assert_eq!(receive(&mut port, &mut pool, taken.len()), taken);
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn services_and_returns_are_taken() {
+        in_namespace(|| {
+            let mut world = Steered::new();
+            world.steer.register(0, world.port.as_fd()).unwrap();
+            // From a backend's service port, to a client behind us.
+            let returns = [
+                flow("10.0.0.7:8080", "192.0.2.9:5000"),
+                flow("[2001:db8::7]:8080", "[2001:db8:9::9]:5000"),
+            ];
+            let flows = to_services().into_iter().chain(returns);
+            let mut packets: Vec<Vec<u8>> = flows.map(|flow| udp(flow, b"taken")).collect();
+            packets.push(with_ip_options(&packets[0], 1));
+            packets.push(with_ip_options(&packets[0], 10));
+            packets.push(as_fragment(&packets[0], 0, true));
+            world.send(&packets);
+            assert_eq!(world.receive(packets.len()), packets);
+            let counters = world.steer.counters().unwrap();
+            assert_eq!(
+                (counters.redirected_service, counters.redirected_return),
+                (5, 2)
+            );
+            assert_eq!(counters.passed_no_socket, 0);
+            world.close();
+        });
+    }
 
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn everything_else_is_the_kernels() {
+        in_namespace(|| {
+            let mut world = Steered::new();
+            world.steer.register(0, world.port.as_fd()).unwrap();
+            let ours = to_services().map(|flow| udp(flow, b"ours"));
             let passed = [
                 // The answer to a health check, from the backend to ourselves.
                 udp(flow("10.0.0.7:8080", "10.0.0.1:5000"), b"local"),
@@ -276,39 +336,46 @@ mod tests {
                 udp(flow("10.0.0.2:1", "10.0.0.1:81"), b"port"),
                 udp(flow("10.0.0.7:8081", "192.0.2.9:5000"), b"port"),
                 // Another protocol on the same port.
-                crate::support::tcp(flow("10.0.0.2:1", "10.0.0.1:80")),
-                crate::support::as_fragment(&taken[0], 185, false),
-                crate::support::tagged(&taken[0], 5),
-                // Cut within the ports, the IPv4 header, the Ethernet header's end.
-                taken[0][..37].to_vec(),
-                taken[0][..33].to_vec(),
-                taken[1][..57].to_vec(),
+                tcp(flow("10.0.0.2:1", "10.0.0.1:80")),
+                as_fragment(&ours[0], 185, false),
+                tagged(&ours[0], 5),
+                // Cut within the ports, and within the IP headers.
+                ours[0][..37].to_vec(),
+                ours[0][..33].to_vec(),
+                ours[1][..57].to_vec(),
+                ours[1][..53].to_vec(),
             ];
-            let before = steer.counters().unwrap();
-            send(&mut source, &mut source_pool, &passed);
+            world.send(&passed);
             // The last thing sent is for us, so all before it has been through.
-            send(&mut source, &mut source_pool, &taken[..1]);
-            assert_eq!(receive(&mut port, &mut pool, 1), taken[..1]);
-            let after = steer.counters().unwrap();
-            assert!(after.passed_other - before.passed_other >= passed.len() as u64);
-            assert_eq!(after.redirected_service, 2 + 2 + 1);
-            assert_eq!(after.redirected_return, 2);
-            assert_eq!(port.counters().received, 7);
-
-            // What is no longer wanted is no longer taken; what stays is untouched.
-            let synced = steer
-                .sync_services(&[endpoint("10.0.0.1:80", UDP), endpoint("10.0.0.1:80", TCP)])
-                .unwrap();
-            assert_eq!((synced.added, synced.removed), (1, 1));
-            send(
-                &mut source,
-                &mut source_pool,
-                &[taken[1].clone(), passed[4].clone()],
+            world.send(&ours[..1]);
+            assert_eq!(world.receive(1), ours[..1]);
+            let counters = world.steer.counters().unwrap();
+            assert!(counters.passed_other >= passed.len() as u64, "{counters:?}");
+            assert_eq!(
+                (counters.redirected_service, counters.redirected_return),
+                (1, 0)
             );
-            assert_eq!(receive(&mut port, &mut pool, 1), passed[4..5]);
-            assert_eq!(MAC_A0.len(), 6);
-            close_all(vec![port], &mut pool);
-            close_all(vec![source], &mut source_pool);
+            world.close();
+        });
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn what_is_no_longer_wanted_is_no_longer_taken() {
+        in_namespace(|| {
+            let mut world = Steered::new();
+            world.steer.register(0, world.port.as_fd()).unwrap();
+            let wanted = [endpoint("10.0.0.1:80", UDP), endpoint("10.0.0.1:80", TCP)];
+            let synced = world.steer.sync_services(&wanted).unwrap();
+            assert_eq!((synced.added, synced.removed), (1, 1));
+            let syn = tcp(flow("10.0.0.2:1", "10.0.0.1:80"));
+            let [v4, v6] = to_services().map(|flow| udp(flow, b"mine?"));
+            world.send(&[v6, syn.clone(), v4.clone()]);
+            assert_eq!(world.receive(2), [syn, v4]);
+            world.steer.unregister(0).unwrap();
+            world.steer.sync_locals(&[]).unwrap();
+            assert_eq!(world.steer.sync_returns(&[]).unwrap().removed, 2);
+            world.close();
         });
     }
 
@@ -435,7 +502,8 @@ mod tests {
         });
     }
 
-    /// In whatever order and state ports are closed, every chunk comes home, and the queues are free for the next owner.
+    /// In whatever order and state ports are closed, every chunk comes home, and the queues are
+    /// free for the next owner.
     #[test]
     #[ignore = "needs CAP_NET_ADMIN"]
     fn every_chunk_comes_home() {
@@ -537,7 +605,8 @@ mod tests {
         });
     }
 
-    /// A receiver that does not stock its fill ring loses packets, and the kernel's counters say where.
+    /// A receiver that does not stock its fill ring loses packets, and the kernel's counters say
+    /// where.
     #[test]
     #[ignore = "needs CAP_NET_ADMIN"]
     fn kernel_side_losses_are_told() {

@@ -1,14 +1,16 @@
-//! Wraps any port and makes its network a bad one: frames lost, corrupted, truncated and reordered on receive, and a transmit ring
-//! that is short. Seeded, so that a failure can be replayed.
+//! Wraps any port and makes its network a bad one: frames lost, corrupted, truncated and reordered
+//! on receive, and a transmit ring that is short. Seeded, so that a failure can be replayed.
 //!
-//! There is no duplication: a frame is a token. What a duplicating network does is made by injecting a packet twice.
+//! There is no duplication: a frame is a token. What a duplicating network does is made by
+//! injecting a packet twice.
 
 use std::slice;
 
 use crate::port::{Batch, Closed, Port, PortCounters};
 use crate::xsk::{Frame, Pool};
 
-/// How often something happens to a frame: in 65,536ths, so 0 is never and `u16::MAX` all but always.
+/// How often something happens to a frame: in 65,536ths, so 0 is never and `u16::MAX` all but
+/// always.
 pub type Chance = u16;
 
 /// What goes wrong. The default is nothing.
@@ -147,9 +149,11 @@ impl<P: Port> Port for FaultPort<P> {
         self.inner.transmitting()
     }
 
-    /// Those of the inner port: what is lost here was received by it.
+    /// Those of the inner port, less what was lost here and so never handed out.
     fn counters(&self) -> PortCounters {
-        self.inner.counters()
+        let mut counters = self.inner.counters();
+        counters.received = counters.received.saturating_sub(self.counters.lost);
+        counters
     }
 
     fn refresh_kernel_counters(&mut self) {
@@ -220,6 +224,7 @@ mod tests {
             }
         }
         let counters = port.faults();
+        assert_eq!(port.counters().received, seen.len() as u64);
         assert_eq!(port.close(&mut pool).lost, 0);
         assert_eq!(pool.len(), pool.capacity());
         (seen, counters)

@@ -1,8 +1,9 @@
 //! A port over capture files: receives what one file holds, writes what is transmitted to another.
 //!
-//! Files are handed in as readers and writers; nothing is opened here. Read: classic pcap of either byte order, with micro- or
-//! nanosecond timestamps, link type Ethernet. Written: little-endian, with the time resolution of the input; a transmitted packet
-//! gets the timestamp of the last one received, so that the same input always makes the same output.
+//! Files are handed in as readers and writers; nothing is opened here. Read: classic pcap of either
+//! byte order, with micro- or nanosecond timestamps, link type Ethernet. Written: little-endian,
+//! with the time resolution of the input; a transmitted packet gets the timestamp of the last one
+//! received, so that the same input always makes the same output.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,7 +27,8 @@ const RING: usize = 4 * BATCH;
 pub enum CaptureError {
     /// Not a classic pcap file, or damaged.
     #[error(
-        "the capture cannot be read: {0}; expected classic pcap (`tcpdump -w`, or `editcap -F pcap` from pcapng)"
+        "the capture cannot be read: {0}; expected classic pcap (`tcpdump -w`, or `editcap -F \
+        pcap` from pcapng)"
     )]
     Read(PcapError),
     /// Packets of another link layer.
@@ -49,7 +51,8 @@ pub struct PcapPort<R: Read, W: Write> {
 }
 
 impl<R: Read, W: Write> PcapPort<R, W> {
-    /// A port for frames of `pool` that receives the packets of `input`, if there is one, and writes to `output`.
+    /// A port for frames of `pool` that receives the packets of `input`, if there is one, and
+    /// writes to `output`.
     ///
     /// # Errors
     ///
@@ -91,7 +94,8 @@ impl<R: Read, W: Write> PcapPort<R, W> {
         self.input.is_none()
     }
 
-    /// The first error in reading or writing, if there was one. Reading ends with it; frames to transmit go on being taken.
+    /// The first error in reading or writing, if there was one. Reading ends with it; frames to
+    /// transmit go on being taken.
     #[must_use]
     pub fn error(&self) -> Option<&CaptureError> {
         self.error.as_ref()

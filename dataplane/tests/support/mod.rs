@@ -12,11 +12,12 @@ use ringgate_dataplane::port::{BATCH, Batch, Port, XskPort};
 use ringgate_dataplane::xsk::{Options, Pool, RingSizes};
 
 /// Given to `a0`, so that the kernel takes what is addressed to it.
-pub(crate) const MAC_A0: [u8; 6] = [2, 0, 0, 0, 0, 0xa0];
+const MAC_A0: [u8; 6] = [2, 0, 0, 0, 0, 0xa0];
 
 const MAC_PEER: [u8; 6] = [2, 0, 0, 0, 0, 0xa1];
 
-/// Runs `test` on a thread in a new network namespace, which ends with the thread and what it holds.
+/// Runs `test` on a thread in a new network namespace, which ends with the thread and what it
+/// holds.
 pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let result = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN");
@@ -41,7 +42,8 @@ pub(crate) fn ip(arguments: &str) {
     );
 }
 
-/// A veth pair with `queues` queues, up, with room behind it so that a full ring holds frames back instead of losing them.
+/// A veth pair with `queues` queues, up, with room behind it so that a full ring holds frames back
+/// instead of losing them.
 pub(crate) fn veth(name: &str, peer: &str, queues: u32) {
     let queues = format!("numtxqueues {queues} numrxqueues {queues}");
     ip(&format!(
@@ -122,10 +124,11 @@ pub(crate) fn tcp(flow: Flow) -> Vec<u8> {
     packet
 }
 
-/// The IPv4 packet with four bytes of no-operation options.
-pub(crate) fn with_ip_options(packet: &[u8]) -> Vec<u8> {
-    let mut packet = [&packet[..34], &[1; 4], &packet[34..]].concat();
-    packet[14] = 0x46;
+/// The IPv4 packet with `words` times four bytes of no-operation options.
+pub(crate) fn with_ip_options(packet: &[u8], words: u8) -> Vec<u8> {
+    let options = vec![1; 4 * usize::from(words)];
+    let mut packet = [&packet[..34], &options, &packet[34..]].concat();
+    packet[14] = 0x45 + words;
     packet
 }
 
@@ -172,7 +175,8 @@ pub(crate) fn send(port: &mut XskPort, pool: &mut Pool, packets: &[Vec<u8>]) {
     }
 }
 
-/// Receives until there are `count` packets, or for some seconds; then a moment more, for what should not be there.
+/// Receives until there are `count` packets, or for some seconds; then a moment more, for what
+/// should not be there.
 pub(crate) fn receive(port: &mut XskPort, pool: &mut Pool, count: usize) -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     let mut batch = Batch::new();
