@@ -1,18 +1,6 @@
 use super::*;
+use crate::xsk::Pool;
 use proptest::prelude::*;
-
-#[test]
-fn a_pool_starts_with_every_chunk_once() {
-    let mut pool = Pool::anonymous(8);
-    let frames: Vec<Frame> = std::iter::from_fn(|| pool.take()).collect();
-    let chunks: Vec<u32> = frames.iter().map(Frame::chunk).collect();
-    assert_eq!(chunks, [0, 1, 2, 3, 4, 5, 6, 7]);
-    assert!(pool.is_empty());
-    for frame in frames {
-        pool.give(frame);
-    }
-    assert_eq!((pool.len(), pool.capacity()), (8, 8));
-}
 
 #[test]
 fn frames_keep_their_own_bytes() {
@@ -110,17 +98,6 @@ fn a_moved_packet_start_is_undone_by_the_pool() {
 }
 
 #[test]
-fn a_foreign_frame_is_refused_and_counted() {
-    let (mut ours, mut theirs) = (Pool::anonymous(2), Pool::anonymous(2));
-    let foreign = theirs.take().unwrap();
-    ours.give(foreign);
-    assert_eq!((ours.len(), ours.foreign()), (2, 1));
-    let mut queue = Queue::new(Arc::clone(ours.region()), 2);
-    let foreign = theirs.take().unwrap();
-    assert!(queue.push(foreign).is_err());
-}
-
-#[test]
 fn a_stray_frame_outlives_its_pool() {
     let mut pool = Pool::anonymous(2);
     let mut frame = pool.take().unwrap();
@@ -128,25 +105,6 @@ fn a_stray_frame_outlives_its_pool() {
     drop(pool);
     assert_eq!(frame.bytes(), b"still here");
     frame.bytes_mut().fill(0);
-}
-
-#[test]
-fn a_queue_is_bounded_and_in_order() {
-    let mut pool = Pool::anonymous(3);
-    let mut queue = Queue::new(Arc::clone(pool.region()), 2);
-    for _ in 0..2 {
-        assert!(queue.push(pool.take().unwrap()).is_ok());
-    }
-    let third = queue.push(pool.take().unwrap()).unwrap_err();
-    assert_eq!((queue.len(), queue.room(), third.chunk()), (2, 0, 2));
-    assert_eq!(queue.pop().map(|frame| frame.chunk()), Some(0));
-    let region = Arc::clone(pool.region());
-    drop(queue);
-    assert_eq!(
-        region.held_by(Holder::TOKEN),
-        2,
-        "the two that are dropped in this test"
-    );
 }
 
 proptest! {
