@@ -1,18 +1,12 @@
 //! A whole worker, frame in to frame out: bytes, verdict, and the entire counter delta for each
 //! way that a packet can go.
-#![expect(
-    clippy::tests_outside_test_module,
-    reason = "an integration test is a test module"
-)]
-
-mod world;
 
 use etherparse::PacketBuilder;
 use ringgate_dataplane::port::Port as _;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::verdict::DropReason;
 
-use world::{CLIENT, OWN, SERVICES, World, backend_mac};
+use super::world::{CLIENT, OWN, SERVICES, World, backend_mac};
 
 /// A UDP frame of IPv4 or IPv6 as a host sends it.
 fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
@@ -254,5 +248,8 @@ fn every_frame_comes_home() {
     for port in remains.ports {
         lost += port.close(&mut remains.pool).lost;
     }
-    assert_eq!((lost, remains.pool.len()), (0, world::CHUNKS as usize));
+    assert_eq!(
+        (lost, remains.pool.len()),
+        (0, super::world::CHUNKS as usize)
+    );
 }

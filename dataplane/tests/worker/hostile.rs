@@ -7,19 +7,13 @@
 //! code: the bytes that a mode may change, and the one's-complement sum that it must not.
 //!
 //! A release build sends ten million. `HOSTILE_SEED` and `HOSTILE_FRAMES` replay a failure.
-#![expect(
-    clippy::tests_outside_test_module,
-    reason = "an integration test is a test module"
-)]
-
-mod world;
 
 use std::net::SocketAddr;
 
+use super::world::{OWN, SERVICES, World};
 use etherparse::PacketBuilder;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::verdict::DropReason;
-use world::{OWN, SERVICES, World};
 
 /// Frames sent unless `HOSTILE_FRAMES` says otherwise.
 const FRAMES: u64 = if cfg!(debug_assertions) {
@@ -225,7 +219,7 @@ fn hostile_frames_are_counted_and_change_nothing_but_what_the_mode_says() {
     let seed = variable("HOSTILE_SEED", 0x5EED);
     let frames = variable("HOSTILE_FRAMES", FRAMES);
     println!(
-        "replay: HOSTILE_SEED={seed} HOSTILE_FRAMES={frames} cargo test --release -p ringgate-dataplane --test hostile"
+        "replay: HOSTILE_SEED={seed} HOSTILE_FRAMES={frames} cargo test --release -p ringgate-dataplane --test worker hostile"
     );
     let mut random = Random(seed | 1);
     let seeds = seeds();
