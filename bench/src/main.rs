@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use ringgate_bench::{bare, blast, machine, traffic};
+use ringgate_bench::{bare, blast, machine, micro, traffic};
 use ringgate_dataplane::pin::pin;
 use ringgate_dataplane::wire::ethernet::Mac;
 use serde_json::json;
@@ -29,6 +29,15 @@ enum Command {
     Blast(BlastArgs),
     /// Forward between two interfaces with AF_XDP and nothing else
     Bare(BareArgs),
+    /// Measure the pipeline in memory: nanoseconds a packet by mode and number of flows
+    Micro {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Packets of each measurement
+        #[arg(long, default_value_t = 4_000_000)]
+        packets: u64,
+    },
     /// Print what a result measured here belongs to
     Machine,
 }
@@ -100,6 +109,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Blast(args) => run_blast(&args),
         Command::Bare(args) => run_bare(&args),
+        Command::Micro { json, packets } => run_micro(json, packets),
         Command::Machine => {
             println!("{}", machine::describe());
             Ok(())
@@ -116,11 +126,9 @@ fn main() -> ExitCode {
 
 fn run_blast(args: &BlastArgs) -> Result<(), String> {
     pin(args.core).map_err(|error| error.to_string())?;
-    let mut traffic =
-        traffic::Traffic::new(args.near.0, args.far.0, args.from, args.to, args.flows);
+    let traffic = traffic::Traffic::new(args.near.0, args.far.0, args.from, args.to, args.flows);
     let duration = Duration::from_secs(args.seconds);
-    let offered =
-        blast::blast(&args.interface, &mut traffic, duration).map_err(|error| error.to_string())?;
+    let offered = blast::blast(&args.interface, &traffic, duration)?;
     println!(
         "{}",
         json!({ "frames": offered.frames, "seconds": offered.elapsed.as_secs_f64() })
@@ -143,5 +151,29 @@ fn run_bare(args: &BareArgs) -> Result<(), String> {
         "{}",
         json!({ "frames": forwarded.frames, "cpu_seconds": forwarded.cpu.as_secs_f64() })
     );
+    Ok(())
+}
+
+fn run_micro(as_json: bool, packets: u64) -> Result<(), String> {
+    let mut rows = Vec::new();
+    for mode in ["nat", "dsr-l2"] {
+        for flows in [1, 1_000, 64_000, 1_000_000] {
+            let cost = micro::pipeline(mode, flows, packets)?;
+            if !as_json {
+                let own = cost.total - cost.ports;
+                println!(
+                    "{mode:<8} {flows:>9} flows  {:>6.1} ns a packet, {own:>6.1} beyond ports and loop",
+                    cost.total
+                );
+            }
+            rows.push(json!({ "mode": mode, "flows": flows, "total_ns": cost.total, "ports_ns": cost.ports }));
+        }
+    }
+    if as_json {
+        println!(
+            "{}",
+            json!({ "machine": machine::describe(), "rows": rows })
+        );
+    }
     Ok(())
 }

@@ -58,14 +58,32 @@ impl Timeouts {
         }
     }
 
-    /// Whether a flow in `state`, last seen then, has ended by now.
+    /// How old a flow's last-seen may get before a packet renews it: a sixteenth of its time, at
+    /// most half a minute. So a flow of many packets a second writes to its cache line, and to that
+    /// of its other entry, hardly ever.
+    #[inline]
+    #[must_use]
+    pub const fn grain(&self, state: State) -> Span {
+        let sixteenth = self.of(state).0 / 16;
+        Span(if sixteenth < 30 { sixteenth } else { 30 })
+    }
+
+    /// Whether a packet now should renew the last-seen of a flow in `state`.
+    #[inline]
+    #[must_use]
+    pub const fn is_stale(&self, state: State, last_seen: Seconds, now: Seconds) -> bool {
+        now.0.saturating_sub(last_seen.0) > self.grain(state).0
+    }
+
+    /// Whether a flow in `state`, last seen then, has ended by now: its time is up even if its
+    /// last packet came just before it would have been renewed.
     ///
     /// Workers' clocks agree but are read at different moments: a flow seen "later" than now has
     /// just been seen.
     #[inline]
     #[must_use]
     pub const fn has_ended(&self, state: State, last_seen: Seconds, now: Seconds) -> bool {
-        now.0.saturating_sub(last_seen.0) > self.of(state).0
+        now.0.saturating_sub(last_seen.0) > self.of(state).0 + self.grain(state).0
     }
 }
 
@@ -74,10 +92,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_flow_that_is_not_renewed_lives_its_whole_time_still() {
+        let timeouts = Timeouts::default();
+        for state in State::ALL {
+            let (span, grain) = (timeouts.of(state).0, timeouts.grain(state).0);
+            assert!(grain <= 30 && grain * 16 <= span);
+            // The packet at 100 + grain did not renew it; it ends a whole span later.
+            assert!(!timeouts.is_stale(state, Seconds(100), Seconds(100 + grain)));
+            assert!(timeouts.is_stale(state, Seconds(100), Seconds(101 + grain)));
+            assert!(!timeouts.has_ended(state, Seconds(100), Seconds(100 + grain + span)));
+        }
+    }
+
+    #[test]
     fn a_flow_ends_after_its_time_and_not_before() {
         let timeouts = Timeouts::default();
         for state in State::ALL {
-            let Span(span) = timeouts.of(state);
+            let span = timeouts.of(state).0 + timeouts.grain(state).0;
             assert!(!timeouts.has_ended(state, Seconds(100), Seconds(100 + span)));
             assert!(timeouts.has_ended(state, Seconds(100), Seconds(101 + span)));
             assert!(!timeouts.has_ended(state, Seconds(100), Seconds(99)));

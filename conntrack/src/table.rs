@@ -124,13 +124,30 @@ impl FlowTable {
         FlowHash(siphash13(&key.words(), self.secret))
     }
 
-    /// Loads the first of the flow's two index lines, so that it is in the cache when the flow
-    /// is looked up. The value means nothing; hand it to [`std::hint::black_box`].
+    /// Loads the flow's two index lines, so that they are in the cache when it is looked up. The
+    /// value means nothing; hand it to [`std::hint::black_box`], and nothing waits for it.
     #[inline]
     #[must_use]
     pub fn warm(&self, hash: FlowHash) -> u64 {
-        self.bucket(self.candidates(hash)[0])
-            .map_or(0, Bucket::warm)
+        let [first, second] = self.candidates(hash);
+        let of = |candidate| self.bucket(candidate).map_or(0, Bucket::warm);
+        of(first) ^ of(second)
+    }
+
+    /// Once the index lines are there: loads the entry that the flow is probably in, likewise.
+    #[inline]
+    #[must_use]
+    pub fn warm_entry(&self, hash: FlowHash) -> u64 {
+        let tag = Word::tag(hash.0);
+        for candidate in self.candidates(hash) {
+            let Some(bucket) = self.bucket(candidate) else {
+                continue;
+            };
+            if let Some(slot) = bucket.slots().find(|slot| slot.word().has_tag(tag)) {
+                return u64::from(slot.last_seen().0);
+            }
+        }
+        0
     }
 
     /// The flow with this key, unless its time is up. Writes nothing.
@@ -194,17 +211,26 @@ impl FlowTable {
         })
     }
 
-    /// Takes note of a packet of a flow that was found: its state, and its age if that is a
-    /// second or more. Nothing happens if the flow is no longer there.
+    /// Whether a flow that was found has not been renewed for so long that a packet should.
+    #[inline]
+    #[must_use]
+    pub const fn is_stale(&self, found: &Found, now: Seconds) -> bool {
+        self.timeouts.is_stale(found.state, found.last_seen, now)
+    }
+
+    /// Takes note of a packet of a flow that was found: its state, and its age if that is
+    /// [stale](Self::is_stale). Nothing happens if the flow is no longer there.
     #[inline]
     pub fn advance(&self, found: &Found, direction: Direction, tcp_flags: u8, now: Seconds) {
         let Some(slot) = self.slot(found.place) else {
             return;
         };
-        if found.state.after(direction, tcp_flags) != found.state {
+        let changes = found.state.after(direction, tcp_flags) != found.state;
+        if changes {
             slot.set_state(found.word, |state| state.after(direction, tcp_flags));
         }
-        if found.last_seen != now {
+        // A new state's time begins now, however short it is.
+        if (changes && found.last_seen != now) || self.is_stale(found, now) {
             slot.touch(&found.record(), now);
         }
     }
@@ -338,14 +364,20 @@ impl FlowTable {
         } else {
             [first, second]
         };
+        // Mostly there is room, and then no entry need be looked at, only the two index lines.
+        for candidate in emptier {
+            if let Some(place) = self.empty_slot(candidate) {
+                return Some(place);
+            }
+        }
         let mut best: Option<(Claim, usize, Word)> = None;
-        for (order, candidate) in emptier.into_iter().enumerate() {
+        for candidate in emptier {
             let Some(bucket) = self.bucket(candidate) else {
                 continue;
             };
             for (index, slot) in bucket.slots().enumerate() {
                 let word = slot.word();
-                let Some(claim) = self.claim(slot, word, order, now) else {
+                let Some(claim) = self.claim(slot, word, now) else {
                     continue;
                 };
                 if best.is_none_or(|(best, _, _)| claim < best) {
@@ -356,14 +388,17 @@ impl FlowTable {
         best.map(|(_, place, word)| (place, word))
     }
 
-    /// What a newcomer would displace in a slot; `None` when it must not.
-    fn claim(&self, slot: Slot<'_>, word: Word, order: usize, now: Seconds) -> Option<Claim> {
-        if word.is_busy() {
-            return None;
-        }
-        let Some(state) = word.state() else {
-            return Some(Claim::Empty(order));
-        };
+    /// The first empty slot of a bucket, and its word.
+    fn empty_slot(&self, candidate: usize) -> Option<(usize, Word)> {
+        let slots = self.bucket(candidate)?.slots().enumerate();
+        slots
+            .map(|(index, slot)| (candidate * SLOTS + index, slot.word()))
+            .find(|(_, word)| !word.is_busy() && word.state().is_none())
+    }
+
+    /// What a newcomer would displace in a slot that is held; `None` when it must not.
+    fn claim(&self, slot: Slot<'_>, word: Word, now: Seconds) -> Option<Claim> {
+        let state = word.state().filter(|_| !word.is_busy())?;
         let last_seen = slot.last_seen();
         if self.timeouts.has_ended(state, last_seen, now) {
             Some(Claim::Ended)
@@ -403,11 +438,9 @@ enum Search {
     Busy,
 }
 
-/// How little a newcomer disturbs, in order of preference. An empty slot's number is the order
-/// of its bucket.
+/// How little a newcomer disturbs, in order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Claim {
-    Empty(usize),
     Ended,
     Closed,
     Unestablished(Seconds),

@@ -12,8 +12,7 @@
 //! | any other TCP segment of an unknown flow | at once; it is established with the client's next segment |
 //!
 //! A NAT flow has two entries, one for each direction's key, since any worker may meet either
-//! direction. Both see every state change; the other one's age is refreshed at most once a
-//! second. Where the table has no room, packets are forwarded by the ring alone.
+//! direction. Both see every state change; ages are renewed now and then, both together. Where the table has no room, packets are forwarded by the ring alone.
 //!
 //! [`Steering::steer`] reads the snapshot, changes the flow table and nothing else; time is an
 //! argument.
@@ -286,7 +285,7 @@ impl<'a> Steering<'a> {
         other: impl FnOnce() -> Option<FlowKey>,
     ) {
         let next = found.state.after(direction, packet.tcp_flags);
-        if next == found.state && found.last_seen == self.now {
+        if next == found.state && !self.table.is_stale(found, self.now) {
             return;
         }
         self.table

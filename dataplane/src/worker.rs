@@ -185,9 +185,17 @@ impl<P: Port, C: Clock> Worker<P, C> {
             self.parsed
                 .push(parse(frame.bytes(), partial).map(|packet| {
                     let hash = self.parts.table.hash(&packet.key);
-                    black_box(self.parts.table.warm(hash));
                     (packet, hash)
                 }));
+        }
+        // Loads by themselves, in loops so short that those of many packets are under way at
+        // once (a DRAM access costs 185 ns alone and 7 ns among others): first the index lines,
+        // then the entries that they point at.
+        for (_, hash) in self.parsed.iter().flatten() {
+            black_box(self.parts.table.warm(*hash));
+        }
+        for (_, hash) in self.parsed.iter().flatten() {
+            black_box(self.parts.table.warm_entry(*hash));
         }
         if let Some(counters) = self.parts.counters.interfaces.get(ingress) {
             counters.received.add(self.batch.len() as u64);

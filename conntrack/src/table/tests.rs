@@ -51,11 +51,13 @@ fn what_is_stored_is_found_until_its_time_is_up() {
     );
     assert_eq!(found.translated, key(1).source);
     assert_eq!(insert(&table, 1, State::OneWay, 20), Insert::Exists(found));
-    assert_eq!(lookup(&table, 1, 131), None);
+    // 120 s and the grain of 7 s after the last packet.
+    assert!(lookup(&table, 1, 137).is_some());
+    assert_eq!(lookup(&table, 1, 138), None);
     assert_eq!(table.stored(), 1);
-    assert_eq!(insert(&table, 1, State::Opening, 131), Insert::Inserted);
+    assert_eq!(insert(&table, 1, State::Opening, 138), Insert::Inserted);
     assert_eq!(
-        (lookup(&table, 1, 131).unwrap().state, table.stored()),
+        (lookup(&table, 1, 138).unwrap().state, table.stored()),
         (State::Opening, 1)
     );
 }
@@ -240,8 +242,11 @@ proptest! {
                     prop_assert_eq!(found.is_some(), map.contains_key(&n));
                     if let (Some(found), Some((state, seen, _))) = (found, map.get_mut(&n)) {
                         table.advance(&found, direction, flags, Seconds(now));
+                        let changes = state.after(direction, flags) != *state;
+                        if changes || timeouts.is_stale(*state, Seconds(*seen), Seconds(now)) {
+                            *seen = now;
+                        }
                         *state = state.after(direction, flags);
-                        *seen = now;
                     }
                 }
                 Op::Remove(n) => {

@@ -437,7 +437,7 @@ fn an_idle_flow_is_kept_by_either_direction_and_ends_by_time() {
         assert_eq!(world.source_of(&backend, CLIENT, ACK).as_deref(), Ok(WEB));
         assert_eq!(world.flows(), 2);
     }
-    world.now += step + 20;
+    world.now += step + 60;
     assert_eq!(world.flows(), 0);
     assert_eq!(
         world.tcp(CLIENT, WEB, ACK).unwrap().event,
