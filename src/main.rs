@@ -1,3 +1,5 @@
 //! The daemon: start, control, stop. No packet is touched here.
 
+mod control;
+
 fn main() {}

@@ -1,1 +1,45 @@
-//! One packet, in to out: AF_XDP ports, parsing, steering, rewriting.
+//! One packet, in to out. No files, no clock, no allocation after start.
+//!
+//! Follow one packet, in the order of the modules:
+//!
+//! 1. [`xsk`]: a frame of the UMEM comes out of an AF_XDP RX ring, as a [`xsk::Frame`]: a token
+//!    that cannot be copied, so that a frame is in exactly one place;
+//! 2. [`port`]: behind the [`port::Port`] trait it makes no difference whether the frame came
+//!    from a NIC, from memory or from a capture file;
+//! 3. [`wire`], [`parse`]: header views that cannot fail, and the one place where bytes are
+//!    judged;
+//! 4. [`snapshot`] ([`service`], [`backend`], [`maglev`], [`route`]): what control published;
+//! 5. [`steer`]: which backend, or which client;
+//! 6. [`rewrite`](mod@rewrite): addresses, ports, checksums, TTL;
+//! 7. [`verdict`], [`counters`]: how it left, counted once;
+//! 8. [`worker`]: the loop that is this list.
+//!
+//! # Threads and ownership
+//!
+//! A worker owns its ports, its frames and its counters, and writes nothing else but the flow
+//! table ([`ringgate_conntrack`]), which any worker may write anywhere. Control owns the
+//! snapshots: it builds them ([`snapshot::Builder`]), posts them ([`publish`]) and frees them.
+//!
+//! # Unsafe
+//!
+//! Only below [`xsk`]; `docs/UNSAFE.md` is the register.
+
+pub mod backend;
+pub mod clock;
+pub mod counters;
+pub mod maglev;
+pub mod parse;
+pub mod pin;
+pub mod port;
+pub mod publish;
+pub mod rewrite;
+pub mod route;
+pub mod service;
+pub mod snapshot;
+pub mod steer;
+#[cfg(test)]
+mod testing;
+pub mod verdict;
+pub mod wire;
+pub mod worker;
+pub mod xsk;

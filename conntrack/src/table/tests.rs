@@ -1,0 +1,272 @@
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+use super::*;
+
+const SECRET: Secret = Secret([0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210]);
+
+fn key(n: u32) -> FlowKey {
+    let endpoint = |host: u32, port| Endpoint {
+        address: [0, 0xFFFF_0A00_0000 + u64::from(host)],
+        port,
+    };
+    FlowKey::new(
+        6,
+        endpoint(n >> 14, 1024 + u16::try_from(n & 0x3FFF).unwrap()),
+        endpoint(1, 80),
+    )
+}
+
+fn flow(state: State, owner: u32) -> NewFlow {
+    NewFlow {
+        state,
+        owner,
+        translated: key(owner).source,
+    }
+}
+
+fn table(capacity: usize) -> FlowTable {
+    FlowTable::new(capacity, SECRET, Timeouts::default())
+}
+
+fn insert(table: &FlowTable, n: u32, state: State, now: u32) -> Insert {
+    let key = key(n);
+    table.insert(&key, table.hash(&key), flow(state, n), Seconds(now))
+}
+
+fn lookup(table: &FlowTable, n: u32, now: u32) -> Option<Found> {
+    let key = key(n);
+    table.lookup(&key, table.hash(&key), Seconds(now))
+}
+
+#[test]
+fn what_is_stored_is_found_until_its_time_is_up() {
+    let table = table(100);
+    assert_eq!(lookup(&table, 1, 0), None);
+    assert_eq!(insert(&table, 1, State::OneWay, 10), Insert::Inserted);
+    let found = lookup(&table, 1, 130).unwrap();
+    assert_eq!(
+        (found.state, found.owner, found.last_seen),
+        (State::OneWay, 1, Seconds(10))
+    );
+    assert_eq!(found.translated, key(1).source);
+    assert_eq!(insert(&table, 1, State::OneWay, 20), Insert::Exists(found));
+    assert_eq!(lookup(&table, 1, 131), None);
+    assert_eq!(table.stored(), 1);
+    assert_eq!(insert(&table, 1, State::Opening, 131), Insert::Inserted);
+    assert_eq!(
+        (lookup(&table, 1, 131).unwrap().state, table.stored()),
+        (State::Opening, 1)
+    );
+}
+
+#[test]
+fn a_packet_keeps_a_flow_and_moves_its_state() {
+    let table = table(100);
+    insert(&table, 1, State::Opening, 0);
+    let found = lookup(&table, 1, 5).unwrap();
+    table.advance(&found, Direction::FromClient, 0x10, Seconds(5));
+    let found = lookup(&table, 1, 5).unwrap();
+    assert_eq!(
+        (found.state, found.last_seen),
+        (State::Established, Seconds(5))
+    );
+    assert!(lookup(&table, 1, 7000).is_some());
+}
+
+#[test]
+fn a_flow_that_gave_way_is_not_changed_through_its_old_name() {
+    let table = table(100);
+    insert(&table, 1, State::Established, 0);
+    let old = lookup(&table, 1, 0).unwrap();
+    assert!(table.remove(&old));
+    assert!(!table.remove(&old));
+    insert(&table, 1, State::Established, 3);
+    table.advance(&old, Direction::FromClient, 0x04, Seconds(9));
+    assert!(!table.replace(&old, flow(State::Closed, 9), Seconds(9)));
+    let found = lookup(&table, 1, 3).unwrap();
+    assert_eq!(
+        (found.state, found.owner, found.last_seen),
+        (State::Established, 1, Seconds(3))
+    );
+    assert!(table.replace(&found, flow(State::Established, 9), Seconds(4)));
+    assert_eq!(lookup(&table, 1, 4).unwrap().owner, 9);
+    assert_eq!(table.stored(), 1);
+}
+
+#[test]
+fn a_table_holds_its_capacity() {
+    // The least favourable size: slots are exactly 1.25 times the capacity.
+    const CAPACITY: u32 = 8 * 4096 * 4 / 5;
+    let table = table(CAPACITY.try_into().unwrap());
+    assert_eq!(table.buckets(), 4096);
+    let is_lost = |n: &u32| insert(&table, *n, State::Established, 0) != Insert::Inserted;
+    let lost = (0..CAPACITY).filter(is_lost).count();
+    assert!(lost * 1000 < table.capacity(), "{lost} of {CAPACITY}");
+    assert_eq!(table.stored(), table.capacity() - lost);
+}
+
+#[test]
+fn newcomers_displace_the_unestablished_and_never_the_established() {
+    let table = table(12);
+    assert_eq!(table.buckets(), 2);
+    let mut established = Vec::new();
+    for n in 0..6 {
+        assert_eq!(insert(&table, n, State::Established, 0), Insert::Inserted);
+        established.push(n);
+    }
+    for n in 100..1000 {
+        assert_eq!(insert(&table, n, State::Opening, 1), Insert::Inserted);
+        assert!(lookup(&table, n, 1).is_some());
+    }
+    for n in &established {
+        assert!(lookup(&table, *n, 1).is_some());
+    }
+    let mut full = 0;
+    for n in 2000..3000 {
+        match insert(&table, n, State::Established, 2) {
+            Insert::Inserted => established.push(n),
+            Insert::Full => full += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(established.len() <= 16 && full > 900);
+    for n in &established {
+        assert!(lookup(&table, *n, 2).is_some());
+    }
+    // Their time up, they give way.
+    assert_eq!(
+        insert(&table, 5000, State::Established, 8000),
+        Insert::Inserted
+    );
+}
+
+#[test]
+fn sweeps_of_all_shares_remove_what_has_ended_and_nothing_else() {
+    let table = table(1000);
+    for n in 0..500 {
+        insert(
+            &table,
+            n,
+            if n % 2 == 0 {
+                State::Established
+            } else {
+                State::Closed
+            },
+            0,
+        );
+    }
+    let mut removed = 0;
+    for share in 0..3 {
+        let mut cursor = table.share(share, 3);
+        removed += table.sweep(&mut cursor, usize::MAX, Seconds(100));
+    }
+    assert_eq!((removed, table.stored()), (250, 250));
+    for n in 0..500 {
+        assert_eq!(lookup(&table, n, 100).is_some(), n % 2 == 0);
+    }
+}
+
+#[test]
+fn a_sweep_goes_round_its_share_a_few_buckets_at_a_time() {
+    let table = table(1000);
+    for n in 0..500 {
+        insert(&table, n, State::Closed, 0);
+    }
+    let mut cursor = table.share(0, 1);
+    let steps = table.buckets().div_ceil(7);
+    let removed: usize = (0..steps)
+        .map(|_| table.sweep(&mut cursor, 7, Seconds(100)))
+        .sum();
+    assert_eq!((removed, table.stored()), (500, 0));
+}
+
+#[test]
+fn shares_cover_the_table_once() {
+    let table = table(10_000);
+    for shares in [1, 2, 3, 7] {
+        let mut next = 0;
+        for index in 0..shares {
+            let cursor = table.share(index, shares);
+            assert_eq!(cursor.from, next);
+            next = cursor.to;
+        }
+        assert_eq!(next, table.buckets());
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Insert(u32, usize),
+    Packet(u32, bool, u8),
+    Remove(u32),
+    Replace(u32, u32),
+    Sweep,
+    Wait(u32),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let flags = prop::sample::select(vec![0u8, 0x02, 0x10, 0x11, 0x12, 0x04]);
+    prop_oneof![
+        4 => (0u32..40, 0usize..7).prop_map(|(n, state)| Op::Insert(n, state)),
+        4 => (0u32..40, any::<bool>(), flags).prop_map(|(n, d, f)| Op::Packet(n, d, f)),
+        1 => (0u32..40).prop_map(Op::Remove),
+        1 => (0u32..40, any::<u32>()).prop_map(|(n, owner)| Op::Replace(n, owner)),
+        1 => Just(Op::Sweep),
+        2 => (0u32..300).prop_map(Op::Wait),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn it_behaves_like_a_plain_map(ops in prop::collection::vec(op(), 0..300)) {
+        let table = table(1000);
+        let timeouts = Timeouts::default();
+        let mut map: HashMap<u32, (State, u32, u32)> = HashMap::new();
+        let mut now = 0;
+        for op in ops {
+            map.retain(|_, (state, seen, _)| !timeouts.has_ended(*state, Seconds(*seen), Seconds(now)));
+            match op {
+                Op::Insert(n, state) => {
+                    let state = State::ALL[state];
+                    let expected = map.contains_key(&n);
+                    let result = insert(&table, n, state, now);
+                    prop_assert_eq!(matches!(result, Insert::Exists(_)), expected);
+                    map.entry(n).or_insert((state, now, n));
+                }
+                Op::Packet(n, from_client, flags) => {
+                    let found = lookup(&table, n, now);
+                    let direction = if from_client { Direction::FromClient } else { Direction::FromBackend };
+                    prop_assert_eq!(found.is_some(), map.contains_key(&n));
+                    if let (Some(found), Some((state, seen, _))) = (found, map.get_mut(&n)) {
+                        table.advance(&found, direction, flags, Seconds(now));
+                        *state = state.after(direction, flags);
+                        *seen = now;
+                    }
+                }
+                Op::Remove(n) => {
+                    let found = lookup(&table, n, now);
+                    prop_assert_eq!(found.is_some_and(|found| table.remove(&found)), map.remove(&n).is_some());
+                }
+                Op::Replace(n, owner) => {
+                    let replaced = lookup(&table, n, now)
+                        .is_some_and(|found| table.replace(&found, flow(State::TwoWay, owner), Seconds(now)));
+                    prop_assert_eq!(replaced, map.contains_key(&n));
+                    map.entry(n).and_modify(|flow| *flow = (State::TwoWay, now, owner));
+                }
+                Op::Sweep => {
+                    table.sweep(&mut table.share(0, 1), usize::MAX, Seconds(now));
+                    prop_assert_eq!(table.stored(), map.len());
+                }
+                Op::Wait(seconds) => now += seconds,
+            }
+        }
+        map.retain(|_, (state, seen, _)| !timeouts.has_ended(*state, Seconds(*seen), Seconds(now)));
+        let mut seen = HashMap::new();
+        table.for_each(Seconds(now), |key, found| {
+            seen.insert(*key, (found.state, found.last_seen.0, found.owner));
+        });
+        let expected: HashMap<_, _> = map.into_iter().map(|(n, flow)| (key(n), flow)).collect();
+        prop_assert_eq!(seen, expected);
+    }
+}

@@ -1,0 +1,36 @@
+//! Time as the data path knows it. It is handed in: nothing here asks the operating system.
+
+use ringgate_conntrack::Seconds;
+
+/// A moment on a clock that never goes back, in milliseconds since an arbitrary start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// The moment in whole seconds, as the flow table keeps it: enough for 136 years.
+    #[inline]
+    #[must_use]
+    pub fn seconds(self) -> Seconds {
+        Seconds(u32::try_from(self.0 / 1000).unwrap_or(u32::MAX))
+    }
+}
+
+/// A source of [`Millis`]. A worker asks once a batch.
+///
+/// Every worker of a process must be given clocks that agree, since they share the flow table.
+pub trait Clock: Send {
+    /// The moment now.
+    fn now(&self) -> Millis;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_become_whole_seconds() {
+        assert_eq!(Millis(0).seconds(), Seconds(0));
+        assert_eq!(Millis(1999).seconds(), Seconds(1));
+        assert_eq!(Millis(u64::MAX).seconds(), Seconds(u32::MAX));
+    }
+}

@@ -1,0 +1,167 @@
+//! Counters: private to one writer, read by anybody, one per way out.
+//!
+//! A worker adds with a plain load and store (it is the only writer), so counting costs no
+//! locked instruction. Readers may see a total a moment old, never a torn one. Every counter
+//! is explained in `docs/COUNTERS.md`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+use crate::backend::{BackendId, MAX_BACKENDS};
+use crate::verdict::{DropReason, Verdict};
+
+/// A total that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`; only the owning worker may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        // Relaxed: one writer, and readers need no order between counters.
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// The total.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        // Relaxed: see `add`.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one worker did with the packets of one ingress interface.
+#[derive(Debug, Default)]
+pub struct InterfaceCounters {
+    /// Packets taken from the RX ring.
+    pub received: Counter,
+    /// Bytes of those packets, Ethernet header included.
+    pub received_bytes: Counter,
+    /// Packets handed to the TX ring of their egress interface.
+    pub forwarded: Counter,
+    /// Packets dropped, by [`DropReason::index`].
+    pub dropped: [Counter; DropReason::COUNT],
+}
+
+impl InterfaceCounters {
+    /// Counts the one verdict of `packets` packets.
+    #[inline]
+    pub fn count(&self, verdict: Verdict, packets: u64) {
+        match verdict {
+            Verdict::Forwarded => self.forwarded.add(packets),
+            Verdict::Dropped(reason) => {
+                if let Some(counter) = self.dropped.get(reason.index()) {
+                    counter.add(packets);
+                }
+            }
+        }
+    }
+
+    /// Packets dropped for `reason`.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped.get(reason.index()).map_or(0, Counter::get)
+    }
+}
+
+/// What one worker sent to and got from one backend. Slots are reused: control subtracts what
+/// stood there when the backend got its slot.
+#[derive(Debug, Default)]
+pub struct BackendCounters {
+    /// Flows that were given to it.
+    pub flows: Counter,
+    /// Packets sent to it.
+    pub packets: Counter,
+    /// Bytes of those packets, Ethernet header included.
+    pub bytes: Counter,
+    /// Packets of its replies, where they return through the balancer.
+    pub reply_packets: Counter,
+    /// Bytes of those packets, Ethernet header included.
+    pub reply_bytes: Counter,
+}
+
+/// What happened to flows at one worker.
+#[derive(Debug, Default)]
+pub struct FlowCounters {
+    /// Flows stored.
+    pub created: Counter,
+    /// Flows given to another backend because theirs is down, disabled or gone.
+    pub rehashed: Counter,
+    /// Flows forwarded without being stored: no room near their place in the table.
+    pub table_full: Counter,
+    /// Flows forwarded without being stored: another worker was writing the same place.
+    pub contended: Counter,
+    /// Flows that ended by time and were removed.
+    pub expired: Counter,
+}
+
+/// How one worker spends its turns.
+#[derive(Debug, Default)]
+pub struct LoopCounters {
+    /// Turns that found packets.
+    pub busy_turns: Counter,
+    /// Turns that found none.
+    pub idle_turns: Counter,
+    /// Times it slept on its sockets.
+    pub sleeps: Counter,
+    /// Next hops it could not ask control for, because the queue was full.
+    pub requests_lost: Counter,
+}
+
+/// All counters of one worker.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    /// By port index.
+    pub interfaces: Box<[CachePadded<InterfaceCounters>]>,
+    /// By backend slot.
+    backends: Box<[BackendCounters]>,
+    /// Flow events.
+    pub flows: CachePadded<FlowCounters>,
+    /// Turns.
+    pub turns: CachePadded<LoopCounters>,
+}
+
+impl WorkerCounters {
+    /// Zeroed counters for a worker with `interfaces` ports.
+    #[must_use]
+    pub fn new(interfaces: usize) -> Self {
+        Self {
+            interfaces: (0..interfaces).map(|_| CachePadded::default()).collect(),
+            backends: (0..MAX_BACKENDS)
+                .map(|_| BackendCounters::default())
+                .collect(),
+            flows: CachePadded::default(),
+            turns: CachePadded::default(),
+        }
+    }
+
+    /// The counters of a backend's slot.
+    #[inline]
+    #[must_use]
+    pub fn backend(&self, id: BackendId) -> Option<&BackendCounters> {
+        self.backends.get(id.slot())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_verdict_moves_its_own_counter_only() {
+        let counters = InterfaceCounters::default();
+        counters.count(Verdict::Forwarded, 3);
+        for (n, reason) in (1..).zip(DropReason::ALL) {
+            counters.count(Verdict::Dropped(*reason), n);
+        }
+        assert_eq!(counters.forwarded.get(), 3);
+        for (n, reason) in (1..).zip(DropReason::ALL) {
+            assert_eq!(counters.dropped(*reason), n);
+        }
+    }
+}

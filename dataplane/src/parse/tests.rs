@@ -1,0 +1,219 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{at, make_partial, tcp, udp};
+
+const V4: (&str, &str) = ("10.1.0.2:4242", "10.100.0.1:80");
+const V6: (&str, &str) = ("[fd00:1::2]:4242", "[fd00:100::1]:80");
+
+/// Sets the IPv4 header checksum right after a change.
+fn seal(frame: &mut [u8]) {
+    let end = 14 + usize::from(frame[14] & 15) * 4;
+    frame[24..26].fill(0);
+    let sum = !checksum::fold(checksum::sum(&frame[14..end]));
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn refused(frame: &[u8]) -> DropReason {
+    parse(frame, true).unwrap_err()
+}
+
+#[test]
+fn both_families_and_protocols_are_described() {
+    for (source, destination) in [V4, V6] {
+        let family = if source == V4.0 {
+            Family::V4
+        } else {
+            Family::V6
+        };
+        let start = if source == V4.0 { 34 } else { 54 };
+        let (from, to) = (
+            Endpoint::from_socket(at(source)),
+            Endpoint::from_socket(at(destination)),
+        );
+        let frame = tcp(source, destination, 0x12, b"abc");
+        let packet = parse(&frame, true).unwrap();
+        let expected = Packet {
+            key: FlowKey::new(6, from, to),
+            family,
+            ttl: 64,
+            tcp_flags: 0x12,
+            partial: false,
+            transport: start,
+            end: start + 23,
+            ip_len: start + 23 - 14,
+        };
+        assert_eq!(packet, expected);
+
+        let frame = udp(source, destination, b"");
+        let packet = parse(&frame, true).unwrap();
+        let expected = Packet {
+            key: FlowKey::new(17, from, to),
+            tcp_flags: 0,
+            end: start + 8,
+            ip_len: start - 6,
+            ..expected
+        };
+        assert_eq!(packet, expected);
+    }
+}
+
+#[test]
+fn padding_and_options_are_outside_and_inside() {
+    let mut frame = udp(V4.0, V4.1, b"x");
+    frame.resize(60, 0xEE);
+    assert_eq!(parse(&frame, false).unwrap().end, 43);
+
+    // Eight bytes of options (NOP), total length and checksum to match.
+    let mut frame = udp(V4.0, V4.1, b"x");
+    frame.splice(34..34, [1; 8]);
+    frame[14] = 0x47;
+    frame[16..18].copy_from_slice(&37u16.to_be_bytes());
+    seal(&mut frame);
+    let packet = parse(&frame, false).unwrap();
+    assert_eq!((packet.transport, packet.end, packet.ip_len), (42, 51, 37));
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    for (source, destination) in [V4, V6] {
+        for frame in [
+            tcp(source, destination, 0x10, b"payload"),
+            udp(source, destination, b"payload"),
+        ] {
+            for len in 0..frame.len() {
+                let reason = refused(&frame[..len]);
+                assert!(
+                    matches!(reason, DropReason::Truncated | DropReason::BadLength),
+                    "{len} bytes: {reason:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Breaks a TCP frame of IPv4 or IPv6.
+type Change = fn(&mut Vec<u8>);
+#[rustfmt::skip]
+const BROKEN: &[(&str, &str, Change, DropReason)] = &[
+    ("an EtherType of ARP", "4", |f| f[12..14].copy_from_slice(&[8, 6]), DropReason::NotIp),
+    ("a VLAN tag", "4", |f| f[12..14].copy_from_slice(&[0x81, 0]), DropReason::NotIp),
+    ("version 5", "4", |f| f[14] = 0x55, DropReason::BadIpv4Header),
+    ("a header of 16 bytes", "4", |f| f[14] = 0x44, DropReason::BadIpv4Header),
+    ("a header longer than the frame", "4", |f| { f[14] = 0x4F; f.truncate(60); }, DropReason::Truncated),
+    ("a wrong header checksum", "4", |f| f[24] ^= 1, DropReason::BadIpv4Checksum),
+    ("a total length beyond the frame", "4", |f| { f[16] = 9; seal(f) }, DropReason::BadLength),
+    ("a total length below the header", "4", |f| { f[17] = 19; f[16] = 0; seal(f) }, DropReason::BadLength),
+    ("a first fragment", "4", |f| { f[20] = 0x20; seal(f) }, DropReason::Fragment),
+    ("a later fragment", "4", |f| { f[21] = 1; seal(f) }, DropReason::Fragment),
+    ("ICMP", "4", |f| { f[23] = 1; seal(f) }, DropReason::UnsupportedProtocol),
+    ("version 4 in an IPv6 frame", "6", |f| f[14] = 0x45, DropReason::BadIpv6Header),
+    ("a payload length beyond the frame", "6", |f| f[18] = 9, DropReason::BadLength),
+    ("a hop-by-hop header", "6", |f| f[20] = 0, DropReason::UnsupportedProtocol),
+    ("a fragment header", "6", |f| f[20] = 44, DropReason::UnsupportedProtocol),
+    ("a data offset below the header", "4", |f| f[46] = 0x40, DropReason::BadTcpHeader),
+    ("a data offset beyond the segment", "4", |f| f[46] = 0xF0, DropReason::BadLength),
+    ("no flags", "4", |f| f[47] = 0, DropReason::BadTcpHeader),
+    ("FIN alone", "6", |f| f[67] = 1, DropReason::BadTcpHeader),
+    ("SYN and FIN", "6", |f| f[67] = 3, DropReason::BadTcpHeader),
+    ("SYN and RST", "4", |f| f[47] = 6, DropReason::BadTcpHeader),
+];
+
+#[test]
+fn broken_headers_have_their_own_reasons() {
+    for (what, family, change, reason) in BROKEN {
+        let (source, destination) = if *family == "4" { V4 } else { V6 };
+        let mut frame = tcp(source, destination, 0x10, b"payload");
+        change(&mut frame);
+        assert_eq!(refused(&frame), *reason, "{what}");
+    }
+}
+
+#[test]
+fn udp_lengths_may_be_short_but_not_wrong() {
+    for (length, expected) in [
+        (7, Err(DropReason::BadLength)),
+        (0, Err(DropReason::BadLength)),
+        (13, Err(DropReason::BadLength)),
+        (12, Ok(46)),
+        (9, Ok(43)),
+        (8, Ok(42)),
+    ] {
+        let mut frame = udp(V4.0, V4.1, b"1234");
+        frame[38..40].copy_from_slice(&u16::to_be_bytes(length));
+        assert_eq!(
+            parse(&frame, false).map(|packet| packet.end),
+            expected,
+            "length {length}"
+        );
+    }
+}
+
+#[test]
+fn impossible_sources_are_refused() {
+    for source in [
+        "0.0.0.0",
+        "0.1.2.3",
+        "127.0.0.1",
+        "224.0.0.1",
+        "239.9.9.9",
+        "255.255.255.255",
+        "10.100.0.1",
+    ] {
+        let frame = udp(&format!("{source}:99"), V4.1, b"");
+        assert_eq!(refused(&frame), DropReason::BadSource, "{source}");
+    }
+    for source in ["::", "::1", "ff02::1", "fd00:100::1"] {
+        let frame = udp(&format!("[{source}]:99"), V6.1, b"");
+        assert_eq!(refused(&frame), DropReason::BadSource, "{source}");
+    }
+    for source in ["1.0.0.1", "126.255.0.1", "223.0.0.1", "240.0.0.1"] {
+        assert!(
+            parse(&udp(&format!("{source}:99"), V4.1, b""), false).is_ok(),
+            "{source}"
+        );
+    }
+}
+
+#[test]
+fn unfinished_checksums_are_recognised_only_where_they_are_possible() {
+    for (source, destination) in [V4, V6] {
+        for mut frame in [
+            tcp(source, destination, 0x10, b"payload"),
+            udp(source, destination, b"odd"),
+        ] {
+            assert!(!parse(&frame, true).unwrap().partial);
+            make_partial(&mut frame);
+            assert!(parse(&frame, true).unwrap().partial);
+            assert!(!parse(&frame, false).unwrap().partial);
+        }
+    }
+}
+
+#[test]
+fn layers_fit_only_their_own_frame() {
+    let mut frame = tcp(V4.0, V4.1, 0x10, b"payload");
+    let packet = parse(&frame, false).unwrap();
+    let layers = Layers::cut(&mut frame, &packet).unwrap();
+    assert_eq!(&layers.transport[20..], b"payload");
+    for len in 0..frame.len() {
+        assert!(Layers::cut(&mut frame[..len], &packet).is_none());
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic_and_what_is_accepted_can_be_cut(
+        mut frame in prop::collection::vec(any::<u8>(), 0..200),
+        family in prop::sample::select(vec![[8u8, 0], [0x86, 0xDD]]),
+        version: bool,
+    ) {
+        if frame.len() > 15 {
+            frame[12..14].copy_from_slice(&family);
+            frame[14] = if version { 0x45 } else { 0x60 };
+        }
+        if let Ok(packet) = parse(&frame, true) {
+            prop_assert!(Layers::cut(&mut frame, &packet).is_some());
+        }
+    }
+}

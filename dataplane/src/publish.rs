@@ -1,0 +1,89 @@
+//! How a snapshot reaches the workers, and how the old one goes.
+//!
+//! One [`Mailbox`] per worker. Control posts a snapshot and moves the generation on; the worker
+//! compares one word between batches and takes the lock only when it has moved. The snapshot it
+//! gives up goes back through the mailbox, so that freeing it is control's work, never a
+//! worker's.
+//!
+//! | word | writer | ordering | partner |
+//! |---|---|---|---|
+//! | `generation` | control, after filling `next` | Release | worker's Acquire before it locks |
+//! | `adopted` | worker, after it moved on | Release | control's Acquire in `has_adopted` |
+//! | `stop` | control, once | Release | worker's Acquire between batches |
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::snapshot::Snapshot;
+
+/// The letterbox between control and one worker.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    generation: AtomicU64,
+    adopted: AtomicU64,
+    stop: AtomicBool,
+    exchange: Mutex<Exchange>,
+}
+
+#[derive(Debug, Default)]
+struct Exchange {
+    next: Option<Arc<Snapshot>>,
+    given_up: Vec<Arc<Snapshot>>,
+}
+
+impl Mailbox {
+    /// Control: posts `snapshot` and frees those that the worker gave up.
+    pub fn post(&self, snapshot: Arc<Snapshot>) {
+        let generation = snapshot.generation;
+        let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        exchange.next = Some(snapshot);
+        let given_up = std::mem::take(&mut exchange.given_up);
+        drop(exchange);
+        // Release: whoever sees the generation sees `next` filled (the mutex alone would do;
+        // the pair documents it).
+        self.generation.store(generation, Ordering::Release);
+        drop(given_up);
+    }
+
+    /// Control: whether the worker works with `generation` or a later one.
+    #[must_use]
+    pub fn has_adopted(&self, generation: u64) -> bool {
+        // Acquire: partner of the store in `adopt`.
+        self.adopted.load(Ordering::Acquire) >= generation
+    }
+
+    /// Control: tells the worker to finish its batch and return.
+    pub fn stop(&self) {
+        // Release: partner of the load in `must_stop`.
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Worker: whether control wants it to return.
+    #[inline]
+    #[must_use]
+    pub fn must_stop(&self) -> bool {
+        // Acquire: partner of the store in `stop`.
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Worker, between batches: replaces `current` if a newer snapshot was posted.
+    #[inline]
+    pub fn adopt(&self, current: &mut Arc<Snapshot>) {
+        // Acquire: partner of the store in `post`.
+        if self.generation.load(Ordering::Acquire) > current.generation {
+            self.exchange(current);
+        }
+    }
+
+    #[cold]
+    fn exchange(&self, current: &mut Arc<Snapshot>) {
+        let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(next) = exchange.next.take() {
+            let old = std::mem::replace(current, next);
+            exchange.given_up.push(old);
+        }
+        drop(exchange);
+        // Release: partner of the load in `has_adopted`.
+        self.adopted.store(current.generation, Ordering::Release);
+    }
+}

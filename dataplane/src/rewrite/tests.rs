@@ -1,0 +1,155 @@
+use proptest::prelude::*;
+use ringgate_conntrack::Endpoint;
+
+use super::*;
+use crate::parse::parse;
+use crate::testing::{at, checksums_are_right, make_partial, tcp, udp};
+use crate::wire::ethernet::Mac;
+
+const HOP: Hop = Hop {
+    port: 1,
+    destination: Mac([2; 6]),
+    source: Mac([4; 6]),
+    mtu: 1500,
+};
+
+const CLIENT: [&str; 2] = ["10.1.0.2:4242", "[fd00:1::2]:4242"];
+const VIP: [&str; 2] = ["10.100.0.1:80", "[fd00:100::1]:80"];
+const BACKEND: [&str; 2] = ["10.2.0.11:8080", "[fd00:2::11]:8080"];
+
+fn endpoint(text: &str) -> Endpoint {
+    Endpoint::from_socket(at(text))
+}
+
+fn rewritten(frame: &[u8], action: Action) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let packet = parse(&frame, true).unwrap();
+    rewrite(&mut frame, &packet, &action, &HOP).unwrap();
+    frame
+}
+
+/// The frame that the oracle builds for the translated endpoints.
+fn expected(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[..6].copy_from_slice(&HOP.destination.0);
+    frame[6..12].copy_from_slice(&HOP.source.0);
+    if frame[14] >> 4 == 6 {
+        frame[21] -= 1;
+        return frame;
+    }
+    frame[22] -= 1;
+    frame[24..26].fill(0);
+    let sum = !crate::wire::checksum::fold(crate::wire::checksum::sum(&frame[14..34]));
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+#[test]
+fn nat_equals_what_the_oracle_builds_in_both_directions() {
+    for family in 0..2 {
+        let (client, vip, backend) = (CLIENT[family], VIP[family], BACKEND[family]);
+        for payload in [&b""[..], b"x", b"some payload"] {
+            let to_backend = Action::ToBackend(endpoint(backend));
+            let to_client = Action::ToClient(endpoint(vip));
+            assert_eq!(
+                rewritten(&tcp(client, vip, 0x18, payload), to_backend),
+                expected(&tcp(client, backend, 0x18, payload))
+            );
+            assert_eq!(
+                rewritten(&tcp(backend, client, 0x12, payload), to_client),
+                expected(&tcp(vip, client, 0x12, payload))
+            );
+            assert_eq!(
+                rewritten(&udp(client, vip, payload), to_backend),
+                expected(&udp(client, backend, payload))
+            );
+            assert_eq!(
+                rewritten(&udp(backend, client, payload), to_client),
+                expected(&udp(vip, client, payload))
+            );
+        }
+    }
+}
+
+#[test]
+fn direct_return_changes_hardware_addresses_only() {
+    for family in 0..2 {
+        let frame = tcp(CLIENT[family], VIP[family], 0x18, b"payload");
+        let after = rewritten(&frame, Action::Direct);
+        assert_eq!(after[..6], HOP.destination.0);
+        assert_eq!(after[6..12], HOP.source.0);
+        assert_eq!(after[12..], frame[12..]);
+    }
+}
+
+#[test]
+fn unfinished_checksums_are_completed_in_every_mode() {
+    for family in 0..2 {
+        let actions = [Action::Direct, Action::ToBackend(endpoint(BACKEND[family]))];
+        for action in actions {
+            for whole in [
+                tcp(CLIENT[family], VIP[family], 0x18, b"odd"),
+                udp(CLIENT[family], VIP[family], b"even"),
+            ] {
+                let mut partial = whole.clone();
+                make_partial(&mut partial);
+                assert!(!checksums_are_right(&partial));
+                assert_eq!(rewritten(&partial, action), rewritten(&whole, action));
+            }
+        }
+    }
+}
+
+#[test]
+fn udp_without_a_checksum_stays_without() {
+    let mut frame = udp(CLIENT[0], VIP[0], b"payload");
+    frame[40..42].fill(0);
+    let after = rewritten(&frame, Action::ToBackend(endpoint(BACKEND[0])));
+    assert_eq!(after[40..42], [0, 0]);
+}
+
+#[test]
+fn padding_stays() {
+    let mut frame = udp(CLIENT[0], VIP[0], b"");
+    frame.resize(60, 0xEE);
+    let after = rewritten(&frame, Action::ToBackend(endpoint(BACKEND[0])));
+    assert_eq!(after[42..], [0xEE; 18]);
+    assert!(checksums_are_right(&after[..42]));
+}
+
+#[test]
+fn a_frame_that_is_not_the_packets_is_refused() {
+    let mut frame = udp(CLIENT[0], VIP[0], b"payload");
+    let packet = parse(&frame, false).unwrap();
+    let result = rewrite(&mut frame[..40], &packet, &Action::Direct, &HOP);
+    assert_eq!(result, Err(DropReason::Truncated));
+}
+
+proptest! {
+    #[test]
+    fn a_right_checksum_stays_right_and_a_wrong_one_exactly_as_wrong(
+        payload in prop::collection::vec(any::<u8>(), 0..64),
+        error in 1u16..0xFFFF, is_udp: bool, family in 0usize..2, port: u16,
+    ) {
+        let backend = Endpoint { port, ..endpoint(BACKEND[family]) };
+        let action = Action::ToBackend(backend);
+        let frame = if is_udp {
+            udp(CLIENT[family], VIP[family], &payload)
+        } else {
+            tcp(CLIENT[family], VIP[family], 0x18, &payload)
+        };
+        let right = rewritten(&frame, action);
+        prop_assert!(checksums_are_right(&right));
+
+        let at = if family == 0 { 34 } else { 54 } + if is_udp { 6 } else { 16 };
+        let field = |frame: &[u8]| u16::from_be_bytes([frame[at], frame[at + 1]]);
+        let mut wrong = frame.clone();
+        wrong[at..at + 2].copy_from_slice(&(field(&frame) ^ error).to_be_bytes());
+        prop_assume!(!parse(&wrong, true).unwrap().partial && field(&wrong) != 0 && field(&wrong) != 0xFFFF);
+        let before = i64::from(field(&wrong)) - i64::from(field(&frame));
+        let wrong = rewritten(&wrong, action);
+        prop_assert!(!checksums_are_right(&wrong));
+        let after = i64::from(field(&wrong)) - i64::from(field(&right));
+        prop_assert_eq!((after - before).rem_euclid(0xFFFF), 0);
+    }
+}

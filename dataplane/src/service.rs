@@ -1,0 +1,38 @@
+//! A service: a virtual address and how to forward for it.
+
+use std::sync::Arc;
+
+use ringgate_config::Forward;
+use ringgate_conntrack::{Endpoint, FlowKey};
+
+use crate::backend::BackendId;
+use crate::maglev::Ring;
+
+/// A service as workers see it.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Its address and port.
+    pub listen: Endpoint,
+    /// Its IANA protocol number.
+    pub protocol: u8,
+    /// How packets are forwarded to its backends.
+    pub forward: Forward,
+    /// Where new flows go; `None` while no backend takes any.
+    pub ring: Option<Arc<Ring>>,
+    /// The backends in file order: what the ring's slots stand for.
+    pub members: Vec<BackendId>,
+}
+
+impl Service {
+    /// The `nth` choice of backend for a new flow; `None` while no backend takes new flows.
+    #[inline]
+    #[must_use]
+    pub fn choose(&self, key: &FlowKey, nth: u32) -> Option<BackendId> {
+        let ring = self.ring.as_ref()?;
+        self.members
+            .get(usize::from(ring.pick_nth(key, nth)))
+            .copied()
+    }
+}

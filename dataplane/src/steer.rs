@@ -1,0 +1,435 @@
+//! The heart: which backend a packet goes to, or which client a reply goes to.
+//!
+//! A flow that is in the table keeps its backend. One that is not goes where the service's
+//! Maglev ring says, and is stored:
+//!
+//! | packet | stored |
+//! |---|---|
+//! | UDP | at once |
+//! | TCP SYN | not yet: a flood of SYNs leaves no trace |
+//! | TCP SYN, where only the table can tell whose the reply is ([`Backend::shared`]) | at once, as half-open |
+//! | any other TCP segment of an unknown flow | at once, as established: the handshake is done, or another balancer or process had the flow before |
+//!
+//! A NAT flow has two entries, one for each direction's key, since any worker may meet either
+//! direction. Both see every state change; the other one's age is refreshed at most once a
+//! second. Where the table has no room, packets are forwarded by the ring alone.
+//!
+//! [`Steering::steer`] reads the snapshot, changes the flow table and nothing else; time is an
+//! argument.
+
+use ringgate_config::Forward;
+use ringgate_conntrack::{
+    Direction, Endpoint, FlowHash, FlowKey, FlowTable, Found, Insert, NewFlow, Seconds, State,
+};
+
+use crate::backend::{Backend, BackendId};
+use crate::parse::Packet;
+use crate::route::{Hop, Miss, Neighbour};
+use crate::service::Service;
+use crate::snapshot::{Return, Snapshot};
+use crate::verdict::DropReason;
+use crate::wire::tcp;
+
+/// How many ring places are tried for a flow whose reply would be mistaken for another's. Each
+/// place is another backend with probability 1 - 1/N, so eight fail only where it is hopeless.
+const CHOICES: u32 = 8;
+
+/// What is done to a packet's headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Only the hardware addresses change.
+    Direct,
+    /// The destination becomes this endpoint, and the packet has been routed once more.
+    ToBackend(Endpoint),
+    /// The source becomes this endpoint, and the packet has been routed once more.
+    ToClient(Endpoint),
+}
+
+/// What became of the flow, for the counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowEvent {
+    /// Nothing worth counting.
+    None,
+    /// Stored.
+    Created,
+    /// Given to another backend.
+    Rehashed,
+    /// Not stored: no room.
+    TableFull,
+    /// Not stored: another worker was writing there.
+    Contended,
+}
+
+/// Where a packet goes and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// What is done to its headers.
+    pub action: Action,
+    /// Where it leaves.
+    pub hop: Hop,
+    /// The backend it goes to or comes from; `None` for a reply whose flow and service no
+    /// longer name one.
+    pub backend: Option<BackendId>,
+    /// What became of its flow.
+    pub event: FlowEvent,
+}
+
+impl Decision {
+    /// Whether the packet comes from a backend.
+    #[inline]
+    #[must_use]
+    pub fn is_reply(&self) -> bool {
+        matches!(self.action, Action::ToClient(_))
+    }
+}
+
+/// Why a packet goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason to count.
+    pub reason: DropReason,
+    /// A next hop that control should ask the kernel for.
+    pub wanted: Option<Neighbour>,
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Self {
+            reason,
+            wanted: None,
+        }
+    }
+}
+
+impl From<Miss> for Refusal {
+    fn from(miss: Miss) -> Self {
+        match miss {
+            Miss::NoRoute => DropReason::NoRoute.into(),
+            Miss::NoNeighbour(neighbour) => Self {
+                reason: DropReason::NoNeighbour,
+                wanted: Some(neighbour),
+            },
+        }
+    }
+}
+
+/// Everything a decision is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Steering<'a> {
+    /// The configuration and state of the moment.
+    pub snapshot: &'a Snapshot,
+    /// The flows.
+    pub table: &'a FlowTable,
+    /// The time of the batch.
+    pub now: Seconds,
+}
+
+impl<'a> Steering<'a> {
+    /// Decides about one packet. `hash` is the table's hash of the packet's key.
+    ///
+    /// # Errors
+    ///
+    /// The one reason why the packet must be dropped.
+    #[inline]
+    pub fn steer(&self, packet: &Packet, hash: FlowHash) -> Result<Decision, Refusal> {
+        let key = &packet.key;
+        if let Some(service) = self.snapshot.service(key.destination, key.protocol) {
+            self.forward(service, packet, hash)
+        } else if let Some(whose) = self.snapshot.reply_from(key.source, key.protocol) {
+            self.send_back(whose, packet, hash)
+        } else {
+            Err(DropReason::NotForUs.into())
+        }
+    }
+
+    /// The backend that a flow to `service` has or would get, without changing anything.
+    #[must_use]
+    pub fn preview(&self, service: &Service, key: &FlowKey) -> (Option<BackendId>, bool) {
+        let found = self.table.lookup(key, self.table.hash(key), self.now);
+        match found.and_then(|found| self.serving(BackendId(found.owner))) {
+            Some(backend) => (Some(backend.id), true),
+            None => (service.choose(key, 0), false),
+        }
+    }
+
+    #[inline]
+    fn forward(
+        &self,
+        service: &Service,
+        packet: &Packet,
+        hash: FlowHash,
+    ) -> Result<Decision, Refusal> {
+        let found = self.table.lookup(&packet.key, hash, self.now);
+        let (backend, event) = match found {
+            Some(found) if !reopens(&found, packet) => match self.serving(BackendId(found.owner)) {
+                Some(backend) => {
+                    self.observe(&found, packet, Direction::FromClient, || {
+                        (backend.forward == Forward::Nat).then(|| reply_key(packet, backend))
+                    });
+                    (backend, FlowEvent::None)
+                }
+                None => self.rehash(service, packet, &found)?,
+            },
+            _ => self.open(service, packet, hash)?,
+        };
+        let (action, hop) = way_to(backend, packet)?;
+        Ok(Decision {
+            action,
+            hop,
+            backend: Some(backend.id),
+            event,
+        })
+    }
+
+    #[inline]
+    fn send_back(
+        &self,
+        whose: Return,
+        packet: &Packet,
+        hash: FlowHash,
+    ) -> Result<Decision, Refusal> {
+        let key = &packet.key;
+        let (virtual_address, backend) = match self.table.lookup(key, hash, self.now) {
+            Some(found) => {
+                self.observe(&found, packet, Direction::FromBackend, || {
+                    Some(FlowKey::new(
+                        key.protocol,
+                        key.destination,
+                        found.translated,
+                    ))
+                });
+                (found.translated, Some(BackendId(found.owner)))
+            }
+            None => self.unstored_reply(whose, key)?,
+        };
+        let hop = self
+            .snapshot
+            .fib()
+            .hop(key.destination.address, packet.family)?;
+        let action = Action::ToClient(virtual_address);
+        check_path(packet, &action, &hop)?;
+        Ok(Decision {
+            action,
+            hop,
+            backend,
+            event: FlowEvent::None,
+        })
+    }
+
+    /// Whose reply it is, from the configuration alone.
+    fn unstored_reply(
+        &self,
+        whose: Return,
+        key: &FlowKey,
+    ) -> Result<(Endpoint, Option<BackendId>), Refusal> {
+        let Return::Service(index) = whose else {
+            return Err(DropReason::UnknownReturn.into());
+        };
+        let service = self
+            .snapshot
+            .service_at(index)
+            .ok_or(DropReason::NotForUs)?;
+        let is_sender = |id: &&BackendId| {
+            self.snapshot
+                .backend(**id)
+                .is_some_and(|backend| backend.endpoint == key.source)
+        };
+        Ok((
+            service.listen,
+            service.members.iter().find(is_sender).copied(),
+        ))
+    }
+
+    /// The backend that `id` names, if packets of its flows may be sent to it.
+    #[inline]
+    fn serving(&self, id: BackendId) -> Option<&'a Backend> {
+        self.snapshot
+            .backend(id)
+            .filter(|backend| backend.state.serves())
+    }
+
+    /// Keeps a known flow's age and state, in both its entries.
+    #[inline]
+    fn observe(
+        &self,
+        found: &Found,
+        packet: &Packet,
+        direction: Direction,
+        other: impl FnOnce() -> Option<FlowKey>,
+    ) {
+        let next = found.state.after(direction, packet.tcp_flags);
+        if next == found.state && found.last_seen == self.now {
+            return;
+        }
+        self.table
+            .advance(found, direction, packet.tcp_flags, self.now);
+        if let Some(key) = other()
+            && let Some(other) = self.table.lookup(&key, self.table.hash(&key), self.now)
+        {
+            self.table
+                .advance(&other, direction, packet.tcp_flags, self.now);
+        }
+    }
+
+    /// Chooses a backend for a flow that the table does not know, and stores it where the
+    /// module's table says so.
+    fn open(
+        &self,
+        service: &Service,
+        packet: &Packet,
+        hash: FlowHash,
+    ) -> Result<(&'a Backend, FlowEvent), Refusal> {
+        let is_syn = packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        let starts = is_syn || packet.key.protocol != tcp::PROTOCOL;
+        if self.snapshot.draining && starts {
+            return Err(DropReason::Draining.into());
+        }
+        let (backend, stored) = self.choose(service, packet, is_syn)?;
+        let event = match stored {
+            // What the table holds under this key is a finished flow of the same ports.
+            Stored::Yes => match self.put(&packet.key, hash, backend, packet, |_| true) {
+                Stored::Yes => FlowEvent::Created,
+                other => other.event(),
+            },
+            other => other.event(),
+        };
+        Ok((backend, event))
+    }
+
+    /// Gives a flow whose backend is gone to another.
+    fn rehash(
+        &self,
+        service: &Service,
+        packet: &Packet,
+        found: &Found,
+    ) -> Result<(&'a Backend, FlowEvent), Refusal> {
+        let (backend, _) = self.choose(service, packet, false)?;
+        let new = NewFlow {
+            owner: backend.id.0,
+            state: found.state,
+            translated: packet.key.destination,
+        };
+        self.table.replace(found, new, self.now);
+        Ok((backend, FlowEvent::Rehashed))
+    }
+
+    /// The first backend in the ring's order whose replies can be told apart from those of
+    /// other flows, and whether the entry that tells them apart is stored.
+    fn choose(
+        &self,
+        service: &Service,
+        packet: &Packet,
+        is_syn: bool,
+    ) -> Result<(&'a Backend, Stored), Refusal> {
+        let mut refused = DropReason::NoBackend;
+        for nth in 0..CHOICES {
+            let id = service.choose(&packet.key, nth);
+            let Some(backend) = id.and_then(|id| self.snapshot.backend(id)) else {
+                break;
+            };
+            way_to(backend, packet)?; // nothing is stored of a packet that goes nowhere
+            if is_syn && !backend.shared {
+                return Ok((backend, Stored::NotYet));
+            }
+            if backend.forward != Forward::Nat {
+                return Ok((backend, Stored::Yes));
+            }
+            let key = reply_key(packet, backend);
+            let is_ours = |found: &Found| {
+                found.translated == packet.key.destination || found.state.is_closed()
+            };
+            match self.put(&key, self.table.hash(&key), backend, packet, is_ours) {
+                Stored::Conflict => refused = DropReason::ReturnConflict,
+                stored => return Ok((backend, stored)),
+            }
+        }
+        Err(refused.into())
+    }
+
+    /// Stores an entry of the flow of `packet`, over an existing one if `may_replace` allows.
+    fn put(
+        &self,
+        key: &FlowKey,
+        hash: FlowHash,
+        backend: &Backend,
+        packet: &Packet,
+        may_replace: impl Fn(&Found) -> bool,
+    ) -> Stored {
+        let new = NewFlow {
+            state: State::opened_by(packet.key.protocol, packet.tcp_flags),
+            owner: backend.id.0,
+            translated: packet.key.destination,
+        };
+        match self.table.insert(key, hash, new, self.now) {
+            Insert::Inserted => Stored::Yes,
+            Insert::Exists(found) if !may_replace(&found) => Stored::Conflict,
+            Insert::Exists(found) => match self.table.replace(&found, new, self.now) {
+                true => Stored::Yes,
+                false => Stored::Contended,
+            },
+            Insert::Full => Stored::Full,
+            Insert::Contended => Stored::Contended,
+        }
+    }
+}
+
+/// What became of an attempt to store an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    Yes,
+    NotYet,
+    Conflict,
+    Full,
+    Contended,
+}
+
+impl Stored {
+    /// What is counted when a flow's entries are not all stored.
+    fn event(self) -> FlowEvent {
+        match self {
+            Self::Full => FlowEvent::TableFull,
+            Self::Contended | Self::Conflict => FlowEvent::Contended,
+            Self::Yes | Self::NotYet => FlowEvent::None,
+        }
+    }
+}
+
+/// The key under which the replies to `packet` from `backend` are found.
+fn reply_key(packet: &Packet, backend: &Backend) -> FlowKey {
+    FlowKey::new(packet.key.protocol, backend.endpoint, packet.key.source)
+}
+
+/// Whether `packet` opens a new connection where an old one has ended.
+fn reopens(found: &Found, packet: &Packet) -> bool {
+    found.state.is_closed() && packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+}
+
+/// What is done to a packet for `backend`, and where it leaves.
+#[inline]
+fn way_to(backend: &Backend, packet: &Packet) -> Result<(Action, Hop), Refusal> {
+    let hop = backend.hop?;
+    let action = match backend.forward {
+        Forward::Nat => Action::ToBackend(backend.endpoint),
+        Forward::DsrL2 => Action::Direct,
+    };
+    check_path(packet, &action, &hop)?;
+    Ok((action, hop))
+}
+
+/// What the way out demands of a packet: hops to live, and room.
+#[inline]
+fn check_path(packet: &Packet, action: &Action, hop: &Hop) -> Result<(), DropReason> {
+    // Bridging (direct server return) costs no hop, but a packet with none left is not for
+    // forwarding at all.
+    let needed = if *action == Action::Direct { 1 } else { 2 };
+    if packet.ttl < needed {
+        return Err(DropReason::TtlExpired);
+    }
+    if u32::from(packet.ip_len) > hop.mtu {
+        return Err(DropReason::TooBig);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

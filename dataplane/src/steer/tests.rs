@@ -1,0 +1,528 @@
+use std::sync::Arc;
+
+use ringgate_config::Model;
+use ringgate_conntrack::{Secret, Timeouts};
+
+use super::*;
+use crate::backend::BackendIdentity;
+use crate::parse::parse;
+use crate::route::{Fib, Link, Target};
+use crate::snapshot::Builder;
+use crate::testing::{at, set_ttl, tcp, udp};
+use crate::wire::ethernet::Mac;
+
+const ACK: u8 = 0x10;
+const SYN: u8 = 0x02;
+const FIN_ACK: u8 = 0x11;
+const RST: u8 = 0x04;
+
+const CLIENT: &str = "10.1.0.2:4242";
+const WEB: &str = "10.100.0.1:80";
+
+const SERVICES: &str = r#"
+    [[interface]]
+    name = "front"
+    [[interface]]
+    name = "back"
+
+    [[service]]
+    name = "web"
+    listen = "10.100.0.1:80"
+    protocol = "tcp"
+    forward = "nat"
+      [[service.backend]]
+      address = "10.2.0.11:8080"
+      [[service.backend]]
+      address = "10.2.0.12:8080"
+      [[service.backend]]
+      address = "10.2.0.13:8080"
+
+    [[service]]
+    name = "dns"
+    listen = "10.100.0.1:53"
+    protocol = "udp"
+    forward = "nat"
+      [[service.backend]]
+      address = "10.2.0.11:53"
+
+    [[service]]
+    name = "direct"
+    listen = "10.100.0.2:80"
+    protocol = "tcp"
+    forward = "dsr-l2"
+      [[service.backend]]
+      address = "10.2.0.11"
+      [[service.backend]]
+      address = "10.2.0.12"
+
+    [[service]]
+    name = "twin-a"
+    listen = "10.100.0.3:80"
+    protocol = "tcp"
+    forward = "nat"
+      [[service.backend]]
+      address = "10.2.0.11:9090"
+      [[service.backend]]
+      address = "10.2.0.12:9090"
+
+    [[service]]
+    name = "twin-b"
+    listen = "10.100.0.4:80"
+    protocol = "tcp"
+    forward = "nat"
+      [[service.backend]]
+      address = "10.2.0.11:9090"
+"#;
+
+/// A balancer without ports: tables, time, and a way to ask.
+struct World {
+    builder: Builder,
+    model: Model,
+    fib: Arc<Fib>,
+    down: Vec<&'static str>,
+    draining: bool,
+    snapshot: Snapshot,
+    table: FlowTable,
+    now: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::of(SERVICES, 1024)
+    }
+
+    fn of(file: &str, flows: usize) -> Self {
+        let model = ringgate_config::parse("test.toml", file).unwrap().model;
+        let mut builder = Builder::default();
+        let fib = Arc::new(fib());
+        let snapshot = builder.build(&model, |_| true, &fib, false).unwrap();
+        let table = FlowTable::new(flows, Secret([1, 2]), Timeouts::default());
+        let (down, draining) = (Vec::new(), false);
+        Self {
+            builder,
+            model,
+            fib,
+            down,
+            draining,
+            snapshot,
+            table,
+            now: 1,
+        }
+    }
+
+    /// Publishes what was changed.
+    fn publish(&mut self) {
+        let down: Vec<Endpoint> = self
+            .down
+            .iter()
+            .map(|text| Endpoint::from_socket(at(text)))
+            .collect();
+        let is_up = |identity: &BackendIdentity| !down.contains(&identity.address);
+        let built = self
+            .builder
+            .build(&self.model, is_up, &self.fib, self.draining);
+        self.snapshot = built.unwrap();
+    }
+
+    fn reload(&mut self, file: &str) {
+        self.model = ringgate_config::parse("test.toml", file).unwrap().model;
+        self.publish();
+    }
+
+    fn send(&self, frame: &[u8]) -> Result<Decision, DropReason> {
+        let packet = parse(frame, false).unwrap();
+        let steering = Steering {
+            snapshot: &self.snapshot,
+            table: &self.table,
+            now: Seconds(self.now),
+        };
+        steering
+            .steer(&packet, self.table.hash(&packet.key))
+            .map_err(|refusal| refusal.reason)
+    }
+
+    fn tcp(&self, from: &str, to: &str, flags: u8) -> Result<Decision, DropReason> {
+        self.send(&tcp(from, to, flags, b""))
+    }
+
+    /// The backend that a segment from the client is sent to.
+    fn backend_of(&self, from: &str, to: &str, flags: u8) -> String {
+        match self.tcp(from, to, flags).unwrap() {
+            Decision {
+                action: Action::ToBackend(backend),
+                ..
+            } => backend.to_socket().to_string(),
+            other => panic!("not sent to a backend: {other:?}"),
+        }
+    }
+
+    /// What a reply's source becomes.
+    fn source_of(&self, from: &str, to: &str, flags: u8) -> Result<String, DropReason> {
+        self.tcp(from, to, flags)
+            .map(|decision| match decision.action {
+                Action::ToClient(source) => source.to_socket().to_string(),
+                other => panic!("not sent to a client: {other:?}"),
+            })
+    }
+
+    fn flows(&self) -> usize {
+        let mut count = 0;
+        self.table.for_each(Seconds(self.now), |_, _| count += 1);
+        count
+    }
+}
+
+fn fib() -> Fib {
+    let link = |last| Link {
+        mac: Mac([2, 0, 0, 0, 9, last]),
+        mtu: 1500,
+        up: true,
+    };
+    let mut fib = Fib::new(vec![link(0), link(1)]);
+    let on = |port| Target::Port {
+        port,
+        gateway: None,
+    };
+    fib.insert_route("10.1.0.0/24".parse().unwrap(), on(0));
+    fib.insert_route("10.2.0.0/24".parse().unwrap(), on(1));
+    fib.insert_neighbour(0, at(CLIENT).ip(), Mac([2, 0, 0, 0, 1, 2]));
+    for host in 11..=13 {
+        fib.insert_neighbour(1, [10, 2, 0, host].into(), Mac([2, 0, 0, 0, 2, host]));
+    }
+    fib
+}
+
+#[test]
+fn a_syn_leaves_no_trace_and_the_next_segment_stores_both_directions() {
+    let world = World::new();
+    let backend = world.backend_of(CLIENT, WEB, SYN);
+    assert_eq!(world.flows(), 0);
+    assert_eq!(
+        world.source_of(&backend, CLIENT, SYN | ACK).as_deref(),
+        Ok(WEB)
+    );
+    assert_eq!(world.flows(), 0);
+    let decision = world.tcp(CLIENT, WEB, ACK).unwrap();
+    assert_eq!(decision.event, FlowEvent::Created);
+    assert_eq!(world.flows(), 2);
+    assert_eq!(world.backend_of(CLIENT, WEB, ACK), backend);
+    assert_eq!(world.source_of(&backend, CLIENT, ACK).as_deref(), Ok(WEB));
+    assert_eq!(world.flows(), 2);
+}
+
+#[test]
+fn a_decision_says_where_and_how() {
+    let world = World::new();
+    let decision = world.send(&udp(CLIENT, "10.100.0.1:53", b"?")).unwrap();
+    let backend = Endpoint::from_socket(at("10.2.0.11:53"));
+    assert_eq!(decision.action, Action::ToBackend(backend));
+    assert_eq!(decision.event, FlowEvent::Created);
+    let hop = Hop {
+        port: 1,
+        destination: Mac([2, 0, 0, 0, 2, 11]),
+        source: Mac([2, 0, 0, 0, 9, 1]),
+        mtu: 1500,
+    };
+    assert_eq!(decision.hop, hop);
+    assert_eq!(
+        world
+            .snapshot
+            .backend(decision.backend.unwrap())
+            .unwrap()
+            .endpoint,
+        backend
+    );
+
+    let reply = world.send(&udp("10.2.0.11:53", CLIENT, b"!")).unwrap();
+    assert_eq!(
+        reply.action,
+        Action::ToClient(Endpoint::from_socket(at("10.100.0.1:53")))
+    );
+    assert_eq!((reply.hop.port, reply.backend), (0, decision.backend));
+    assert!(reply.is_reply() && !decision.is_reply());
+}
+
+#[test]
+fn direct_return_changes_no_address_and_has_no_replies() {
+    let world = World::new();
+    let decision = world.tcp(CLIENT, "10.100.0.2:80", ACK).unwrap();
+    assert_eq!(decision.action, Action::Direct);
+    assert_eq!(world.flows(), 1);
+    assert_eq!(
+        world.tcp("10.2.0.11:80", CLIENT, ACK),
+        Err(DropReason::NotForUs)
+    );
+}
+
+#[test]
+fn a_flow_keeps_its_backend_through_any_change_of_the_others() {
+    let mut world = World::new();
+    let clients: Vec<String> = (1000..1200)
+        .map(|port| format!("10.1.0.2:{port}"))
+        .collect();
+    let before: Vec<String> = clients
+        .iter()
+        .map(|client| world.backend_of(client, WEB, ACK))
+        .collect();
+    let weights = SERVICES.replace(
+        "address = \"10.2.0.12:8080\"",
+        "address = \"10.2.0.12:8080\"\nweight = 900\n[[service.backend]]\naddress = \"10.2.0.10:8080\"",
+    );
+    world.reload(&weights);
+    for (client, backend) in clients.iter().zip(&before) {
+        assert_eq!(&world.backend_of(client, WEB, ACK), backend);
+    }
+    // Weight 0: its flows stay, new ones go elsewhere.
+    world.reload(&SERVICES.replace(
+        "address = \"10.2.0.12:8080\"",
+        "address = \"10.2.0.12:8080\"\nweight = 0",
+    ));
+    for (client, backend) in clients.iter().zip(&before) {
+        assert_eq!(&world.backend_of(client, WEB, ACK), backend);
+        let newcomer = client.replace(":1", ":2");
+        assert_ne!(world.backend_of(&newcomer, WEB, SYN), "10.2.0.12:8080");
+    }
+}
+
+#[test]
+fn flows_of_a_backend_that_is_down_disabled_or_removed_go_elsewhere_and_stay_there() {
+    let gone: [fn(&mut World); 3] = [
+        |world| {
+            world.down = vec!["10.2.0.12:8080"];
+            world.publish();
+        },
+        |world| {
+            let address = "address = \"10.2.0.12:8080\"";
+            world.reload(&SERVICES.replace(address, &format!("{address}\ndisabled = true")));
+        },
+        |world| {
+            let entry = "[[service.backend]]\n      address = \"10.2.0.12:8080\"";
+            assert!(SERVICES.contains(entry));
+            world.reload(&SERVICES.replace(entry, ""));
+        },
+    ];
+    for take_out in gone {
+        let mut world = World::new();
+        let clients: Vec<String> = (1000..1100)
+            .map(|port| format!("10.1.0.2:{port}"))
+            .collect();
+        let before: Vec<String> = clients
+            .iter()
+            .map(|client| world.backend_of(client, WEB, ACK))
+            .collect();
+        take_out(&mut world);
+        let mut moved = Vec::new();
+        for (client, backend) in clients.iter().zip(&before) {
+            let decision = world.tcp(client, WEB, ACK).unwrap();
+            let after = world.backend_of(client, WEB, ACK);
+            if backend == "10.2.0.12:8080" {
+                assert_eq!(decision.event, FlowEvent::Rehashed);
+                assert_ne!(&after, backend);
+                moved.push((client, after));
+            } else {
+                assert_eq!((decision.event, &after), (FlowEvent::None, backend));
+            }
+        }
+        assert!(!moved.is_empty());
+        // Back again: those that moved stay where they are, and replies still find the way.
+        world.down.clear();
+        world.reload(SERVICES);
+        for (client, backend) in moved {
+            assert_eq!(world.backend_of(client, WEB, ACK), backend);
+            assert_eq!(world.source_of(&backend, client, ACK).as_deref(), Ok(WEB));
+        }
+    }
+}
+
+#[test]
+fn without_a_backend_nothing_is_sent_unless_the_service_falls_open() {
+    let mut world = World::new();
+    world.tcp(CLIENT, WEB, ACK).unwrap();
+    world.down = vec!["10.2.0.11:8080", "10.2.0.12:8080", "10.2.0.13:8080"];
+    world.publish();
+    assert_eq!(world.tcp(CLIENT, WEB, ACK), Err(DropReason::NoBackend));
+    assert_eq!(
+        world.tcp("10.1.0.2:5", WEB, SYN),
+        Err(DropReason::NoBackend)
+    );
+    world.reload(&SERVICES.replacen(
+        "forward = \"nat\"",
+        "forward = \"nat\"\nwhen-empty = \"open\"",
+        1,
+    ));
+    assert!(world.tcp(CLIENT, WEB, ACK).is_ok());
+    assert!(world.tcp("10.1.0.2:5", WEB, SYN).is_ok());
+}
+
+#[test]
+fn replies_of_two_services_on_one_backend_carry_the_right_address() {
+    let world = World::new();
+    // Only the table can tell: the SYN is stored, in both directions.
+    assert_eq!(
+        world.source_of("10.2.0.11:9090", CLIENT, SYN | ACK),
+        Err(DropReason::UnknownReturn)
+    );
+    let decision = world.tcp(CLIENT, "10.100.0.4:80", SYN).unwrap();
+    assert_eq!((decision.event, world.flows()), (FlowEvent::Created, 2));
+    assert_eq!(
+        world
+            .source_of("10.2.0.11:9090", CLIENT, SYN | ACK)
+            .as_deref(),
+        Ok("10.100.0.4:80")
+    );
+    // The same client port to the other service cannot use the same backend.
+    for port in 1..200 {
+        let client = format!("10.1.0.2:{port}");
+        world.tcp(&client, "10.100.0.4:80", SYN).unwrap();
+        assert_eq!(
+            world.backend_of(&client, "10.100.0.3:80", SYN),
+            "10.2.0.12:9090"
+        );
+        let source = |backend| world.source_of(backend, &client, ACK).unwrap();
+        assert_eq!(source("10.2.0.11:9090"), "10.100.0.4:80");
+        assert_eq!(source("10.2.0.12:9090"), "10.100.0.3:80");
+    }
+}
+
+#[test]
+fn where_every_backend_would_mix_up_replies_the_flow_is_refused() {
+    let world = World::new();
+    let clients = || (1..200).map(|port| format!("10.1.0.2:{port}"));
+    let on_first: Vec<String> = clients()
+        .filter(|client| world.backend_of(client, "10.100.0.3:80", SYN) == "10.2.0.11:9090")
+        .collect();
+    assert!(!on_first.is_empty());
+    for client in on_first {
+        let refused = world.tcp(&client, "10.100.0.4:80", SYN);
+        assert_eq!(refused, Err(DropReason::ReturnConflict));
+    }
+}
+
+#[test]
+fn a_finished_connection_makes_room_for_the_next_on_the_same_ports() {
+    let world = World::new();
+    world.tcp(CLIENT, "10.100.0.4:80", SYN).unwrap();
+    world.tcp(CLIENT, "10.100.0.4:80", ACK).unwrap();
+    world.tcp("10.2.0.11:9090", CLIENT, RST | ACK).unwrap();
+    // Both entries have seen the reset, so another service may have the ports.
+    let again = world.tcp(CLIENT, "10.100.0.3:80", SYN).unwrap();
+    assert_eq!(again.event, FlowEvent::Created);
+    let Action::ToBackend(backend) = again.action else {
+        panic!("{again:?}")
+    };
+    let backend = backend.to_socket().to_string();
+    assert_eq!(
+        world.source_of(&backend, CLIENT, SYN | ACK).as_deref(),
+        Ok("10.100.0.3:80")
+    );
+}
+
+#[test]
+fn an_idle_flow_is_kept_by_either_direction_and_ends_by_time() {
+    let mut world = World::new();
+    let backend = world.backend_of(CLIENT, WEB, ACK);
+    let established = Timeouts::default();
+    let step = established.of(State::opened_by(6, ACK)).0 - 10;
+    for _ in 0..3 {
+        // Only the backend speaks: the client's entry must not grow old.
+        world.now += step;
+        assert_eq!(world.source_of(&backend, CLIENT, ACK).as_deref(), Ok(WEB));
+        assert_eq!(world.flows(), 2);
+    }
+    world.now += step + 20;
+    assert_eq!(world.flows(), 0);
+    assert_eq!(
+        world.tcp(CLIENT, WEB, ACK).unwrap().event,
+        FlowEvent::Created
+    );
+    world.tcp(CLIENT, WEB, FIN_ACK).unwrap();
+    world.tcp(&backend, CLIENT, FIN_ACK).unwrap();
+    world.now += 300;
+    assert_eq!(world.flows(), 0);
+}
+
+#[test]
+fn draining_refuses_what_is_new_and_serves_what_is_not() {
+    let mut world = World::new();
+    world.tcp(CLIENT, WEB, ACK).unwrap();
+    world.draining = true;
+    world.publish();
+    assert_eq!(world.tcp("10.1.0.2:9", WEB, SYN), Err(DropReason::Draining));
+    assert_eq!(
+        world.send(&udp("10.1.0.2:9", "10.100.0.1:53", b"")),
+        Err(DropReason::Draining)
+    );
+    assert!(world.tcp(CLIENT, WEB, ACK).is_ok());
+}
+
+#[test]
+fn a_full_table_forwards_by_the_ring_alone() {
+    let world = World::of(SERVICES, 1024);
+    let mut full = 0;
+    for n in 0..20_000u32 {
+        let client = format!("10.1.0.2:{}", 1024 + n % 60_000);
+        let flow = world.tcp(&client, WEB, ACK).unwrap();
+        full += usize::from(flow.event == FlowEvent::TableFull);
+    }
+    assert!(full > 10_000, "{full}");
+    // The one that did not fit is still served, by the same backend every time.
+    let backend = world.backend_of("10.1.0.2:999", WEB, SYN);
+    assert_eq!(world.backend_of("10.1.0.2:999", WEB, ACK), backend);
+}
+
+#[test]
+fn each_way_out_that_is_missing_has_its_reason_and_stores_nothing() {
+    let mut world = World::new();
+    let refusal = |world: &World, frame: &[u8]| world.send(frame).unwrap_err();
+    assert_eq!(
+        refusal(&world, &tcp(CLIENT, "10.100.0.9:80", SYN, b"")),
+        DropReason::NotForUs
+    );
+    let mut last_hop = tcp(CLIENT, WEB, ACK, b"");
+    set_ttl(&mut last_hop, 1);
+    assert_eq!(refusal(&world, &last_hop), DropReason::TtlExpired);
+    let mut bridged = tcp(CLIENT, "10.100.0.2:80", ACK, b"");
+    set_ttl(&mut bridged, 1);
+    assert!(world.send(&bridged).is_ok(), "bridging costs no hop");
+    set_ttl(&mut bridged, 0);
+    assert_eq!(refusal(&world, &bridged), DropReason::TtlExpired);
+    let big = tcp(CLIENT, WEB, ACK, &[0; 1461]);
+    assert_eq!(refusal(&world, &big), DropReason::TooBig);
+    assert_eq!(
+        refusal(&world, &tcp("10.2.0.11:8080", "192.0.2.7:1", ACK, b"")),
+        DropReason::NoRoute
+    );
+
+    let mut fib = fib();
+    fib.insert_route("10.2.0.0/24".parse().unwrap(), Target::Nowhere);
+    world.fib = Arc::new(fib);
+    world.publish();
+    assert_eq!(
+        refusal(&world, &tcp("10.1.0.2:7", WEB, ACK, b"")),
+        DropReason::NoRoute
+    );
+    assert_eq!(world.flows(), 1, "only the bridged one");
+}
+
+#[test]
+fn an_unknown_neighbour_is_asked_for() {
+    let world = World::new();
+    let packet = parse(&tcp("10.2.0.11:8080", "10.1.0.77:1", ACK, b""), false).unwrap();
+    let steering = Steering {
+        snapshot: &world.snapshot,
+        table: &world.table,
+        now: Seconds(1),
+    };
+    let refusal = steering
+        .steer(&packet, world.table.hash(&packet.key))
+        .unwrap_err();
+    let address = Endpoint::from_socket(at("10.1.0.77:0")).address;
+    let wanted = Some(Neighbour { port: 0, address });
+    assert_eq!(
+        refusal,
+        Refusal {
+            reason: DropReason::NoNeighbour,
+            wanted
+        }
+    );
+}

@@ -1,0 +1,116 @@
+//! Every way a packet can leave the data path. One counter each, see `docs/COUNTERS.md`.
+//!
+//! `DropReason` is the whole list: a packet that is not forwarded has exactly one of these
+//! reasons, and [`crate::counters`] has exactly one counter for each, by construction.
+
+/// How a packet left a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Handed to the TX ring of the egress interface.
+    Forwarded,
+    /// Its frame went back to the pool, for this reason.
+    Dropped(DropReason),
+}
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal, $cure:literal;)+) => {
+        /// Why a packet was dropped.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of its counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The counter's name, as in `status` and `docs/COUNTERS.md`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// Whose doing it is and what an operator can do about it.
+            #[must_use]
+            pub const fn cure(self) -> &'static str {
+                match self { $(Self::$variant => $cure,)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame ends before the headers it announces.
+    Truncated = "truncated", "the sender built a broken frame";
+    /// The EtherType is neither IPv4 nor IPv6.
+    NotIp = "not_ip", "the steering program should have passed it to the kernel: report it";
+    /// IPv4 version or header length field out of range.
+    BadIpv4Header = "bad_ipv4_header", "the sender built a broken packet";
+    /// The IPv4 header checksum does not add up.
+    BadIpv4Checksum = "bad_ipv4_checksum", "the packet was damaged on the way: check cabling and NIC errors";
+    /// The version field of an IPv6 header is not 6.
+    BadIpv6Header = "bad_ipv6_header", "the sender built a broken packet";
+    /// A length field disagrees with the bytes that are there.
+    BadLength = "bad_length", "the sender built a broken packet";
+    /// A TCP data offset below five words, or flags that no TCP sends together.
+    BadTcpHeader = "bad_tcp_header", "a scanner, or a broken sender";
+    /// A piece of a fragmented datagram.
+    Fragment = "fragment", "lower the sender's MTU: fragments are not forwarded in this release";
+    /// Neither TCP nor UDP, or behind IPv6 extension headers.
+    UnsupportedProtocol = "unsupported_protocol", "the steering program should have passed it to the kernel: report it";
+    /// A source address that no host may use, or equal to the destination (RFC 1122 §3.2.1.3).
+    BadSource = "bad_source", "somebody forges packets: filter them at the border";
+    /// TTL or hop limit used up where we route (RFC 791, RFC 8200).
+    TtlExpired = "ttl_expired", "a routing loop, or a traceroute passing through";
+    /// Neither to a service nor from a backend of one.
+    NotForUs = "not_for_us", "normal for a moment after a reload; else report it";
+    /// The service has no backend that may take the flow.
+    NoBackend = "no_backend", "bring a backend up, or set when-empty = \"open\"";
+    /// A new flow while the balancer drains before stopping.
+    Draining = "draining", "normal while stopping: another balancer should hold the address by now";
+    /// A reply from a backend of several services, of a flow that is not in the table.
+    UnknownReturn = "unknown_return", "raise [balancer] flows, or give each service its own backend port";
+    /// The client reaches two services with one port, and every backend tried serves both.
+    ReturnConflict = "return_conflict", "give each service its own backend port";
+    /// No route to the next hop through an interface of the balancer.
+    NoRoute = "no_route", "add a route (ip route get ADDRESS), or the interface to the configuration";
+    /// The next hop's hardware address is not known yet; the kernel was asked for it.
+    NoNeighbour = "no_neighbour", "normal for a first packet; else the next hop does not answer ARP or ND";
+    /// The packet is larger than the egress interface's MTU.
+    TooBig = "too_big", "give both sides the same MTU";
+    /// The TX ring of the egress interface is full.
+    EgressFull = "egress_full", "the egress link or its worker is saturated";
+}
+
+impl DropReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The reason's place in [`DropReason::ALL`].
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_at_its_own_place_and_names_are_unique() {
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), index);
+            assert_eq!(
+                DropReason::ALL
+                    .iter()
+                    .filter(|r| r.name() == reason.name())
+                    .count(),
+                1
+            );
+            assert!(!reason.cure().is_empty());
+        }
+    }
+}

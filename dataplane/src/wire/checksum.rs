@@ -1,0 +1,155 @@
+//! The Internet checksum: RFC 1071 sums, RFC 1624 updates.
+//!
+//! Sums are kept unfolded in 64 bits. A one's-complement sum of 16-bit words equals, modulo
+//! 0xFFFF, the sum of the same bytes taken as 32-bit words, so addresses are added whole.
+
+/// One's-complement sum of `bytes` taken as big-endian words, unfolded; an odd last byte is
+/// padded with zero (RFC 1071 §4.1). Exact for up to 2^32 words.
+#[inline]
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u64 {
+    let (words, tail) = bytes.as_chunks::<4>();
+    let mut total = 0u64;
+    for word in words {
+        total = total.wrapping_add(u64::from(u32::from_be_bytes(*word)));
+    }
+    let mut last = [0; 4];
+    for (byte, to) in tail.iter().zip(&mut last) {
+        *to = *byte;
+    }
+    total.wrapping_add(u64::from(u32::from_be_bytes(last)))
+}
+
+/// Folds a sum into 16 bits with end-around carry. Zero only for an all-zero input.
+#[inline]
+#[must_use]
+pub fn fold(sum: u64) -> u16 {
+    let sum = (sum >> 32) + (sum & 0xFFFF_FFFF);
+    let sum = (sum >> 32) + (sum & 0xFFFF_FFFF);
+    let sum = (sum >> 16) + (sum & 0xFFFF);
+    let sum = (sum >> 16) + (sum & 0xFFFF);
+    let [.., high, low] = ((sum >> 16) + (sum & 0xFFFF)).to_be_bytes();
+    u16::from_be_bytes([high, low])
+}
+
+/// Unfolded sum of the pseudo header of TCP and UDP (RFC 9293 §3.1, RFC 8200 §8.1).
+///
+/// Addresses are pairs of words in host order as [`Endpoint`](ringgate_conntrack::Endpoint)
+/// keeps them. IPv4 addresses are IPv4-mapped: the two `::ffff` prefixes add 2 × 0xFFFF, which
+/// is zero in one's complement, so one function serves both families.
+#[inline]
+#[must_use]
+pub fn pseudo_header(source: [u64; 2], destination: [u64; 2], protocol: u8, len: usize) -> u64 {
+    let words = [source[0], source[1], destination[0], destination[1]];
+    let mut total = u64::from(protocol) + (len as u64);
+    for word in words {
+        total += (word >> 32) + (word & 0xFFFF_FFFF);
+    }
+    total
+}
+
+/// What a change of header fields adds to a checksum: Σ(~m + m') of RFC 1624 equation 3.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delta(u64);
+
+impl Delta {
+    /// A 16-bit word changes from `old` to `new`.
+    #[inline]
+    #[must_use]
+    pub fn replace_u16(self, old: u16, new: u16) -> Self {
+        Self(self.0 + u64::from(!old) + u64::from(new))
+    }
+
+    /// An aligned 32-bit word changes from `old` to `new`.
+    #[inline]
+    #[must_use]
+    pub fn replace_u32(self, old: u32, new: u32) -> Self {
+        Self(self.0 + u64::from(!old) + u64::from(new))
+    }
+
+    /// A 128-bit address, in two host-order words, changes from `old` to `new`.
+    #[inline]
+    #[must_use]
+    pub fn replace_address(self, old: [u64; 2], new: [u64; 2]) -> Self {
+        let mut total = self.0;
+        for (old, new) in old.into_iter().zip(new) {
+            total += (!old >> 32) + (!old & 0xFFFF_FFFF) + (new >> 32) + (new & 0xFFFF_FFFF);
+        }
+        Self(total)
+    }
+
+    /// The checksum field after the change: HC' = ~(~HC + ~m + m') (RFC 1624 §3, equation 3,
+    /// which never turns a right +0 into -0). A wrong checksum stays exactly as wrong.
+    #[inline]
+    #[must_use]
+    pub fn apply(self, checksum: u16) -> u16 {
+        !fold(self.0 + u64::from(!checksum))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// RFC 1071 §4.1, the RFC's own C, transcribed.
+    fn rfc1071(bytes: &[u8]) -> u16 {
+        let mut sum: u32 = 0;
+        let mut rest = bytes;
+        while let [high, low, tail @ ..] = rest {
+            sum += u32::from(u16::from_be_bytes([*high, *low]));
+            if sum >> 16 != 0 {
+                sum = (sum & 0xFFFF) + (sum >> 16);
+            }
+            rest = tail;
+        }
+        if let [last] = rest {
+            sum += u32::from(*last) << 8;
+        }
+        while sum >> 16 != 0 {
+            sum = (sum & 0xFFFF) + (sum >> 16);
+        }
+        !u16::try_from(sum).unwrap()
+    }
+
+    #[test]
+    fn the_example_of_rfc_1071() {
+        let bytes = [0x00, 0x01, 0xF2, 0x03, 0xF4, 0xF5, 0xF6, 0xF7];
+        assert_eq!(fold(sum(&bytes)), 0xDDF2);
+    }
+
+    #[test]
+    fn the_corner_case_of_rfc_1624() {
+        // §4: HC = 0xDD2F, m = 0x5555, m' = 0x3285 gives 0x0000 by equation 3, not 0xFFFF.
+        assert_eq!(
+            Delta::default().replace_u16(0x5555, 0x3285).apply(0xDD2F),
+            0x0000
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn sums_agree_with_the_rfc(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(!fold(sum(&bytes)), rfc1071(&bytes));
+        }
+
+        #[test]
+        fn an_update_equals_a_full_computation(
+            mut bytes in prop::collection::vec(any::<u8>(), 40..80),
+            old: [u64; 2], new: [u64; 2], old_port: u16, new_port: u16,
+        ) {
+            let put = |bytes: &mut [u8], address: [u64; 2], port: u16| {
+                bytes[..8].copy_from_slice(&address[0].to_be_bytes());
+                bytes[8..16].copy_from_slice(&address[1].to_be_bytes());
+                bytes[16..18].copy_from_slice(&port.to_be_bytes());
+            };
+            bytes[20] |= 1; // a datagram is never all zero
+            put(&mut bytes, old, old_port);
+            let before = rfc1071(&bytes);
+            put(&mut bytes, new, new_port);
+            let delta = Delta::default().replace_address(old, new).replace_u16(old_port, new_port);
+            prop_assert_eq!(delta.apply(before), rfc1071(&bytes));
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! IPv4 header without its options (RFC 791 §3.1).
+
+use super::{be16, checksum};
+
+/// Length of the header without options, bytes.
+pub const HEADER: usize = 20;
+
+/// Offset of the header checksum within the header, bytes.
+const CHECKSUM: usize = 10;
+
+/// A read-only view of the fixed part of an IPv4 header.
+#[derive(Debug, Clone, Copy)]
+pub struct Ipv4<'a>(&'a [u8; HEADER]);
+
+impl<'a> Ipv4<'a> {
+    /// The fixed header at the front of `bytes`; `None` when `bytes` is too short.
+    #[inline]
+    #[must_use]
+    pub fn from_bytes(bytes: &'a [u8]) -> Option<Self> {
+        bytes.first_chunk().map(Self)
+    }
+
+    /// IP version as written; 4 in a well-formed header.
+    #[inline]
+    #[must_use]
+    pub fn version(self) -> u8 {
+        self.0[0] >> 4
+    }
+
+    /// Header length with options as written, bytes: 0..=60, at least 20 when well-formed.
+    #[inline]
+    #[must_use]
+    pub fn header_len(self) -> usize {
+        usize::from(self.0[0] & 0x0F) * 4
+    }
+
+    /// Length of the datagram, header included, as written, bytes.
+    #[inline]
+    #[must_use]
+    pub fn total_len(self) -> usize {
+        usize::from(be16!(self.0, 2))
+    }
+
+    /// Whether this is a piece of a fragmented datagram: more fragments follow, or an offset.
+    #[inline]
+    #[must_use]
+    pub fn is_fragment(self) -> bool {
+        // Flags are the three top bits (reserved, DF, MF), the offset the rest.
+        be16!(self.0, 6) & 0x3FFF != 0
+    }
+
+    /// Time to live, hops.
+    #[inline]
+    #[must_use]
+    pub fn ttl(self) -> u8 {
+        self.0[8]
+    }
+
+    /// IANA protocol number of the payload.
+    #[inline]
+    #[must_use]
+    pub fn protocol(self) -> u8 {
+        self.0[9]
+    }
+
+    /// Source address in network order.
+    #[inline]
+    #[must_use]
+    pub fn source(self) -> [u8; 4] {
+        [self.0[12], self.0[13], self.0[14], self.0[15]]
+    }
+
+    /// Destination address in network order.
+    #[inline]
+    #[must_use]
+    pub fn destination(self) -> [u8; 4] {
+        [self.0[16], self.0[17], self.0[18], self.0[19]]
+    }
+}
+
+/// A mutable view of the fixed part of an IPv4 header.
+#[derive(Debug)]
+pub struct Ipv4Mut<'a>(pub(crate) &'a mut [u8; HEADER]);
+
+impl Ipv4Mut<'_> {
+    /// Replaces the source address (network order), checksum included.
+    #[inline]
+    pub fn set_source(&mut self, address: [u8; 4]) {
+        let old = Ipv4(self.0).source();
+        self.0[12..16].copy_from_slice(&address);
+        self.address_changed(old, address);
+    }
+
+    /// Replaces the destination address (network order), checksum included.
+    #[inline]
+    pub fn set_destination(&mut self, address: [u8; 4]) {
+        let old = Ipv4(self.0).destination();
+        self.0[16..20].copy_from_slice(&address);
+        self.address_changed(old, address);
+    }
+
+    /// Lowers the TTL by one, checksum included. The caller has checked that it is above one.
+    #[inline]
+    pub fn decrement_ttl(&mut self) {
+        let word = [self.0[8], self.0[9]];
+        self.0[8] = self.0[8].wrapping_sub(1);
+        let lowered = [self.0[8], self.0[9]];
+        let delta = checksum::Delta::default()
+            .replace_u16(u16::from_be_bytes(word), u16::from_be_bytes(lowered));
+        self.update_checksum(delta);
+    }
+
+    #[inline]
+    fn address_changed(&mut self, old: [u8; 4], new: [u8; 4]) {
+        let (old, new) = (u32::from_be_bytes(old), u32::from_be_bytes(new));
+        self.update_checksum(checksum::Delta::default().replace_u32(old, new));
+    }
+
+    #[inline]
+    fn update_checksum(&mut self, delta: checksum::Delta) {
+        let field = u16::from_be_bytes([self.0[CHECKSUM], self.0[CHECKSUM + 1]]);
+        let [high, low] = delta.apply(field).to_be_bytes();
+        self.0[CHECKSUM] = high;
+        self.0[CHECKSUM + 1] = low;
+    }
+}
+
+/// Whether the checksum over `header` (options included) is right (RFC 1071).
+#[inline]
+#[must_use]
+pub fn checksum_is_right(header: &[u8]) -> bool {
+    checksum::fold(checksum::sum(header)) == 0xFFFF
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::Ipv4Header;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn built(ttl: u8, source: [u8; 4], destination: [u8; 4]) -> [u8; HEADER] {
+        let mut header =
+            Ipv4Header::new(8, ttl, etherparse::IpNumber::UDP, source, destination).unwrap();
+        header.header_checksum = header.calc_header_checksum();
+        header.to_bytes().as_slice().try_into().unwrap()
+    }
+
+    #[test]
+    fn fields_agree_with_the_oracle() {
+        let bytes = built(17, [10, 0, 0, 1], [192, 0, 2, 9]);
+        let view = Ipv4::from_bytes(&bytes).unwrap();
+        assert_eq!(
+            (view.version(), view.header_len(), view.total_len()),
+            (4, 20, 28)
+        );
+        assert_eq!(
+            (view.ttl(), view.protocol(), view.is_fragment()),
+            (17, 17, false)
+        );
+        assert_eq!(
+            (view.source(), view.destination()),
+            ([10, 0, 0, 1], [192, 0, 2, 9])
+        );
+        assert!(checksum_is_right(&bytes));
+    }
+
+    #[test]
+    fn fragments_are_recognised_and_dont_fragment_is_not_one() {
+        let mut bytes = built(1, [1; 4], [2; 4]);
+        for (word, fragment) in [(0x4000, false), (0x2000, true), (1, true), (0x6001, true)] {
+            bytes[6..8].copy_from_slice(&u16::to_be_bytes(word));
+            assert_eq!(
+                Ipv4::from_bytes(&bytes).unwrap().is_fragment(),
+                fragment,
+                "{word:#06x}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_change_leaves_the_checksum_as_a_full_computation_would(
+            ttl in 2u8.., source: [u8; 4], destination: [u8; 4],
+            new_source: [u8; 4], new_destination: [u8; 4],
+        ) {
+            let mut bytes = built(ttl, source, destination);
+            let mut header = Ipv4Mut(&mut bytes);
+            header.set_source(new_source);
+            header.set_destination(new_destination);
+            header.decrement_ttl();
+            prop_assert_eq!(bytes, built(ttl - 1, new_source, new_destination));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! IPv6 fixed header (RFC 8200 §3).
+
+use super::be16;
+
+/// Length of the fixed header, bytes.
+pub const HEADER: usize = 40;
+
+/// A read-only view of an IPv6 fixed header.
+#[derive(Debug, Clone, Copy)]
+pub struct Ipv6<'a>(&'a [u8; HEADER]);
+
+impl<'a> Ipv6<'a> {
+    /// The header at the front of `bytes`; `None` when `bytes` is too short.
+    #[inline]
+    #[must_use]
+    pub fn from_bytes(bytes: &'a [u8]) -> Option<Self> {
+        bytes.first_chunk().map(Self)
+    }
+
+    /// IP version as written; 6 in a well-formed header.
+    #[inline]
+    #[must_use]
+    pub fn version(self) -> u8 {
+        self.0[0] >> 4
+    }
+
+    /// Length of what follows the fixed header, as written, bytes.
+    #[inline]
+    #[must_use]
+    pub fn payload_len(self) -> usize {
+        usize::from(be16!(self.0, 4))
+    }
+
+    /// IANA protocol number of the first header after this one.
+    #[inline]
+    #[must_use]
+    pub fn next_header(self) -> u8 {
+        self.0[6]
+    }
+
+    /// Hop limit, hops.
+    #[inline]
+    #[must_use]
+    pub fn hop_limit(self) -> u8 {
+        self.0[7]
+    }
+
+    /// Source address in network order.
+    #[inline]
+    #[must_use]
+    pub fn source(self) -> [u8; 16] {
+        let mut address = [0; 16];
+        address.copy_from_slice(&self.0[8..24]);
+        address
+    }
+
+    /// Destination address in network order.
+    #[inline]
+    #[must_use]
+    pub fn destination(self) -> [u8; 16] {
+        let mut address = [0; 16];
+        address.copy_from_slice(&self.0[24..]);
+        address
+    }
+}
+
+/// A mutable view of an IPv6 fixed header. IPv6 has no header checksum.
+#[derive(Debug)]
+pub struct Ipv6Mut<'a>(pub(crate) &'a mut [u8; HEADER]);
+
+impl Ipv6Mut<'_> {
+    /// Replaces the source address (network order).
+    #[inline]
+    pub fn set_source(&mut self, address: [u8; 16]) {
+        self.0[8..24].copy_from_slice(&address);
+    }
+
+    /// Replaces the destination address (network order).
+    #[inline]
+    pub fn set_destination(&mut self, address: [u8; 16]) {
+        self.0[24..].copy_from_slice(&address);
+    }
+
+    /// Lowers the hop limit by one. The caller has checked that it is above one.
+    #[inline]
+    pub fn decrement_hop_limit(&mut self) {
+        self.0[7] = self.0[7].wrapping_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{IpNumber, Ipv6FlowLabel, Ipv6Header};
+
+    use super::*;
+
+    #[test]
+    fn fields_agree_with_the_oracle_and_changes_touch_nothing_else() {
+        let mut header = Ipv6Header {
+            traffic_class: 3,
+            flow_label: Ipv6FlowLabel::try_new(0x000A_BCDE).unwrap(),
+            payload_length: 1234,
+            next_header: IpNumber::TCP,
+            hop_limit: 64,
+            source: [0x11; 16],
+            destination: [0x22; 16],
+        };
+        let mut bytes = header.to_bytes();
+        let view = Ipv6::from_bytes(&bytes).unwrap();
+        assert_eq!(
+            (view.version(), view.payload_len(), view.next_header()),
+            (6, 1234, 6)
+        );
+        assert_eq!(view.hop_limit(), 64);
+        assert_eq!(
+            (view.source(), view.destination()),
+            ([0x11; 16], [0x22; 16])
+        );
+
+        let mut view = Ipv6Mut(&mut bytes);
+        view.set_source([0x33; 16]);
+        view.set_destination([0x44; 16]);
+        view.decrement_hop_limit();
+        header.source = [0x33; 16];
+        header.destination = [0x44; 16];
+        header.hop_limit = 63;
+        assert_eq!(bytes, header.to_bytes());
+        assert!(Ipv6::from_bytes(&bytes[..39]).is_none());
+    }
+}

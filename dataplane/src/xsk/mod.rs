@@ -1,0 +1,20 @@
+//! The room where frames and the kernel meet: the only unsafe code of the data path.
+//!
+//! ```text
+//!              pool ──fill──▶ fill ring ──kernel──▶ RX ring ──receive──▶ batch
+//!               ▲                                                         │
+//!               └──reap── completion ring ◀──kernel── TX ring ◀──transmit─┘
+//! ```
+//!
+//! A chunk of the memory region is at every moment in exactly one of these places. While it is on the
+//! userspace side (pool, batch, a memory port's queue) a [`Frame`] token stands for it, and there is never a second
+//! one; while the kernel has it there is no token at all. [`umem`] mints and takes back the tokens and keeps, for each chunk, who
+//! has it. Everything outside this directory is safe code that can only move tokens.
+#![expect(
+    unsafe_code,
+    reason = "frame memory is shared with the kernel; docs/UNSAFE.md registers this room"
+)]
+
+pub mod umem;
+
+pub use umem::{CHUNK_BYTES, Frame, HEADROOM_BYTES, Pool};

@@ -1,0 +1,317 @@
+//! Rise and fall, played without a network and without waiting.
+
+use super::super::clock;
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DEAD: Verdict = Verdict::Failure(Reason::Refused);
+
+fn spec(number: u8) -> Spec {
+    Spec {
+        address: SocketAddr::from(([10, 0, 0, number], 80)),
+        kind: Kind::Tcp,
+        interval: SECOND,
+        timeout: SECOND / 2,
+        rise: 2,
+        fall: 3,
+    }
+}
+
+/// A checker and a time that only moves when told.
+struct Play {
+    checker: Checker,
+    now: Instant,
+}
+
+impl Play {
+    fn new(specs: impl IntoIterator<Item = Spec>) -> Self {
+        let now = clock::now();
+        let mut checker = Checker::new(7);
+        checker.reconcile(specs, now);
+        Self { checker, now }
+    }
+
+    fn started(&mut self) -> Vec<Start> {
+        let mut start = Vec::new();
+        self.checker.tick(self.now, &mut start);
+        start
+    }
+
+    /// Goes to the time of the next check, which must be the only one, and answers it.
+    fn answer(&mut self, verdict: Verdict) -> Option<Change> {
+        self.now = self.now.max(self.checker.next_due().unwrap());
+        let [start] = <[_; 1]>::try_from(self.started()).unwrap();
+        self.checker.ended(start.id, verdict, self.now)
+    }
+
+    fn state(&self, spec: &Spec) -> State {
+        self.checker.report(spec).unwrap().state
+    }
+}
+
+#[test]
+fn the_first_result_decides_at_once() {
+    for (verdict, state) in [(Verdict::Success, State::Up), (DEAD, State::Down)] {
+        let mut play = Play::new([spec(1)]);
+        assert_eq!(
+            (play.state(&spec(1)), play.checker.pending()),
+            (State::Pending, 1)
+        );
+        assert_eq!(play.checker.next_due(), Some(play.now), "at once");
+        let change = play.answer(verdict).unwrap();
+        assert_eq!(
+            (change.state, change.reason.is_some()),
+            (state, state == State::Down)
+        );
+        assert_eq!((play.state(&spec(1)), play.checker.pending()), (state, 0));
+    }
+}
+
+#[test]
+fn it_takes_fall_failures_in_a_row_and_rise_successes_in_a_row() {
+    let mut play = Play::new([spec(1)]);
+    play.answer(Verdict::Success).unwrap();
+    // The last of each row is where it changes.
+    let story = [
+        (DEAD, false),
+        (DEAD, false),
+        (Verdict::Success, false), // starts the count again
+        (DEAD, false),
+        (DEAD, false),
+        (DEAD, true),
+        (DEAD, false),
+        (Verdict::Success, false),
+        (DEAD, false), // starts the count again
+        (Verdict::Success, false),
+        (Verdict::Success, true),
+    ];
+    for (step, (verdict, changes)) in story.into_iter().enumerate() {
+        assert_eq!(play.answer(verdict).is_some(), changes, "step {step}");
+    }
+    let report = play.checker.report(&spec(1)).unwrap();
+    assert_eq!((report.state, report.against), (State::Up, 0));
+    assert_eq!((report.successes, report.failures), (5, 7));
+    assert_eq!(report.since, play.now);
+}
+
+#[test]
+fn what_this_host_could_not_ask_does_not_count() {
+    let mut play = Play::new([spec(1)]);
+    assert_eq!(play.answer(Verdict::Inconclusive(Errno::MFILE)), None);
+    assert_eq!(play.state(&spec(1)), State::Pending);
+    play.answer(Verdict::Success).unwrap();
+    for _ in 0..3 {
+        play.answer(DEAD);
+        play.answer(Verdict::Inconclusive(Errno::MFILE));
+    }
+    assert_eq!(play.state(&spec(1)), State::Down, "nor does it break a row");
+    assert_eq!(play.checker.report(&spec(1)).unwrap().inconclusive, 4);
+}
+
+/// The promise of the module, over many parameters, moments of death and ways to die.
+#[test]
+fn a_dead_backend_is_down_within_fall_intervals_and_a_timeout() {
+    let mut random = 0x1234_5678_9ABC_DEF1_u64;
+    let mut next = |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    for round in 0..3000 {
+        let spec = Spec {
+            interval: Duration::from_millis(1 + next(2000)),
+            timeout: Duration::from_millis(1 + next(3000)),
+            fall: u32::try_from(1 + next(5)).unwrap(),
+            ..spec(u8::try_from(round % 250).unwrap())
+        };
+        let silent = next(2) == 0;
+        let mut play = Play::new([spec.clone()]);
+        let death = play.now + Duration::from_micros(1 + next(10_000_000));
+        let down = loop {
+            play.now = play.now.max(play.checker.next_due().unwrap());
+            let [start] = <[_; 1]>::try_from(play.started()).unwrap();
+            let verdict = if play.now < death {
+                Verdict::Success
+            } else if silent {
+                play.now += start.timeout;
+                Verdict::Failure(Reason::TimedOut)
+            } else {
+                DEAD
+            };
+            let change = play.checker.ended(start.id, verdict, play.now);
+            if change.is_some_and(|change| change.state == State::Down) {
+                break play.now;
+            }
+        };
+        let promise = spec.interval * spec.fall + spec.timeout;
+        assert!(
+            down <= death + promise,
+            "round {round}: {:?} > {promise:?}",
+            down - death
+        );
+    }
+}
+
+#[test]
+fn checks_start_at_a_fixed_pace_however_long_they_take() {
+    let mut play = Play::new([spec(1)]);
+    play.answer(Verdict::Success);
+    let second = play.checker.next_due().unwrap();
+    for number in 0..5 {
+        let planned = second + SECOND * number;
+        assert_eq!(play.checker.next_due(), Some(planned));
+        play.now = planned + Duration::from_millis(7); // the loop is late
+        let [start] = <[_; 1]>::try_from(play.started()).unwrap();
+        assert_eq!(start.timeout, SECOND / 2);
+        assert!(play.started().is_empty(), "one at a time");
+        assert_eq!(play.checker.next_due(), None, "nothing before its result");
+        play.now += SECOND / 2;
+        play.checker.ended(start.id, Verdict::Success, play.now);
+    }
+}
+
+#[test]
+fn a_host_that_slept_does_not_make_up_for_it() {
+    let mut play = Play::new([spec(1)]);
+    play.answer(Verdict::Success);
+    play.now += SECOND * 3600;
+    let mut checks = 0;
+    while let Some(due) = play.checker.next_due()
+        && due <= play.now
+    {
+        play.answer(Verdict::Success);
+        checks += 1;
+    }
+    assert!(checks <= 2, "{checks}");
+}
+
+#[test]
+fn many_checks_spread_over_the_interval_each_time_alike() {
+    let specs: Vec<_> = (0..200).map(spec).collect();
+    let seconds = |seed| -> Vec<Duration> { specs.iter().map(|spec| spread(seed, spec)).collect() };
+    let first = seconds(1);
+    assert!(
+        first
+            .iter()
+            .all(|after| *after > Duration::ZERO && *after <= SECOND)
+    );
+    for tenth in 0..10 {
+        let within = |after: &&Duration| after.as_millis() / 100 == tenth;
+        let count = first.iter().filter(within).count();
+        assert!((5..=40).contains(&count), "{count} of 200 in tenth {tenth}");
+    }
+    assert_eq!(first, seconds(1));
+    assert_ne!(
+        first,
+        seconds(2),
+        "another balancer checks at other moments"
+    );
+}
+
+#[test]
+fn a_reload_keeps_what_is_unchanged_even_mid_flight() {
+    let mut play = Play::new([spec(1), spec(2)]);
+    let starts = play.started();
+    assert_eq!(starts.len(), 2);
+    play.checker
+        .reconcile([spec(2), spec(2), spec(3)], play.now);
+    // The end of the one that was taken away concerns nobody.
+    let (gone, kept) = (starts[0].id, starts[1].id);
+    assert_eq!(play.checker.ended(gone, DEAD, play.now), None);
+    assert!(play.checker.report(&spec(1)).is_none());
+    assert!(
+        play.checker
+            .ended(kept, Verdict::Success, play.now)
+            .is_some()
+    );
+    assert_eq!(
+        play.checker.ended(kept, DEAD, play.now),
+        None,
+        "answered twice"
+    );
+    assert_eq!(play.state(&spec(2)), State::Up);
+    let [new] = <[_; 1]>::try_from(play.started()).unwrap();
+    assert_eq!(new.address, spec(3).address);
+    assert_eq!(play.state(&spec(3)), State::Pending);
+}
+
+#[test]
+fn changed_parameters_keep_the_state() {
+    let mut play = Play::new([spec(1)]);
+    play.answer(DEAD).unwrap();
+    let slower = Spec {
+        interval: SECOND * 5,
+        ..spec(1)
+    };
+    play.checker.reconcile([slower.clone()], play.now);
+    assert_eq!(play.state(&slower), State::Down, "no flap to pending or up");
+    assert_eq!(
+        play.answer(Verdict::Success),
+        None,
+        "and rise counts from here"
+    );
+    assert_eq!(play.answer(Verdict::Success).unwrap().state, State::Up);
+    // A second service that checks the same backend in its own way knows what is known.
+    play.checker.reconcile([slower.clone(), spec(1)], play.now);
+    assert_eq!(play.state(&spec(1)), State::Up);
+    assert_eq!(play.checker.pending(), 0);
+}
+
+#[test]
+fn a_refused_start_is_tried_again_soon_and_counts_nothing() {
+    let mut play = Play::new([spec(1)]);
+    let [start] = <[_; 1]>::try_from(play.started()).unwrap();
+    play.checker.refused(start.id, play.now);
+    assert_eq!(play.checker.next_due(), Some(play.now + RETRY));
+    assert_eq!(
+        play.checker.ended(start.id, DEAD, play.now),
+        None,
+        "it was not running"
+    );
+    assert!(play.answer(Verdict::Success).is_some());
+}
+
+#[test]
+fn senseless_parameters_do_no_harm() {
+    let spec = Spec {
+        interval: Duration::ZERO,
+        timeout: SECOND,
+        rise: 0,
+        fall: 0,
+        ..spec(1)
+    };
+    let mut play = Play::new([spec.clone()]);
+    let [start] = <[_; 1]>::try_from(play.started()).unwrap();
+    assert_eq!(
+        start.timeout, SHORTEST_INTERVAL,
+        "the timeout is cut to the interval"
+    );
+    play.checker.ended(start.id, Verdict::Success, play.now);
+    assert_eq!(play.answer(DEAD).unwrap().state, State::Down);
+    assert_eq!(play.answer(Verdict::Success).unwrap().state, State::Up);
+}
+
+#[test]
+fn of_several_that_know_a_backend_the_last_to_learn_is_believed() {
+    let patient = Spec { fall: 9, ..spec(1) };
+    for order in [[spec(1), patient.clone()], [patient.clone(), spec(1)]] {
+        let mut play = Play::new(order);
+        for _ in 0..8 {
+            play.now += SECOND;
+            for start in play.started() {
+                let verdict = if play.checker.pending() > 0 {
+                    Verdict::Success
+                } else {
+                    DEAD
+                };
+                play.checker.ended(start.id, verdict, play.now);
+            }
+        }
+        assert_eq!(play.state(&spec(1)), State::Down);
+        assert_eq!(play.state(&patient), State::Up);
+        let new = Spec { rise: 7, ..spec(1) };
+        play.checker.reconcile([new.clone()], play.now);
+        assert_eq!(play.state(&new), State::Down);
+    }
+}

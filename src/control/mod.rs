@@ -1,0 +1,55 @@
+//! The control thread: one loop, one driver, bounded work per turn.
+//!
+//! # The loop
+//! ```text
+//!        ┌────────────── Driver::wait(until the next thing is due) ◄─────────────┐
+//!        ▼                                                                       │
+//!  completions ── token ──► signals   Readable ► Signals::next until None        │
+//!                      ├──► netlink   Readable ► Watcher::read                   │
+//!                      ├──► checks    Connected ► probe::verdict, Checker::ended │
+//!                      ├──► admin     Admin::completed, Admin::pump              │
+//!                      └──► timers    Elapsed                                    │
+//!        then: Checker::tick ► probe::operation; Network::generation moved,      │
+//!        a check changed sides, a reload ► a new snapshot; start what is wanted ─┘
+//! ```
+//!
+//! Every room here either is a pure state machine or asks for operations; only the driver waits, and only
+//! the loop knows all of them. Each operation carries a token of the loop's that says whose it is.
+//!
+//! # Rules
+//! 1. One thread uses all of this. The driver is opened on it (io_uring binds the ring to its first user).
+//! 2. Signals are blocked in `main`, before any thread is started.
+//! 3. A `Readable` operation is one-shot: it is started again after each completion, with the descriptor
+//!    that came back. The rooms hand out duplicates for it and keep their own to read from.
+//! 4. Nothing blocks but `Driver::wait`; what could (the first netlink dumps, claiming the admin socket)
+//!    is done before the loop begins.
+//! 5. Time is read once a turn ([`clock::now`]) and handed on.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`driver`] | operations, completions, which driver |
+//! | [`ring`] | the driver over io_uring; the only unsafe code of the daemon |
+//! | [`epoll`] | the driver over epoll |
+//! | [`slab`] | the fixed slab under both |
+//! | [`netlink`] | links, addresses, routes, neighbours |
+//! | [`health`] | which backends answer: rise and fall |
+//! | [`probe`] | how a check is carried out |
+//! | [`signals`] | SIGHUP, SIGTERM, SIGINT |
+//! | [`admin`] | the admin socket |
+//! | [`client`] | its other end, for the commands |
+//! | [`notify`] | what the service manager is told |
+//! | [`clock`] | where real time enters |
+#![cfg_attr(not(test), expect(dead_code, reason = "wired by the control loop"))]
+
+pub(crate) mod admin;
+pub(crate) mod client;
+pub(crate) mod clock;
+pub(crate) mod driver;
+pub(crate) mod epoll;
+pub(crate) mod health;
+pub(crate) mod netlink;
+pub(crate) mod notify;
+pub(crate) mod probe;
+pub(crate) mod ring;
+pub(crate) mod signals;
+pub(crate) mod slab;

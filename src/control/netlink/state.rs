@@ -1,0 +1,466 @@
+//! What is known of the host's network: links, addresses, routes, neighbours.
+//!
+//! A plain state machine: messages and the course of dumps go in, [`Network::generation`] and queries
+//! come out. It does no I/O and reads no clock, so tests feed it messages made by hand.
+//!
+//! # Promises
+//! - The generation moves when, and only when, an answer to some query may have changed. A neighbour
+//!   that is merely confirmed again, a link whose counters have grown, a dump that shows what was known:
+//!   none of these move it.
+//! - A dump brackets what it shows with [`Network::begin`] and [`Network::finish`]; what a finished dump
+//!   did not show is gone. Notifications may come in between.
+//! - The kernel takes IPv4 routes away without a word when their link goes down or is deleted or when
+//!   the address that they prefer as source is removed. Routes over a link that is down are passed over at
+//!   once, and [`Network::take_doubt`] says that the table should be dumped again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_MULTIPART, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+
+use super::link::{Link, Mac};
+use super::route::{Hop, Lookup, Place, Route, Routes, Usable};
+
+/// What is dumped at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Table {
+    /// Network interfaces.
+    Links,
+    /// Their addresses, both families.
+    Addresses,
+    /// IPv4 routes.
+    Routes4,
+    /// IPv6 routes.
+    Routes6,
+    /// ARP and ND entries.
+    Neighbours,
+}
+
+impl Table {
+    /// All of them, in the order in which a start dumps them.
+    pub(super) const ALL: [Self; 5] = [
+        Self::Links,
+        Self::Addresses,
+        Self::Routes4,
+        Self::Routes6,
+        Self::Neighbours,
+    ];
+}
+
+/// An address of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LocalAddress {
+    /// The interface that has it.
+    pub(crate) ifindex: u32,
+    /// The address.
+    pub(crate) address: IpAddr,
+    /// Of the subnet.
+    pub(crate) prefix_length: u8,
+    /// Fit to be a source: neither tentative nor a duplicate nor deprecated.
+    pub(crate) preferred: bool,
+}
+
+/// Where a packet goes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NextHop {
+    /// Out of this interface.
+    pub(crate) ifindex: u32,
+    /// To this neighbour there: the gateway, else the destination itself. Can be of the other family.
+    pub(crate) neighbour: IpAddr,
+    /// The source address that the route asks for.
+    pub(crate) preferred_source: Option<IpAddr>,
+}
+
+/// Why a packet goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoRoute {
+    /// It is one of ours.
+    #[error("it is an address of this host, on interface number {0}")]
+    Local(u32),
+    /// A route says no.
+    #[error(
+        "the route to {0} refuses it (blackhole, unreachable, prohibit, throw or encapsulating)"
+    )]
+    Refused(IpNet),
+    /// No route covers it over a link that is up.
+    #[error("no route in the main table covers it over a link that is up")]
+    Nothing,
+}
+
+/// A value and the dump in which it was seen last.
+#[derive(Debug)]
+struct Seen<V> {
+    value: V,
+    epoch: u32,
+}
+
+/// What is known.
+#[derive(Debug, Default)]
+pub(crate) struct Network {
+    links: BTreeMap<u32, Seen<Link>>,
+    addresses: BTreeMap<(u32, IpAddr, u8), Seen<LocalAddress>>,
+    routes: Routes,
+    neighbours: HashMap<(u32, IpAddr), Seen<Mac>>,
+    /// How many dumps of each table have begun, modulo 2^32.
+    epochs: [u32; Table::ALL.len()],
+    generation: u64,
+    doubt: bool,
+}
+
+impl Network {
+    // --- queries ---
+
+    /// Moves when an answer may have changed.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// All links, by index.
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values().map(|seen| &seen.value)
+    }
+
+    /// The link of this name.
+    pub(crate) fn link(&self, name: &str) -> Option<&Link> {
+        self.links().find(|link| link.name == name)
+    }
+
+    /// The link of this index.
+    pub(crate) fn link_by_index(&self, ifindex: u32) -> Option<&Link> {
+        self.links.get(&ifindex).map(|seen| &seen.value)
+    }
+
+    /// This host's addresses, by interface.
+    pub(crate) fn local_addresses(&self) -> impl Iterator<Item = &LocalAddress> {
+        self.addresses.values().map(|seen| &seen.value)
+    }
+
+    /// Where a packet to this address goes. What is followed and what is not: [`super::route`].
+    ///
+    /// # Errors
+    /// When it goes nowhere, and why.
+    pub(crate) fn next_hop(&self, address: IpAddr) -> Result<NextHop, NoRoute> {
+        if let Some(local) = self
+            .local_addresses()
+            .find(|local| local.address == address)
+        {
+            return Err(NoRoute::Local(local.ifindex));
+        }
+        let usable = |hop: &Hop| match self.link_by_index(hop.ifindex) {
+            Some(Link {
+                up: true,
+                carrier: true,
+                ..
+            }) => Usable::Fully,
+            Some(Link { up: true, .. }) => Usable::WithoutCarrier,
+            _ => Usable::No,
+        };
+        match self.routes.lookup(address, usable) {
+            Lookup::Hop(Hop { ifindex, gateway }, preferred_source) => Ok(NextHop {
+                ifindex,
+                neighbour: gateway.unwrap_or(address),
+                preferred_source,
+            }),
+            Lookup::Refused(prefix) => Err(NoRoute::Refused(prefix)),
+            Lookup::Nothing => Err(NoRoute::Nothing),
+        }
+    }
+
+    /// The source address for a packet of this family that takes this way: what the route asks for, else
+    /// an address of the interface in the neighbour's own subnet, else any of the interface, else any of
+    /// the host. Never a link-local or loopback one. A short form of what the kernel does (for IPv6, of
+    /// RFC 6724), which suffices where an interface has one subnet.
+    pub(crate) fn source_for(&self, hop: &NextHop, ipv4: bool) -> Option<IpAddr> {
+        if let Some(source) = hop.preferred_source
+            && source.is_ipv4() == ipv4
+        {
+            return Some(source);
+        }
+        let rank = |local: &LocalAddress| {
+            let subnet = IpNet::new(local.address, local.prefix_length);
+            if local.ifindex != hop.ifindex {
+                2
+            } else if subnet.is_ok_and(|subnet| subnet.contains(&hop.neighbour)) {
+                0
+            } else {
+                1
+            }
+        };
+        self.local_addresses()
+            .filter(|local| local.preferred && local.address.is_ipv4() == ipv4)
+            .filter(|local| is_global(local.address))
+            .min_by_key(|local| rank(local))
+            .map(|local| local.address)
+    }
+
+    /// The Ethernet address of a neighbour, while the kernel would use it itself.
+    pub(crate) fn neighbour(&self, ifindex: u32, address: IpAddr) -> Option<Mac> {
+        self.neighbours
+            .get(&(ifindex, address))
+            .map(|seen| seen.value)
+    }
+
+    /// How much is known: links, addresses, routes, neighbours. For `status`.
+    pub(crate) fn sizes(&self) -> [usize; 4] {
+        [
+            self.links.len(),
+            self.addresses.len(),
+            self.routes.len(),
+            self.neighbours.len(),
+        ]
+    }
+
+    /// Whether routes may have gone without a word since the last call.
+    pub(crate) fn take_doubt(&mut self) -> bool {
+        std::mem::take(&mut self.doubt)
+    }
+
+    // --- dumps ---
+
+    /// A dump of this table begins.
+    pub(crate) fn begin(&mut self, table: Table) {
+        let epoch = &mut self.epochs[table as usize];
+        *epoch = epoch.wrapping_add(1);
+    }
+
+    /// The dump of this table is complete and was consistent: what it did not show is gone.
+    pub(crate) fn finish(&mut self, table: Table) {
+        let epoch = self.epoch(table);
+        let changed = match table {
+            Table::Links => sweep(&mut self.links, epoch),
+            Table::Addresses => sweep(&mut self.addresses, epoch),
+            Table::Routes4 => self.routes.sweep(true, epoch),
+            Table::Routes6 => self.routes.sweep(false, epoch),
+            Table::Neighbours => {
+                let before = self.neighbours.len();
+                self.neighbours.retain(|_, seen| seen.epoch == epoch);
+                self.neighbours.len() != before
+            }
+        };
+        self.note(changed);
+    }
+
+    // --- messages ---
+
+    /// Takes in one message, of a dump or a notification; `flags` are its header's.
+    pub(crate) fn apply(&mut self, flags: u16, message: &RouteNetlinkMessage) {
+        let changed = match message {
+            RouteNetlinkMessage::NewLink(message) => self.link_is(message),
+            RouteNetlinkMessage::DelLink(message) => match Link::parse(message) {
+                Some(link) => self.link_gone(link.index),
+                None => false,
+            },
+            RouteNetlinkMessage::NewAddress(message) => match address(message) {
+                Some(local) => self.address_is(local),
+                None => false,
+            },
+            RouteNetlinkMessage::DelAddress(message) => match address(message) {
+                Some(local) => {
+                    self.doubt = true;
+                    self.addresses.remove(&key(&local)).is_some()
+                }
+                None => false,
+            },
+            RouteNetlinkMessage::NewRoute(message) => match Route::parse(message) {
+                Some((prefix, route)) => self.route_is(prefix, route, flags),
+                None => false,
+            },
+            RouteNetlinkMessage::DelRoute(message) => match Route::parse(message) {
+                Some((prefix, route)) => {
+                    let found = self.routes.remove(prefix, &route);
+                    // A deletion of what we never knew: our picture is not the kernel's.
+                    self.doubt |= !found;
+                    found
+                }
+                None => false,
+            },
+            RouteNetlinkMessage::NewNeighbour(message) => self.neighbour_is(message),
+            RouteNetlinkMessage::DelNeighbour(message) => match neighbour_key(message) {
+                Some(key) => self.neighbours.remove(&key).is_some(),
+                None => false,
+            },
+            _ => false,
+        };
+        self.note(changed);
+    }
+
+    fn link_is(&mut self, message: &netlink_packet_route::link::LinkMessage) -> bool {
+        let Some(link) = Link::parse(message) else {
+            return false;
+        };
+        let epoch = self.epoch(Table::Links);
+        if let Some(old) = self.links.get(&link.index)
+            && old.value.up
+            && !link.up
+        {
+            self.doubt = true;
+        }
+        set(&mut self.links, link.index, link, epoch)
+    }
+
+    fn link_gone(&mut self, ifindex: u32) -> bool {
+        self.doubt = true;
+        self.addresses.retain(|(index, _, _), _| *index != ifindex);
+        self.neighbours.retain(|(index, _), _| *index != ifindex);
+        self.links.remove(&ifindex).is_some()
+    }
+
+    fn address_is(&mut self, local: LocalAddress) -> bool {
+        let epoch = self.epoch(Table::Addresses);
+        set(&mut self.addresses, key(&local), local, epoch)
+    }
+
+    fn route_is(&mut self, prefix: IpNet, route: Route, flags: u16) -> bool {
+        let epoch = match prefix {
+            IpNet::V4(_) => self.epoch(Table::Routes4),
+            IpNet::V6(_) => self.epoch(Table::Routes6),
+        };
+        // In a dump NLM_F_REPLACE has another meaning, or none.
+        let place = if flags & NLM_F_MULTIPART != 0 || flags & NLM_F_APPEND != 0 {
+            Place::After
+        } else if flags & NLM_F_REPLACE != 0 {
+            Place::Instead
+        } else {
+            Place::Before
+        };
+        self.routes.insert(prefix, route, place, epoch)
+    }
+
+    fn neighbour_is(&mut self, message: &NeighbourMessage) -> bool {
+        let Some(key) = neighbour_key(message) else {
+            return false;
+        };
+        let usable = matches!(
+            message.header.state,
+            NeighbourState::Reachable
+                | NeighbourState::Stale
+                | NeighbourState::Delay
+                | NeighbourState::Probe
+                | NeighbourState::Permanent
+                | NeighbourState::Noarp
+        );
+        let mac = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                NeighbourAttribute::LinkLayerAddress(bytes) => Mac::from_bytes(bytes),
+                _ => None,
+            });
+        let Some(mac) = mac.filter(|_| usable) else {
+            return self.neighbours.remove(&key).is_some();
+        };
+        let epoch = self.epoch(Table::Neighbours);
+        match self.neighbours.insert(key, Seen { value: mac, epoch }) {
+            Some(old) => old.value != mac,
+            None => true,
+        }
+    }
+
+    fn epoch(&self, table: Table) -> u32 {
+        self.epochs[table as usize]
+    }
+
+    fn note(&mut self, changed: bool) {
+        self.generation += u64::from(changed);
+    }
+}
+
+/// Sets a value; true when it is another than before.
+fn set<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, Seen<V>>, key: K, value: V, epoch: u32) -> bool {
+    match map.get_mut(&key) {
+        Some(old) if old.value == value => {
+            old.epoch = epoch;
+            false
+        }
+        _ => {
+            map.insert(key, Seen { value, epoch });
+            true
+        }
+    }
+}
+
+/// Drops what was not seen in this epoch; true when that was anything.
+fn sweep<K: Ord, V>(map: &mut BTreeMap<K, Seen<V>>, epoch: u32) -> bool {
+    let before = map.len();
+    map.retain(|_, seen| seen.epoch == epoch);
+    map.len() != before
+}
+
+/// What distinguishes an address of this host: one address can be on two interfaces, and on one with
+/// two prefix lengths.
+fn key(local: &LocalAddress) -> (u32, IpAddr, u8) {
+    (local.ifindex, local.address, local.prefix_length)
+}
+
+/// Reads an address message.
+fn address(message: &AddressMessage) -> Option<LocalAddress> {
+    let (mut local, mut other) = (None, None);
+    let header = message.header.flags;
+    // The attribute has 32 bits and, where it is present, all that the header's 8 have.
+    let mut unfit = header.intersects(
+        AddressHeaderFlags::Tentative
+            | AddressHeaderFlags::Dadfailed
+            | AddressHeaderFlags::Deprecated,
+    );
+    for attribute in &message.attributes {
+        match attribute {
+            // On a point-to-point interface `Address` is the peer's; otherwise they are the same, or
+            // (IPv6) there is only `Address`.
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => other = Some(*address),
+            AddressAttribute::Flags(flags) => {
+                unfit |= flags.intersects(
+                    AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated,
+                );
+            }
+            _ => {}
+        }
+    }
+    Some(LocalAddress {
+        ifindex: message.header.index,
+        address: local.or(other)?,
+        prefix_length: message.header.prefix_len,
+        preferred: !unfit,
+    })
+}
+
+/// Whom a neighbour message is about; none when it is not an ARP or ND entry that matters: bridges
+/// report their forwarding entries in such messages, proxy entries answer for somebody else, and a
+/// multicast group is nobody's next hop (the kernel caches an entry for each group it has sent to).
+fn neighbour_key(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
+    if message.header.flags.contains(NeighbourFlags::Proxy) {
+        return None;
+    }
+    let address = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                Some(IpAddr::from(*address))
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+                Some(IpAddr::from(*address))
+            }
+            _ => None,
+        })?;
+    (!address.is_multicast()).then_some((message.header.ifindex, address))
+}
+
+/// Neither loopback nor link-local.
+fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
