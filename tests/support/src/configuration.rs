@@ -39,6 +39,7 @@ pub struct Service {
     protocol: &'static str,
     forward: &'static str,
     is_checked: bool,
+    check_port: Option<u16>,
     backends: Vec<Backend>,
 }
 
@@ -51,6 +52,7 @@ impl Service {
             protocol: "tcp",
             forward: "nat",
             is_checked: false,
+            check_port: None,
             backends: Vec::new(),
         }
     }
@@ -77,6 +79,11 @@ impl Service {
             is_checked: true,
             ..self
         }
+    }
+
+    /// Checked as by [`Self::checked`], but at another port than the backends'.
+    pub fn checked_at(self, port: u16) -> Self {
+        Self { check_port: Some(port), ..self.checked() }
     }
 
     /// With one more backend.
@@ -121,10 +128,11 @@ impl fmt::Display for Service {
         )?;
         if self.is_checked {
             let every = format!("{CHECK_INTERVAL_MS}ms");
+            let port = self.check_port.map_or_else(String::new, |port| format!(", port = {port}"));
             writeln!(
                 f,
                 "health = {{ kind = \"tcp\", interval = \"{every}\", timeout = \"{every}\", \
-                 rise = 2, fall = 2 }}"
+                 rise = 2, fall = 2{port} }}"
             )?;
         }
         for backend in &self.backends {

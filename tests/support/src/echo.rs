@@ -1,13 +1,13 @@
 //! Echo servers on the backends, and who talks to them.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::clock::pause;
+use crate::clock::{pause, until};
 use crate::playground::Playground;
 
 /// How often a server looks whether it shall stop.
@@ -75,6 +75,66 @@ impl UdpEcho {
         }
         Self(threads)
     }
+}
+
+impl UdpEcho {
+    /// One on every backend, at `port` of its own addresses and of the direct-return addresses.
+    ///
+    /// # Panics
+    ///
+    /// When an address cannot be had there.
+    #[must_use]
+    pub fn on_all(playground: &Playground, port: u16) -> Vec<Self> {
+        let start = |number: u8| {
+            let [four, six] = own_addresses(number, port);
+            let direct = ["10.100.0.2", "fd00:100::2"].map(|text| text.parse::<IpAddr>().unwrap());
+            let [direct4, direct6] = direct.map(|address| SocketAddr::new(address, port));
+            Self::start(playground, &format!("b{number}"), &[four, six, direct4, direct6])
+        };
+        playground.backends().map(start).collect()
+    }
+}
+
+/// A backend's addresses, in both families.
+fn own_addresses(number: u8, port: u16) -> [SocketAddr; 2] {
+    let last = 10 + number;
+    let texts = [format!("10.2.0.{last}"), format!("fd00:2::{last}")];
+    texts.map(|text| SocketAddr::new(text.parse().unwrap(), port))
+}
+
+/// Sends a word from an unconnected socket and returns what comes back from the address that
+/// was asked.
+///
+/// # Errors
+///
+/// Nothing came, or it came from elsewhere.
+pub fn ask(socket: &UdpSocket, service: SocketAddr, word: &str) -> io::Result<String> {
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    socket.send_to(word.as_bytes(), service)?;
+    let mut buffer = [0; 64];
+    let (length, from) = socket.recv_from(&mut buffer)?;
+    if from != service {
+        return Err(io::Error::other(format!("{service} was asked and {from} answered")));
+    }
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// Waits until `service` answers the calling thread's namespace on as many new sockets in a row
+/// as make it improbable that a backend was not among them. The first packets of all ask for
+/// neighbours and are lost, which UDP may lose; after this, nothing may be.
+///
+/// # Panics
+///
+/// When that does not come to pass.
+pub fn wait_for_the_way(service: SocketAddr) {
+    const IN_A_ROW: usize = 20;
+    let unspecified = if service.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let mut answered = 0;
+    until(Duration::from_secs(20), "every backend answers", || {
+        let socket = UdpSocket::bind(unspecified).unwrap();
+        answered = if ask(&socket, service, "?").is_ok() { answered + 1 } else { 0 };
+        (answered >= IN_A_ROW).then_some(())
+    });
 }
 
 fn echo_datagrams(socket: &UdpSocket, stop: &AtomicBool) {
@@ -155,10 +215,7 @@ impl TcpEcho {
     #[must_use]
     pub fn on_all(playground: &Playground, port: u16) -> Vec<Self> {
         let start = |number: u8| {
-            let last = 10 + number;
-            let four = format!("10.2.0.{last}:{port}").parse().unwrap();
-            let six = format!("[fd00:2::{last}]:{port}").parse().unwrap();
-            Self::start(playground, &format!("b{number}"), &[four, six])
+            Self::start(playground, &format!("b{number}"), &own_addresses(number, port))
         };
         playground.backends().map(start).collect()
     }

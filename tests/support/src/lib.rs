@@ -30,7 +30,9 @@ pub use balancer::Balancer;
 pub use clock::{now, pause, until};
 pub use configuration::{Backend, Configuration, Service};
 pub use download::Download;
-pub use echo::{Conversation, TcpEcho, UdpEcho, check_datagram, pattern};
+pub use echo::{
+    Conversation, TcpEcho, UdpEcho, ask, check_datagram, pattern, wait_for_the_way,
+};
 pub use frame::{Frame, RawLink};
 pub use namespace::inside;
 pub use nginx::Nginx;
