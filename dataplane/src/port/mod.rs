@@ -14,12 +14,14 @@
 //! from, and in nothing else that a worker can see.
 
 pub mod memory;
+pub mod xsk;
 
 use arrayvec::ArrayVec;
 
 use crate::xsk::{Frame, Pool};
 
 pub use memory::MemoryPort;
+pub use xsk::XskPort;
 
 /// Most frames in one batch. A power of two large enough to amortise one look at the rings, small enough that the headers of a
 /// batch stay in a 32 KiB first-level cache while it is worked on (64 x 2 lines = 8 KiB).

@@ -15,6 +15,18 @@
     reason = "frame memory is shared with the kernel; docs/UNSAFE.md registers this room"
 )]
 
+pub(crate) mod kick;
+pub mod program;
+pub(crate) mod rings;
+pub mod socket;
+pub(crate) mod sockopt;
 pub mod umem;
 
+pub use program::{
+    AttachError, Endpoint, MAX_QUEUES, SteerCounters, SteerError, SteeringProgram, Synced, XdpMode,
+};
+pub use socket::{
+    BindMode, Binding, Bound, BoundMode, BusyPoll, OpenError, Options, RingSizes, open,
+};
+pub(crate) use umem::MAX_PORTS;
 pub use umem::{CHUNK_BYTES, Frame, HEADROOM_BYTES, Pool};

@@ -21,6 +21,7 @@
 //! port to another thread has ordered them.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -28,6 +29,8 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use xsk_rs::{FrameDesc, Umem};
 
 /// Bytes of one chunk, so of one frame with its headroom. The smallest that AF_XDP accepts
 /// (`XDP_UMEM_MIN_CHUNK_SIZE`), and two to a page.
@@ -188,6 +191,44 @@ impl fmt::Debug for Frame {
 enum Memory {
     /// Zeroed pages of this process, for ports without a kernel behind them.
     Plain(Layout),
+    /// Memory registered with AF_XDP.
+    Kernel(KernelMemory),
+}
+
+/// A UMEM and the descriptors that its rings speak in.
+///
+/// xsk-rs describes a frame by a copyable descriptor whose address cannot be set from outside. So there is one for each
+/// chunk, handed out when the UMEM was made, and one more that follows the packet where the kernel moved its start
+/// (`bpf_xdp_adjust_head`).
+struct KernelMemory {
+    umem: Umem,
+    /// The chunk's descriptor with the packet behind the full headroom. Never changes.
+    canonical: Box<[FrameDesc]>,
+    /// The descriptor of the packet where it is. Equal to the canonical one in address while there is no token, or while the token's
+    /// packet starts behind the full headroom. Accessed only by who mints, holds or surrenders the chunk's token.
+    current: Box<[Slot]>,
+}
+
+#[repr(transparent)]
+struct Slot(UnsafeCell<FrameDesc>);
+
+// SAFETY: a slot is accessed only in exchange for its chunk's token (see `KernelMemory::current`), of which there is one.
+unsafe impl Sync for Slot {}
+
+impl KernelMemory {
+    /// Writes down where the packet of `chunk` starts. The caller is minting, holds or is surrendering the chunk's token.
+    fn set_current(&self, chunk: usize, desc: FrameDesc) {
+        if let Some(slot) = self.current.get(chunk) {
+            // SAFETY: the caller stands for the chunk's one token, so nobody else accesses its slot.
+            unsafe { *slot.0.get() = desc }
+        }
+    }
+
+    fn make_canonical(&self, chunk: usize) {
+        if let Some(&desc) = self.canonical.get(chunk) {
+            self.set_current(chunk, desc);
+        }
+    }
 }
 
 /// All chunks of one worker, and who has which.
@@ -218,6 +259,33 @@ impl Region {
             handle_alloc_error(layout);
         };
         Arc::new(Self::new(base, chunks, Memory::Plain(layout)))
+    }
+
+    /// A region over a UMEM of chunks of [`CHUNK_BYTES`] without headroom of its own, of which `descs` are the descriptors that came with
+    /// it. `None` if they are not what they should be.
+    pub(crate) fn kernel(umem: Umem, descs: Vec<FrameDesc>) -> Option<Arc<Self>> {
+        let chunks = u32::try_from(descs.len()).ok()?;
+        let expected = |(chunk, desc): (usize, &FrameDesc)| {
+            desc.addr() == (chunk << CHUNK_SHIFT) + HEADROOM_BYTES
+        };
+        if descs.is_empty() || !descs.iter().enumerate().all(expected) {
+            return None;
+        }
+        // SAFETY: the descriptor came with this UMEM, and nothing else knows of the memory yet.
+        let data = unsafe { umem.data(&descs[0]) };
+        let start = data.contents().as_ptr().addr() - HEADROOM_BYTES;
+        // The whole mapping's provenance was exposed when its address went to mmap's caller in C (xsk_umem__create).
+        let base = NonNull::new(std::ptr::with_exposed_provenance_mut(start))?;
+        let current = descs
+            .iter()
+            .map(|&desc| Slot(UnsafeCell::new(desc)))
+            .collect();
+        let memory = KernelMemory {
+            umem,
+            canonical: descs.into_boxed_slice(),
+            current,
+        };
+        Some(Arc::new(Self::new(base, chunks, Memory::Kernel(memory))))
     }
 
     fn new(base: NonNull<u8>, chunks: u32, memory: Memory) -> Self {
@@ -280,6 +348,72 @@ impl Region {
         chunk
     }
 
+    /// The frame that the kernel says it received on `port`, or `None` if what it says is nonsense.
+    #[inline]
+    pub(crate) fn received(&self, desc: &FrameDesc, port: u8) -> Option<Frame> {
+        // SG is off, so a packet in several chunks is not a packet.
+        if desc.has_more_frames() {
+            return None;
+        }
+        let (chunk, offset) = (desc.addr() >> CHUNK_SHIFT, desc.addr() & (CHUNK_BYTES - 1));
+        let frame = self.mint(chunk, offset, desc.lengths().data(), Holder::fill(port))?;
+        if offset != HEADROOM_BYTES
+            && let Memory::Kernel(memory) = &*self.memory
+        {
+            let mut desc = *desc;
+            desc.set_options(0);
+            memory.set_current(chunk, desc);
+        }
+        Some(frame)
+    }
+
+    /// The frame that the kernel says `port` has transmitted, or `None` if what it says is nonsense.
+    #[inline]
+    pub(crate) fn completed(&self, desc: &FrameDesc, port: u8) -> Option<Frame> {
+        // The completion ring returns the submitted address, which may lie anywhere in the chunk.
+        self.mint(
+            desc.addr() >> CHUNK_SHIFT,
+            HEADROOM_BYTES,
+            0,
+            Holder::transmit(port),
+        )
+    }
+
+    /// Ends a token and returns the descriptor for the ring of `holder`. `None`, and the frame is lost, if the frame is not of this region or
+    /// the region not a UMEM; callers check both.
+    #[inline]
+    pub(crate) fn submit(&self, frame: Frame, holder: Holder) -> Option<FrameDesc> {
+        let Memory::Kernel(memory) = &*self.memory else {
+            return None;
+        };
+        if !self.owns(&frame) {
+            return None;
+        }
+        let chunk = frame.chunk as usize;
+        let slot = memory.current.get(chunk)?;
+        // SAFETY: we hold the chunk's token, so nobody else accesses its slot.
+        let mut desc = unsafe { *slot.0.get() };
+        if frame.offset != HEADROOM {
+            memory.make_canonical(chunk);
+        }
+        // SAFETY: the descriptor's address lies in this UMEM (it came with it, or `received` checked it) and in the chunk whose token we hold,
+        // so no other reference to the bytes exists.
+        let mut data = unsafe { memory.umem.data_mut(&mut desc) };
+        data.cursor().set_pos(frame.len());
+        self.surrender(frame, holder);
+        Some(desc)
+    }
+
+    /// Mints every chunk that `holder` still has, empty, and passes it on. Returns how many.
+    ///
+    /// For a kernel holder: only after the kernel has let go of the chunks, with the socket closed.
+    pub(crate) fn reclaim(&self, holder: Holder, mut take: impl FnMut(Frame)) -> usize {
+        (0..self.holders.len())
+            .filter_map(|chunk| self.mint(chunk, HEADROOM_BYTES, 0, holder))
+            .map(&mut take)
+            .count()
+    }
+
     /// Whether this frame's chunk is one of ours.
     #[inline]
     pub(crate) fn owns(&self, frame: &Frame) -> bool {
@@ -311,6 +445,9 @@ impl Region {
             // less than a chunk.
             frame.start = unsafe { self.base.add(start + HEADROOM_BYTES) };
             frame.offset = HEADROOM;
+            if let Memory::Kernel(memory) = &*self.memory {
+                memory.make_canonical(frame.chunk as usize);
+            }
         }
     }
 }
@@ -321,12 +458,12 @@ impl Drop for Region {
             // A frame is still somewhere: its bytes must stay mapped (promise 2). `ManuallyDrop` leaves them so.
             return;
         }
-        // SAFETY: this is `drop`, which runs once, and `memory` is not touched after it.
-        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
-        match memory {
+        if let Memory::Plain(layout) = *self.memory {
             // SAFETY: `base` came from `alloc_zeroed` with this layout (in `plain`), and no token points into it any more.
-            Memory::Plain(layout) => unsafe { dealloc(self.base.as_ptr(), layout) },
+            unsafe { dealloc(self.base.as_ptr(), layout) }
         }
+        // SAFETY: this is `drop`, which runs once, and `memory` is not touched after it.
+        unsafe { ManuallyDrop::drop(&mut self.memory) }
     }
 }
 

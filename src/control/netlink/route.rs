@@ -181,21 +181,28 @@ impl Routes {
         changed
     }
 
+    /// What each prefix says by itself, without regard to shorter ones: the hop that a lookup would
+    /// take, or `None` where it refuses. Prefixes without a usable hop are left out.
+    pub(super) fn each<'a>(
+        &'a self,
+        usable: impl Fn(&Hop) -> Usable + Copy + 'a,
+    ) -> impl Iterator<Item = (IpNet, Option<Hop>)> + 'a {
+        self.table.iter().filter_map(move |(prefix, entries)| {
+            entries
+                .iter()
+                .find_map(|entry| entry.route.choose(usable))
+                .map(|(hop, _)| (prefix, hop))
+        })
+    }
+
     /// Where a packet for this address would go.
     pub(super) fn lookup(&self, address: IpAddr, usable: impl Fn(&Hop) -> Usable) -> Lookup {
         let covering: Vec<_> = self.table.cover(&IpNet::from(address)).collect();
         for (prefix, entries) in covering.into_iter().rev() {
-            for Entry { route, .. } in entries {
-                match &route.action {
-                    Action::Refuse => return Lookup::Refused(prefix),
-                    Action::Forward(hops) => {
-                        let first = |wanted| hops.iter().find(|hop| usable(hop) == wanted);
-                        let hop = first(Usable::Fully).or_else(|| first(Usable::WithoutCarrier));
-                        if let Some(hop) = hop {
-                            return Lookup::Hop(*hop, route.source);
-                        }
-                    }
-                }
+            match entries.iter().find_map(|entry| entry.route.choose(&usable)) {
+                Some((Some(hop), source)) => return Lookup::Hop(hop, source),
+                Some((None, _)) => return Lookup::Refused(prefix),
+                None => {}
             }
         }
         Lookup::Nothing
@@ -216,6 +223,17 @@ fn is_sibling(prefix: IpNet, old: &Route, new: &Route) -> bool {
 }
 
 impl Route {
+    /// The hop that a packet takes now and the source it should have; no hop if the route refuses.
+    /// `None` when every hop's link is down: the route is passed over.
+    fn choose(&self, usable: impl Fn(&Hop) -> Usable) -> Option<(Option<Hop>, Option<IpAddr>)> {
+        let Action::Forward(hops) = &self.action else {
+            return Some((None, None));
+        };
+        let first = |wanted| hops.iter().find(|hop| usable(hop) == wanted);
+        let hop = first(Usable::Fully).or_else(|| first(Usable::WithoutCarrier))?;
+        Some((Some(*hop), self.source))
+    }
+
     /// Reads a route message. `None` when it is not one of those that are followed.
     pub(super) fn parse(message: &RouteMessage) -> Option<(IpNet, Self)> {
         let header = &message.header;

@@ -154,16 +154,7 @@ impl Network {
         {
             return Err(NoRoute::Local(local.ifindex));
         }
-        let usable = |hop: &Hop| match self.link_by_index(hop.ifindex) {
-            Some(Link {
-                up: true,
-                carrier: true,
-                ..
-            }) => Usable::Fully,
-            Some(Link { up: true, .. }) => Usable::WithoutCarrier,
-            _ => Usable::No,
-        };
-        match self.routes.lookup(address, usable) {
+        match self.routes.lookup(address, |hop| self.usable(hop)) {
             Lookup::Hop(Hop { ifindex, gateway }, preferred_source) => Ok(NextHop {
                 ifindex,
                 neighbour: gateway.unwrap_or(address),
@@ -171,6 +162,33 @@ impl Network {
             }),
             Lookup::Refused(prefix) => Err(NoRoute::Refused(prefix)),
             Lookup::Nothing => Err(NoRoute::Nothing),
+        }
+    }
+
+    /// Every prefix of the main table that has a usable next hop (interface and gateway) or refuses
+    /// (`None`), for a table of one's own.
+    pub(crate) fn routes(
+        &self,
+    ) -> impl Iterator<Item = (IpNet, Option<(u32, Option<IpAddr>)>)> + '_ {
+        let routes = self.routes.each(|hop| self.usable(hop));
+        routes.map(|(prefix, hop)| (prefix, hop.map(|hop| (hop.ifindex, hop.gateway))))
+    }
+
+    /// Every neighbour that the kernel would use itself: interface, address, Ethernet address.
+    pub(crate) fn neighbours(&self) -> impl Iterator<Item = (u32, IpAddr, Mac)> + '_ {
+        let neighbours = self.neighbours.iter();
+        neighbours.map(|((ifindex, address), seen)| (*ifindex, *address, seen.value))
+    }
+
+    fn usable(&self, hop: &Hop) -> Usable {
+        match self.link_by_index(hop.ifindex) {
+            Some(Link {
+                up: true,
+                carrier: true,
+                ..
+            }) => Usable::Fully,
+            Some(Link { up: true, .. }) => Usable::WithoutCarrier,
+            _ => Usable::No,
         }
     }
 

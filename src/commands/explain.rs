@@ -1,0 +1,65 @@
+//! `ringgate explain`: which backend a flow gets, and why; live, or for a file.
+#![expect(clippy::print_stdout, reason = "printing is what this command is for")]
+
+use std::process::ExitCode;
+
+use ringgate_conntrack::{FlowTable, Secret, Seconds, Timeouts};
+use serde_json::Value;
+
+use crate::cli::Explain;
+use crate::commands::{REFUSED, check, load};
+use crate::control::client;
+use crate::explanation::{Question, explain};
+
+/// Runs the command.
+pub(crate) fn run(args: &Explain) -> ExitCode {
+    let answer = match &args.config {
+        Some(file) => {
+            let snapshot = match load(file).map(|parsed| check::proposed(&parsed.model)) {
+                Ok(Ok(snapshot)) => snapshot,
+                Ok(Err(error)) => {
+                    eprintln!("{}: {error}", file.display());
+                    return ExitCode::from(REFUSED);
+                }
+                Err(code) => return code,
+            };
+            let question =
+                Question { protocol: args.protocol.number(), from: args.from, to: args.to };
+            // A file has no flows: the smallest table says so.
+            let table = FlowTable::new(1, Secret([0, 0]), Timeouts::default());
+            explain(&question, &snapshot, &table, Seconds(0))
+        }
+        None => {
+            let target = format!(
+                "/v1/explain?protocol={}&from={}&to={}",
+                args.protocol.as_str(),
+                args.from,
+                args.to
+            );
+            match client::get(&args.admin.admin, &target) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    eprintln!("ringgate explain: {error}");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    };
+    if args.json {
+        println!("{answer:#}");
+    } else {
+        print!("{}", render(&answer));
+    }
+    if answer["backend"].is_string() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn render(answer: &Value) -> String {
+    let text = |name: &str| answer[name].as_str().unwrap_or("none").to_owned();
+    format!(
+        "service  {}\nbackend  {}\nforward  {}\nwhy      {}\n",
+        text("service"),
+        text("backend"),
+        text("forward"),
+        text("why")
+    )
+}

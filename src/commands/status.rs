@@ -1,0 +1,156 @@
+//! `ringgate status`: ask a running balancer how it is.
+#![expect(clippy::print_stdout, reason = "printing is what this command is for")]
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::cli::Status;
+use crate::control::client;
+
+/// Runs the command.
+pub(crate) fn run(args: &Status) -> ExitCode {
+    match client::get(&args.admin.admin, "/v1/status") {
+        Ok(status) if args.json => println!("{status:#}"),
+        Ok(status) => print!("{}", render(&status)),
+        Err(error) => {
+            eprintln!("ringgate status: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// The page for people.
+fn render(status: &Value) -> String {
+    let mut page = String::new();
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let uptime = status["uptime_ms"].as_u64().unwrap_or(0) / 1000;
+    let draining = if status["draining"] == true { ", draining" } else { "" };
+    line(
+        &mut page,
+        &format!(
+            "ringgate {}  pid {}  up {uptime} s  generation {}  control {}{draining}",
+            text(&status["version"]),
+            status["pid"],
+            status["generation"],
+            text(&status["control"]["io"]),
+        ),
+    );
+    let flows = &status["flows"];
+    line(
+        &mut page,
+        &format!(
+            "flows  {} of {}  created {}  expired {}  re-hashed {}  not stored: full {}, contended {}",
+            flows["stored"],
+            flows["capacity"],
+            flows["created"],
+            flows["expired"],
+            flows["rehashed"],
+            flows["table_full"],
+            flows["contended"],
+        ),
+    );
+    for worker in list(&status["workers"]) {
+        line(
+            &mut page,
+            &format!(
+                "worker {}  cpu {}  busy turns {}  idle turns {}  sleeps {}",
+                worker["index"],
+                worker["core"],
+                worker["busy_turns"],
+                worker["idle_turns"],
+                worker["sleeps"],
+            ),
+        );
+    }
+    for interface in list(&status["interfaces"]) {
+        render_interface(&mut page, interface);
+    }
+    for service in list(&status["services"]) {
+        render_service(&mut page, service);
+    }
+    page
+}
+
+fn render_interface(page: &mut String, interface: &Value) {
+    let steering = &interface["steering"];
+    let mode = interface["mode"].as_str().unwrap_or("-");
+    let name = interface["name"].as_str().unwrap_or("-");
+    line(page, &format!("\ninterface {name}  {mode}"));
+    line(
+        page,
+        &format!(
+            "  arrived {}  passed to the kernel {}  without a worker {}",
+            steering["received"], steering["passed"], steering["passed_no_worker"],
+        ),
+    );
+    line(
+        page,
+        &format!(
+            "  received {} ({} bytes)  forwarded {}  dropped {}",
+            interface["received"],
+            interface["received_bytes"],
+            interface["forwarded"],
+            interface["dropped_total"],
+        ),
+    );
+    for (what, group) in [("drop", &interface["dropped"]), ("lost by the kernel", &interface["kernel"])] {
+        for (reason, count) in group.as_object().into_iter().flatten() {
+            if count.as_u64().is_some_and(|count| count > 0) {
+                line(page, &format!("    {what}: {reason} {count}"));
+            }
+        }
+    }
+}
+
+fn render_service(page: &mut String, service: &Value) {
+    let field = |name: &str| service[name].as_str().unwrap_or("-").to_owned();
+    line(
+        page,
+        &format!(
+            "\nservice {}  {} {}  {}",
+            field("name"),
+            field("protocol"),
+            field("listen"),
+            field("forward"),
+        ),
+    );
+    line(
+        page,
+        &format!(
+            "  {:<28} {:<9} {:>6} {:>9} {:>11} {:>11} {:>10} {:>12}",
+            "backend", "state", "weight", "flows", "packets", "replies", "packets/s", "bits/s",
+        ),
+    );
+    for backend in list(&service["backends"]) {
+        let number = |name: &str| backend[name].to_string();
+        line(
+            page,
+            &format!(
+                "  {:<28} {:<9} {:>6} {:>9} {:>11} {:>11} {:>10} {:>12}",
+                backend["address"].as_str().unwrap_or("-"),
+                backend["state"].as_str().unwrap_or("-"),
+                number("weight"),
+                number("flows"),
+                number("packets"),
+                number("reply_packets"),
+                number("packets_per_second"),
+                number("bits_per_second"),
+            ),
+        );
+        if let Some(last) = backend["check"]["last"].as_str() {
+            line(page, &format!("      check: {last}"));
+        }
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn line(page: &mut String, text: &str) {
+    // Writing to a String cannot fail.
+    let _infallible = writeln!(page, "{text}");
+}
