@@ -16,9 +16,12 @@ mod tests {
             let output = ringgate(&["check", file.to_str().unwrap()]);
             assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
             let text = fs::read_to_string(&file).unwrap();
-            let listens = text.lines().filter_map(|line| line.strip_prefix("listen = \""));
-            let addresses: Vec<&str> =
-                listens.map(|rest| rest.split('"').next().unwrap()).collect();
+            let listens = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("listen = \""));
+            let addresses: Vec<&str> = listens
+                .map(|rest| rest.split('"').next().unwrap())
+                .collect();
             assert!(!addresses.is_empty());
             for address in addresses {
                 assert!(said(&output).contains(address), "{name}: {}", said(&output));
@@ -31,7 +34,9 @@ mod tests {
         let rejects = config().join("tests/rejects");
         let wanted = fs::read_to_string(rejects.join("many-at-once.txt")).unwrap();
         let mut command = Command::new(RINGGATE);
-        command.current_dir(&rejects).args(["check", "many-at-once.toml"]);
+        command
+            .current_dir(&rejects)
+            .args(["check", "many-at-once.toml"]);
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert_eq!(complaint(&output), wanted);
@@ -42,18 +47,31 @@ mod tests {
     fn check_warns_and_accepts_what_is_only_doubtful() {
         let warnings = config().join("tests/warnings");
         let mut command = Command::new(RINGGATE);
-        command.current_dir(&warnings).args(["check", "no-services.toml"]);
+        command
+            .current_dir(&warnings)
+            .args(["check", "no-services.toml"]);
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert_eq!(output.status.code(), Some(0));
-        assert!(complaint(&output).contains("warning: "), "{}", complaint(&output));
+        assert!(
+            complaint(&output).contains("warning: "),
+            "{}",
+            complaint(&output)
+        );
     }
 
     #[test]
     fn a_missing_file_is_named() {
-        for arguments in [&["check", "/no/such/file"][..], &["run", "--config", "/no/such/file"]] {
+        for arguments in [
+            &["check", "/no/such/file"][..],
+            &["run", "--config", "/no/such/file"],
+        ] {
             let output = ringgate(arguments);
             assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-            assert!(complaint(&output).contains("/no/such/file"), "{}", complaint(&output));
+            assert!(
+                complaint(&output).contains("/no/such/file"),
+                "{}",
+                complaint(&output)
+            );
         }
     }
 
@@ -62,7 +80,11 @@ mod tests {
         let file = config().join("tests/rejects/unknown-keys.toml");
         let output = ringgate(&["run", "--config", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(2));
-        assert!(complaint(&output).contains("unknown-keys.toml:"), "{}", complaint(&output));
+        assert!(
+            complaint(&output).contains("unknown-keys.toml:"),
+            "{}",
+            complaint(&output)
+        );
     }
 
     #[test]
@@ -70,13 +92,27 @@ mod tests {
         let file = config().join("examples/minimal.toml");
         let explain = |port: u16| {
             let from = format!("192.0.2.7:{port}");
-            let arguments = ["explain", "--protocol", "tcp", "--from", &from, "--to", "10.100.0.1:80"];
+            let arguments = [
+                "explain",
+                "--protocol",
+                "tcp",
+                "--from",
+                &from,
+                "--to",
+                "10.100.0.1:80",
+            ];
             let config = ["--config", file.to_str().unwrap(), "--json"];
             let output = ringgate(&[&arguments[..], &config[..]].concat());
             assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
             let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-            assert_eq!((&answer["service"], &answer["forward"]), (&"web".into(), &"nat".into()));
-            assert!(answer["why"].as_str().is_some_and(|why| !why.is_empty()), "{answer}");
+            assert_eq!(
+                (&answer["service"], &answer["forward"]),
+                (&"web".into(), &"nat".into())
+            );
+            assert!(
+                answer["why"].as_str().is_some_and(|why| !why.is_empty()),
+                "{answer}"
+            );
             answer["backend"].as_str().unwrap().to_owned()
         };
         let chosen: Vec<String> = (40_000..40_032).map(explain).collect();
@@ -91,8 +127,15 @@ mod tests {
     fn explain_says_when_nobody_listens() {
         let file = config().join("examples/minimal.toml");
         let output = ringgate(&[
-            "explain", "--protocol", "udp", "--from", "192.0.2.7:1", "--to", "10.100.0.1:80",
-            "--config", file.to_str().unwrap(),
+            "explain",
+            "--protocol",
+            "udp",
+            "--from",
+            "192.0.2.7:1",
+            "--to",
+            "10.100.0.1:80",
+            "--config",
+            file.to_str().unwrap(),
         ]);
         assert_eq!(output.status.code(), Some(1));
         assert!(said(&output).contains("10.100.0.1:80"), "{}", said(&output));
@@ -126,27 +169,51 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("admin.sock");
         let socket = socket.to_str().unwrap();
-        let explain = ["explain", "--protocol", "tcp", "--from", "1.2.3.4:5", "--to", "1.2.3.4:6"];
+        let explain = [
+            "explain",
+            "--protocol",
+            "tcp",
+            "--from",
+            "1.2.3.4:5",
+            "--to",
+            "1.2.3.4:6",
+        ];
         for arguments in [&["status"][..], &["status", "--json"], &explain] {
             let output = ringgate(&[arguments, &["--admin", socket]].concat());
             assert_eq!(output.status.code(), Some(1), "{arguments:?}");
             let text = complaint(&output);
-            assert!(text.contains(socket) && text.contains("ringgate run"), "{text}");
+            assert!(
+                text.contains(socket) && text.contains("ringgate run"),
+                "{text}"
+            );
             assert_eq!(said(&output), "");
         }
     }
 
     #[test]
     fn a_wrong_command_line_has_status_2_and_usage() {
-        for arguments in [&[][..], &["dance"], &["check"], &["explain", "--protocol", "sctp"]] {
+        for arguments in [
+            &[][..],
+            &["dance"],
+            &["check"],
+            &["explain", "--protocol", "sctp"],
+        ] {
             let output = ringgate(arguments);
             assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-            assert!(complaint(&output).contains("--help"), "{}", complaint(&output));
+            assert!(
+                complaint(&output).contains("--help"),
+                "{}",
+                complaint(&output)
+            );
         }
     }
 
     fn ringgate(arguments: &[&str]) -> Output {
-        Command::new(RINGGATE).args(arguments).stdin(Stdio::null()).output().unwrap()
+        Command::new(RINGGATE)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     fn said(output: &Output) -> String {

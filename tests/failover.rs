@@ -48,7 +48,11 @@ mod tests {
         }
         for (backend, downloads) in downloads {
             for download in downloads {
-                assert_eq!(download.finish().as_ref(), Ok(&payload.sha256), "from {backend}");
+                assert_eq!(
+                    download.finish().as_ref(),
+                    Ok(&payload.sha256),
+                    "from {backend}"
+                );
             }
         }
         balancer.assert_accounts_balance();
@@ -65,15 +69,20 @@ mod tests {
         assert_eq!(visits(&playground, "10.100.0.1:80").len(), 3);
 
         // The cable is pulled at the switch: from now on there is only silence.
-        let _ = playground.run_on("fabric", "ip", &["link", "set", "b2", "down"]);
+        playground.change("fabric", "link set b2 down");
         // Whoever comes before that is known has to try twice, and gets through.
         assert!(!visits(&playground, "10.100.0.1:80").contains_key("b2"));
         wait_for_state(&balancer, "down");
         gets_nothing_new(&balancer, &playground);
 
-        let _ = playground.run_on("fabric", "ip", &["link", "set", "b2", "up"]);
+        playground.change("fabric", "link set b2 up");
         wait_for_state(&balancer, "up");
-        for address in ["10.100.0.1:80", "[fd00:100::1]:80", "10.100.0.2:80", "[fd00:100::2]:80"] {
+        for address in [
+            "10.100.0.1:80",
+            "[fd00:100::1]:80",
+            "10.100.0.2:80",
+            "[fd00:100::2]:80",
+        ] {
             assert_eq!(visits(&playground, address).len(), 3, "{address}");
         }
         balancer.assert_accounts_balance();
@@ -89,7 +98,7 @@ mod tests {
         let balancer = Balancer::start(RINGGATE, &playground, &configuration);
 
         let pulled = now();
-        let _ = playground.run_on("fabric", "ip", &["link", "set", "b2", "down"]);
+        playground.change("fabric", "link set b2 down");
         wait_until_down(&balancer, pulled);
     }
 
@@ -127,28 +136,44 @@ mod tests {
             assert_eq!(&conversation.say().unwrap(), backend, "a flow has moved");
         }
         let status = balancer.assert_accounts_balance();
-        assert_eq!(status.backend("chat", VICTIM).number("/flows"), 0, "{status}");
+        assert_eq!(
+            status.backend("chat", VICTIM).number("/flows"),
+            0,
+            "{status}"
+        );
     }
 
     /// Starts downloads over both families and modes until every backend serves some.
     fn downloads_on_every_backend(playground: &Playground) -> BTreeMap<String, Vec<Download>> {
-        let urls = ["http://10.100.0.1/slow", "http://[fd00:100::1]/slow", "http://10.100.0.2/slow"];
+        let urls = [
+            "http://10.100.0.1/slow",
+            "http://[fd00:100::1]/slow",
+            "http://10.100.0.2/slow",
+        ];
         let mut downloads: BTreeMap<String, Vec<Download>> = BTreeMap::new();
         for _ in 0..5 {
             let started = urls.map(|url| Download::start(playground, url));
             for download in started {
-                downloads.entry(download.backend()).or_default().push(download);
+                downloads
+                    .entry(download.backend())
+                    .or_default()
+                    .push(download);
             }
             if downloads.len() == 3 {
                 return downloads;
             }
         }
-        panic!("15 downloads did not meet every backend: {:?}", downloads.keys());
+        panic!(
+            "15 downloads did not meet every backend: {:?}",
+            downloads.keys()
+        );
     }
 
     fn wait_for_state(balancer: &Balancer, state: &str) {
         let what = format!("backend {VICTIM} is {state}");
-        balancer.wait_for(Duration::from_secs(10), &what, |status| status.states(VICTIM) == [state]);
+        balancer.wait_for(Duration::from_secs(10), &what, |status| {
+            status.states(VICTIM) == [state]
+        });
     }
 
     fn wait_until_down(balancer: &Balancer, since: Instant) {
@@ -170,13 +195,30 @@ mod tests {
             SERVICES.iter().map(|name| of(name)).sum()
         };
         let before = balancer.status();
-        for address in ["10.100.0.1:80", "[fd00:100::1]:80", "10.100.0.2:80", "[fd00:100::2]:80"] {
+        for address in [
+            "10.100.0.1:80",
+            "[fd00:100::1]:80",
+            "10.100.0.2:80",
+            "[fd00:100::2]:80",
+        ] {
             let answers = visits(playground, address);
-            assert_eq!(answers.keys().collect::<Vec<_>>(), ["b1", "b3"], "{address}");
+            assert_eq!(
+                answers.keys().collect::<Vec<_>>(),
+                ["b1", "b3"],
+                "{address}"
+            );
         }
         let after = balancer.status();
-        assert_eq!(given(&after), given(&before), "new flows went to a backend that is down");
-        assert_eq!(sent(&after), sent(&before), "packets went to a backend that is down");
+        assert_eq!(
+            given(&after),
+            given(&before),
+            "new flows went to a backend that is down"
+        );
+        assert_eq!(
+            sent(&after),
+            sent(&before),
+            "packets went to a backend that is down"
+        );
     }
 
     /// Who answered; everybody is answered.

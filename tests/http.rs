@@ -81,7 +81,9 @@ mod tests {
     }
 
     fn carries_everything(configuration: Configuration, queues: u8, checksum_offload: bool) {
-        let plan = Playground::plan().queues(queues).checksum_offload(checksum_offload);
+        let plan = Playground::plan()
+            .queues(queues)
+            .checksum_offload(checksum_offload);
         let playground = plan.generic(configuration.mode() == "generic").up();
         let payload = Payload::megabytes(100, 1);
         let _nginx = Nginx::on_all(&playground, &payload, "1m");
@@ -95,13 +97,24 @@ mod tests {
         }
 
         let status = balancer.assert_accounts_balance();
-        assert_eq!(playground.checksum_errors(), 0, "wrong checksums arrived somewhere");
+        assert_eq!(
+            playground.checksum_errors(),
+            0,
+            "wrong checksums arrived somewhere"
+        );
         // Direct replies never meet the balancer, replies of the others all do.
         for service in ["web4", "web6"] {
-            assert!(status.sum_of_backends(service, "reply_packets") > 0, "{service}: {status}");
+            assert!(
+                status.sum_of_backends(service, "reply_packets") > 0,
+                "{service}: {status}"
+            );
         }
         for service in ["direct4", "direct6"] {
-            assert_eq!(status.sum_of_backends(service, "reply_packets"), 0, "{service}: {status}");
+            assert_eq!(
+                status.sum_of_backends(service, "reply_packets"),
+                0,
+                "{service}: {status}"
+            );
         }
     }
 
@@ -110,7 +123,11 @@ mod tests {
         for name in ["front", "back"] {
             assert_eq!(status.interface(name).text("/mode"), configuration.mode());
         }
-        assert_eq!(status.list("/workers").len(), usize::from(queues), "{status}");
+        assert_eq!(
+            status.list("/workers").len(),
+            usize::from(queues),
+            "{status}"
+        );
     }
 
     fn answers_short_connections(
@@ -124,10 +141,17 @@ mod tests {
         assert_eq!(visits.failures, Vec::<String>::new(), "{service}");
         assert_eq!(visits.answered(), VISITS, "{service}");
         for backend in ["b1", "b2", "b3"] {
-            assert!(visits.of(backend) >= LEAST, "{service} is not balanced: {visits:?}");
+            assert!(
+                visits.of(backend) >= LEAST,
+                "{service} is not balanced: {visits:?}"
+            );
         }
         let after = balancer.status().sum_of_backends(service, "flows");
-        assert_eq!(after - before, VISITS as u64, "{service}: one flow for each connection");
+        assert_eq!(
+            after - before,
+            VISITS as u64,
+            "{service}: one flow for each connection"
+        );
     }
 
     fn carries_a_download(
@@ -139,6 +163,11 @@ mod tests {
     ) {
         let url = format!("http://{address}/file");
         let received = Download::start(playground, &url).finish();
-        assert_eq!(received.as_ref(), Ok(&payload.sha256), "{service}: {}", balancer.status());
+        assert_eq!(
+            received.as_ref(),
+            Ok(&payload.sha256),
+            "{service}: {}",
+            balancer.status()
+        );
     }
 }

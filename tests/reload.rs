@@ -39,24 +39,41 @@ sticky = true
         let configuration = Configuration::native().web(playground.backends());
         let mut balancer = Balancer::start(RINGGATE, &playground, &configuration);
         let mut download = Download::start(&playground, "http://10.100.0.1/slow");
-        let _ = download.backend();
+        download.backend();
         let before = balancer.status();
 
         balancer.rewrite(&(configuration.text(&balancer.admin()) + MISTAKES));
         let problems = problems(&balancer);
         balancer.signal(Signal::HUP);
-        until(Duration::from_secs(5), "every problem is in the log", || {
-            let log = balancer.log();
-            problems.iter().all(|problem| log.contains(problem)).then_some(())
-        });
+        until(
+            Duration::from_secs(5),
+            "every problem is in the log",
+            || {
+                let log = balancer.log();
+                problems
+                    .iter()
+                    .all(|problem| log.contains(problem))
+                    .then_some(())
+            },
+        );
 
-        assert!(download.is_running(), "the download has to run across the reload");
+        assert!(
+            download.is_running(),
+            "the download has to run across the reload"
+        );
         let visits = playground.visits("10.100.0.1:80".parse().unwrap(), VISITS);
-        assert_eq!((visits.answered(), visits.answers.len()), (VISITS, 3), "{visits:?}");
+        assert_eq!(
+            (visits.answered(), visits.answers.len()),
+            (VISITS, 3),
+            "{visits:?}"
+        );
         assert_eq!(download.finish(), Ok(payload.sha256));
         let after = balancer.assert_accounts_balance();
         assert_eq!(after.number("/generation"), before.number("/generation"));
-        assert_eq!(after.list("/services").len(), before.list("/services").len());
+        assert_eq!(
+            after.list("/services").len(),
+            before.list("/services").len()
+        );
         assert_eq!(after.dropped(), before.dropped(), "{after}");
     }
 
@@ -73,7 +90,9 @@ sticky = true
 
         // web4: the first takes nothing new, a fourth is added. The other services are gone.
         let web4 = Service::tcp("web4", "10.100.0.1:80").checked();
-        let web4 = web4.backend(Backend::at("10.2.0.11:8080").weight(0)).backends(2..=4, 8080);
+        let web4 = web4
+            .backend(Backend::at("10.2.0.11:8080").weight(0))
+            .backends(2..=4, 8080);
         balancer.reload(&Configuration::native().service(web4));
         let status = balancer.wait_for(Duration::from_secs(5), "the new backend is up", |status| {
             status.states(4) == ["up"]
@@ -83,10 +102,20 @@ sticky = true
 
         let visits = playground.visits("10.100.0.1:80".parse().unwrap(), VISITS);
         assert_eq!(visits.answered(), VISITS, "{visits:?}");
-        assert_eq!(visits.answers.keys().collect::<Vec<_>>(), ["b2", "b3", "b4"]);
-        assert!(connect(&playground, "[fd00:100::1]:80").is_err(), "a removed service answers");
+        assert_eq!(
+            visits.answers.keys().collect::<Vec<_>>(),
+            ["b2", "b3", "b4"]
+        );
+        assert!(
+            connect(&playground, "[fd00:100::1]:80").is_err(),
+            "a removed service answers"
+        );
         for (backend, download) in downloads {
-            assert_eq!(download.finish().as_ref(), Ok(&payload.sha256), "from {backend}");
+            assert_eq!(
+                download.finish().as_ref(),
+                Ok(&payload.sha256),
+                "from {backend}"
+            );
         }
 
         // And back: the removed come again, the added one goes, the first takes new flows.
@@ -97,7 +126,10 @@ sticky = true
         for address in ["10.100.0.1:80", "[fd00:100::1]:80"] {
             let visits = playground.visits(address.parse().unwrap(), VISITS);
             assert_eq!(visits.answered(), VISITS, "{visits:?}");
-            assert_eq!(visits.answers.keys().collect::<Vec<_>>(), ["b1", "b2", "b3"]);
+            assert_eq!(
+                visits.answers.keys().collect::<Vec<_>>(),
+                ["b1", "b2", "b3"]
+            );
         }
         balancer.assert_accounts_balance();
     }
@@ -114,7 +146,10 @@ sticky = true
         assert_eq!(problems.len(), 5, "{text}");
         let place = format!("{}:", file.display());
         for problem in &problems {
-            assert!(problem.starts_with(&place) && problem.contains("; expected "), "{problem}");
+            assert!(
+                problem.starts_with(&place) && problem.contains("; expected "),
+                "{problem}"
+            );
         }
         problems
     }
@@ -122,17 +157,21 @@ sticky = true
     /// A slow download from each of these backends.
     fn downloads_on(playground: &Playground, backends: &[&str]) -> Vec<(String, Download)> {
         let mut kept: Vec<(String, Download)> = Vec::new();
-        until(Duration::from_secs(20), "every backend serves a download", || {
-            let download = Download::start(playground, "http://10.100.0.1/slow");
-            let backend = download.backend();
-            let is_new = kept.iter().all(|(other, _)| *other != backend);
-            if is_new {
-                kept.push((backend, download));
-            } else {
-                download.abandon();
-            }
-            (kept.len() == backends.len()).then_some(())
-        });
+        until(
+            Duration::from_secs(20),
+            "every backend serves a download",
+            || {
+                let download = Download::start(playground, "http://10.100.0.1/slow");
+                let backend = download.backend();
+                let is_new = kept.iter().all(|(other, _)| *other != backend);
+                if is_new {
+                    kept.push((backend, download));
+                } else {
+                    download.abandon();
+                }
+                (kept.len() == backends.len()).then_some(())
+            },
+        );
         kept
     }
 

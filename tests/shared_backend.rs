@@ -79,7 +79,10 @@ mod tests {
                 };
                 let mut conversations = services.map(open);
                 let first = conversations.each_mut().map(|one| one.say().unwrap());
-                assert_ne!(first[0], first[1], "one backend cannot serve port {port} twice");
+                assert_ne!(
+                    first[0], first[1],
+                    "one backend cannot serve port {port} twice"
+                );
                 for _ in 0..5 {
                     let again = conversations.each_mut().map(|one| one.say().unwrap());
                     assert_eq!(again, first, "port {port}: a flow keeps its backend");
@@ -97,7 +100,9 @@ mod tests {
         let playground = Playground::plan().backends(1).up();
         let _echo = UdpEcho::on_all(&playground, ECHO_PORT);
         let balancer = Balancer::start(RINGGATE, &playground, &sharing(Service::udp, &[1]));
-        let [first, second] = FAMILIES[0].0.map(|text| text.parse::<SocketAddr>().unwrap());
+        let [first, second] = FAMILIES[0]
+            .0
+            .map(|text| text.parse::<SocketAddr>().unwrap());
 
         playground.inside("client", || {
             wait_for_the_way(first);
@@ -110,21 +115,31 @@ mod tests {
         });
 
         let status = balancer.assert_accounts_balance();
-        assert_eq!(status.interface("front").number("/dropped/return_conflict"), 1, "{status}");
+        assert_eq!(
+            status.interface("front").number("/dropped/return_conflict"),
+            1,
+            "{status}"
+        );
     }
 
     /// Two services for each family over the same backends and port.
     fn sharing(kind: fn(&str, &str) -> Service, backends: &[u8]) -> Configuration {
         let listens = FAMILIES.iter().flat_map(|(services, _)| services);
-        listens.enumerate().fold(Configuration::native(), |all, (n, listen)| {
-            let service = kind(&format!("shared{n}"), listen);
-            all.service(service.backends(backends.iter().copied(), ECHO_PORT))
-        })
+        listens
+            .enumerate()
+            .fold(Configuration::native(), |all, (n, listen)| {
+                let service = kind(&format!("shared{n}"), listen);
+                all.service(service.backends(backends.iter().copied(), ECHO_PORT))
+            })
     }
 
     /// A connection from a port that another connection has too: both must say SO_REUSEADDR.
     fn connect_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
-        let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let family = if from.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
         let socket = socket(family, SocketType::STREAM, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &from)?;

@@ -41,7 +41,11 @@ mod tests {
 
             balancer.restart();
             let visits = playground.visits("10.100.0.1:80".parse().unwrap(), 300);
-            assert_eq!((visits.answered(), visits.answers.len()), (300, 3), "{visits:?}");
+            assert_eq!(
+                (visits.answered(), visits.answers.len()),
+                (300, 3),
+                "{visits:?}"
+            );
         }
         balancer.assert_accounts_balance();
     }
@@ -52,21 +56,33 @@ mod tests {
         let playground = Playground::plan().up();
         let payload = Payload::megabytes(8, 7);
         let _nginx = Nginx::on_all(&playground, &payload, "4m");
-        let configuration = Configuration::native().drain("10s").web(playground.backends());
+        let configuration = Configuration::native()
+            .drain("10s")
+            .web(playground.backends());
         let mut balancer = Balancer::start(RINGGATE, &playground, &configuration);
         let nat = Download::start(&playground, "http://10.100.0.1/slow");
         let direct = Download::start(&playground, "http://[fd00:100::2]/slow");
-        let _ = (nat.backend(), direct.backend());
+        nat.backend();
+        direct.backend();
 
         let told = now();
         balancer.signal(Signal::TERM);
         balancer.wait_for(Duration::from_secs(2), "it drains", |status| {
             status.0["draining"] == true
         });
-        assert!(connect(&playground, "10.100.0.1:80").is_err(), "a new flow was taken");
-        assert!(connect(&playground, "[fd00:100::1]:80").is_err(), "a new flow was taken");
+        assert!(
+            connect(&playground, "10.100.0.1:80").is_err(),
+            "a new flow was taken"
+        );
+        assert!(
+            connect(&playground, "[fd00:100::1]:80").is_err(),
+            "a new flow was taken"
+        );
         let status = balancer.status();
-        assert!(status.interface("front").number("/dropped/draining") >= 2, "{status}");
+        assert!(
+            status.interface("front").number("/dropped/draining") >= 2,
+            "{status}"
+        );
         for download in [nat, direct] {
             assert_eq!(download.finish().as_ref(), Ok(&payload.sha256));
         }
@@ -106,7 +122,10 @@ mod tests {
         let log = balancer.log();
         assert!(log.contains("every frame came home"), "{log}");
         assert_eq!(programs(playground), Vec::<String>::new());
-        assert!(!balancer.admin().exists(), "the admin socket is left behind");
+        assert!(
+            !balancer.admin().exists(),
+            "the admin socket is left behind"
+        );
         let sockets = playground.run_on("lb", "ss", &["--no-header", "--tcp", "--listening"]);
         assert_eq!(sockets, "");
     }
@@ -115,13 +134,22 @@ mod tests {
     fn programs(playground: &Playground) -> Vec<String> {
         let text = playground.run_on("lb", "ip", &["-j", "link", "show"]);
         let links: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let with_program = links.as_array().unwrap().iter().filter(|link| !link["xdp"].is_null());
-        let mut names: Vec<String> =
-            with_program.map(|link| link["ifname"].as_str().unwrap().to_owned()).collect();
+        let with_program = links
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|link| !link["xdp"].is_null());
+        let mut names: Vec<String> = with_program
+            .map(|link| link["ifname"].as_str().unwrap().to_owned())
+            .collect();
         names.sort();
         let text = playground.run_on("lb", "bpftool", &["-j", "net", "show"]);
         let net: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(net[0]["xdp"].as_array().map_or(0, Vec::len), names.len(), "{net}");
+        assert_eq!(
+            net[0]["xdp"].as_array().map_or(0, Vec::len),
+            names.len(),
+            "{net}"
+        );
         names
     }
 
@@ -130,9 +158,7 @@ mod tests {
         arguments: &[&str],
     ) -> ringgate_playground::Process {
         let quiet = std::process::Stdio::null;
-        ringgate_playground::Process::start(
-            command.args(arguments).stdout(quiet()).stderr(quiet()),
-        )
+        ringgate_playground::Process::start(command.args(arguments).stdout(quiet()).stderr(quiet()))
     }
 
     fn connect(playground: &Playground, address: &str) -> std::io::Result<TcpStream> {

@@ -40,7 +40,11 @@ mod tests {
                 unregistered.push(file.name);
             }
         }
-        assert_eq!(unregistered, Vec::<String>::new(), "register them in docs/UNSAFE.md");
+        assert_eq!(
+            unregistered,
+            Vec::<String>::new(),
+            "register them in docs/UNSAFE.md"
+        );
     }
 
     #[test]
@@ -52,15 +56,24 @@ mod tests {
             .collect();
         assert!(!files.is_empty(), "docs/UNSAFE.md names no file");
         for name in files {
-            assert!(root().join(name).exists(), "docs/UNSAFE.md names {name}, which is not there");
+            assert!(
+                root().join(name).exists(),
+                "docs/UNSAFE.md names {name}, which is not there"
+            );
         }
     }
 
     #[test]
     fn every_module_says_what_it_owns() {
-        let silent = rust_files().into_iter().filter(|file| !file.text.starts_with("//!"));
+        let silent = rust_files()
+            .into_iter()
+            .filter(|file| !file.text.starts_with("//!"));
         let names: Vec<String> = silent.map(|file| file.name).collect();
-        assert_eq!(names, Vec::<String>::new(), "their first line is not a `//!`");
+        assert_eq!(
+            names,
+            Vec::<String>::new(),
+            "their first line is not a `//!`"
+        );
     }
 
     #[test]
@@ -84,11 +97,18 @@ mod tests {
             let lines = file.text.lines().count();
             let exception = LONGER.iter().find(|(name, _)| *name == file.name);
             let most = exception.map_or(LONGEST, |(_, most)| *most);
-            assert!(lines <= most, "{} has {lines} lines, more than {most}: divide it", file.name);
+            assert!(
+                lines <= most,
+                "{} has {lines} lines, more than {most}: divide it",
+                file.name
+            );
         }
         for (name, _) in LONGER {
             let text = fs::read_to_string(root().join(name)).unwrap();
-            assert!(text.lines().count() > LONGEST, "{name} is short now: take it off the list");
+            assert!(
+                text.lines().count() > LONGEST,
+                "{name} is short now: take it off the list"
+            );
         }
     }
 
@@ -98,15 +118,24 @@ mod tests {
         let files = rust_files();
         for reason in DropReason::ALL {
             let (variant, name) = (format!("{reason:?}"), reason.name());
-            assert!(documentation.contains(&format!("| `{name}` |")), "`{name}` is not explained");
+            assert!(
+                documentation.contains(&format!("| `{name}` |")),
+                "`{name}` is not explained"
+            );
             let uses = format!("DropReason::{variant}");
-            let elsewhere = || files.iter().filter(|file| file.name != "dataplane/src/verdict.rs");
+            let elsewhere = || {
+                files
+                    .iter()
+                    .filter(|file| file.name != "dataplane/src/verdict.rs")
+            };
             let is_used = elsewhere().any(|file| words(file.code()).any(|word| word == uses));
             assert!(is_used, "nothing is dropped for {variant}");
             let quoted = format!("\"{name}\"");
             let is_tested = elsewhere().any(|file| {
                 let tests = file.tests();
-                tests.contains(&quoted) || words(tests).any(|word| word.ends_with(&format!("::{variant}")) || word == variant)
+                tests.contains(&quoted)
+                    || words(tests)
+                        .any(|word| word.ends_with(&format!("::{variant}")) || word == variant)
             });
             assert!(is_tested, "no test drops for {variant}");
         }
@@ -124,10 +153,17 @@ mod tests {
         assert!(names.len() >= 15, "{names:?}");
         let files = rust_files();
         for name in names {
-            assert!(documentation.contains(&format!("`{name}`")), "{name} is not explained");
+            assert!(
+                documentation.contains(&format!("`{name}`")),
+                "{name} is not explained"
+            );
             let place = format!(".{name}");
-            let dataplane = files.iter().filter(|file| file.name.starts_with("dataplane/src/"));
-            let is_counted = dataplane.into_iter().any(|file| file.code().contains(&place));
+            let dataplane = files
+                .iter()
+                .filter(|file| file.name.starts_with("dataplane/src/"));
+            let is_counted = dataplane
+                .into_iter()
+                .any(|file| file.code().contains(&place));
             assert!(is_counted, "{name} is never counted");
         }
     }
@@ -138,8 +174,7 @@ mod tests {
         for file in rust_files() {
             let lines: Vec<&str> = file.code().lines().collect();
             for (number, line) in lines.iter().enumerate() {
-                let is_ordering =
-                    |ordering: &&str| line.contains(&format!("Ordering::{ordering}"));
+                let is_ordering = |ordering: &&str| line.contains(&format!("Ordering::{ordering}"));
                 let is_code = !line.trim_start().starts_with("//");
                 if !is_code || !ORDERINGS.iter().any(|ordering| is_ordering(ordering)) {
                     continue;
@@ -150,7 +185,11 @@ mod tests {
                 }
             }
         }
-        assert_eq!(bare, Vec::<String>::new(), "say why this ordering, and with what it pairs");
+        assert_eq!(
+            bare,
+            Vec::<String>::new(),
+            "say why this ordering, and with what it pairs"
+        );
     }
 
     #[test]
@@ -167,7 +206,10 @@ mod tests {
                 let path = target.split('#').next().unwrap();
                 let is_elsewhere = target.contains("://") || target.starts_with("mailto:");
                 if !is_elsewhere && !path.is_empty() && !directory.join(path).exists() {
-                    wrong.push(format!("{} links to {target}, which is not there", file.name));
+                    wrong.push(format!(
+                        "{} links to {target}, which is not there",
+                        file.name
+                    ));
                 }
             }
         }
@@ -178,7 +220,10 @@ mod tests {
     fn scripts_are_executable() {
         for file in files(&["", "sh"]) {
             if file.text.starts_with("#!") {
-                let mode = fs::metadata(root().join(&file.name)).unwrap().permissions().mode();
+                let mode = fs::metadata(root().join(&file.name))
+                    .unwrap()
+                    .permissions()
+                    .mode();
                 assert_eq!(mode & 0o111, 0o111, "chmod +x {}", file.name);
             }
         }
@@ -194,16 +239,26 @@ mod tests {
     impl File {
         /// The part before the tests; empty for a file of tests.
         fn code(&self) -> &str {
-            if self.is_tests() { "" } else { &self.text[..self.tests_begin()] }
+            if self.is_tests() {
+                ""
+            } else {
+                &self.text[..self.tests_begin()]
+            }
         }
 
         /// The tests.
         fn tests(&self) -> &str {
-            if self.is_tests() { &self.text } else { &self.text[self.tests_begin()..] }
+            if self.is_tests() {
+                &self.text
+            } else {
+                &self.text[self.tests_begin()..]
+            }
         }
 
         fn tests_begin(&self) -> usize {
-            self.text.find("#[cfg(test)]\nmod tests").unwrap_or(self.text.len())
+            self.text
+                .find("#[cfg(test)]\nmod tests")
+                .unwrap_or(self.text.len())
         }
 
         fn is_tests(&self) -> bool {
@@ -231,8 +286,16 @@ mod tests {
             .into_iter()
             .filter(has_extension)
             .filter_map(|path| {
-                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-                Some(File { name, text: fs::read_to_string(&path).ok()? })
+                let name = path
+                    .strip_prefix(root())
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
+                Some(File {
+                    name,
+                    text: fs::read_to_string(&path).ok()?,
+                })
             })
             .collect()
     }
@@ -245,13 +308,19 @@ mod tests {
             if path.is_symlink() || ["target", ".git", "corpus", "artifacts"].contains(&name) {
                 continue;
             }
-            if path.is_dir() { walk(&path, paths) } else { paths.push(path) }
+            if path.is_dir() {
+                walk(&path, paths)
+            } else {
+                paths.push(path)
+            }
         }
     }
 
     /// Lines that are not comments, with their numbers.
     fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-        text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+        text.lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
     /// Words with paths: `a::b` is one.
@@ -273,7 +342,10 @@ mod tests {
 
     /// What `](…)` points to.
     fn link_targets(line: &str) -> Vec<&str> {
-        line.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect()
+        line.split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+            .collect()
     }
 
     fn root() -> PathBuf {
@@ -287,7 +359,10 @@ mod tests {
             text: "code\n#[cfg(test)]\nmod tests {\n}\n".to_owned(),
         };
         assert_eq!((file.code(), file.tests().lines().count()), ("code\n", 3));
-        assert_eq!(link_targets("[a](b.md#c) and [d](https://e)"), ["b.md#c", "https://e"]);
+        assert_eq!(
+            link_targets("[a](b.md#c) and [d](https://e)"),
+            ["b.md#c", "https://e"]
+        );
         assert_eq!(prose("a\n```\n# b\n```\nc"), ["a", "c"]);
         assert!(words("x(DropReason::NotIp)").any(|word| word == "DropReason::NotIp"));
         assert_eq!(code_lines("// a\nb").collect::<Vec<_>>(), [(1, "b")]);

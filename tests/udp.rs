@@ -8,8 +8,7 @@ mod tests {
     use std::net::{SocketAddr, UdpSocket};
 
     use ringgate_playground::{
-        Balancer, Configuration, Playground, Service, UdpEcho, check_datagram,
-        wait_for_the_way,
+        Balancer, Configuration, Playground, Service, UdpEcho, check_datagram, wait_for_the_way,
     };
 
     const RINGGATE: &str = env!("CARGO_BIN_EXE_ringgate");
@@ -49,15 +48,19 @@ mod tests {
     }
 
     fn every_size_comes_back(configuration: Configuration, queues: u8, checksum_offload: bool) {
-        let plan = Playground::plan().queues(queues).checksum_offload(checksum_offload);
+        let plan = Playground::plan()
+            .queues(queues)
+            .checksum_offload(checksum_offload);
         let playground = plan.generic(configuration.mode() == "generic").up();
         let _echo = UdpEcho::on_all(&playground, ECHO_PORT);
         let over = |service: Service| service.backends(playground.backends(), ECHO_PORT);
-        let configuration = SERVICES.iter().fold(configuration, |all, (name, listen, _)| {
-            let service = Service::udp(name, listen);
-            let is_direct = name.starts_with("direct");
-            all.service(over(if is_direct { service.direct() } else { service }))
-        });
+        let configuration = SERVICES
+            .iter()
+            .fold(configuration, |all, (name, listen, _)| {
+                let service = Service::udp(name, listen);
+                let is_direct = name.starts_with("direct");
+                all.service(over(if is_direct { service.direct() } else { service }))
+            });
         let balancer = Balancer::start(RINGGATE, &playground, &configuration);
 
         for (service, address, largest) in SERVICES {
@@ -75,10 +78,17 @@ mod tests {
         }
 
         let status = balancer.assert_accounts_balance();
-        assert_eq!(playground.checksum_errors(), 0, "wrong checksums arrived somewhere");
+        assert_eq!(
+            playground.checksum_errors(),
+            0,
+            "wrong checksums arrived somewhere"
+        );
         for (service, _, _) in SERVICES {
             for (address, backend) in status.backends(service) {
-                assert!(backend.number("/packets") > 0, "{service}: none to {address}");
+                assert!(
+                    backend.number("/packets") > 0,
+                    "{service}: none to {address}"
+                );
             }
         }
     }

@@ -83,7 +83,10 @@ impl Service {
 
     /// Checked as by [`Self::checked`], but at another port than the backends'.
     pub fn checked_at(self, port: u16) -> Self {
-        Self { check_port: Some(port), ..self.checked() }
+        Self {
+            check_port: Some(port),
+            ..self.checked()
+        }
     }
 
     /// With one more backend.
@@ -128,7 +131,9 @@ impl fmt::Display for Service {
         )?;
         if self.is_checked {
             let every = format!("{CHECK_INTERVAL_MS}ms");
-            let port = self.check_port.map_or_else(String::new, |port| format!(", port = {port}"));
+            let port = self
+                .check_port
+                .map_or_else(String::new, |port| format!(", port = {port}"));
             writeln!(
                 f,
                 "health = {{ kind = \"tcp\", interval = \"{every}\", timeout = \"{every}\", \

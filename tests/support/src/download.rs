@@ -55,7 +55,6 @@ impl Download {
     /// # Panics
     ///
     /// When no answer came.
-    #[must_use]
     pub fn backend(&self) -> String {
         until(
             Duration::from_secs(10),

@@ -89,7 +89,11 @@ impl UdpEcho {
             let [four, six] = own_addresses(number, port);
             let direct = ["10.100.0.2", "fd00:100::2"].map(|text| text.parse::<IpAddr>().unwrap());
             let [direct4, direct6] = direct.map(|address| SocketAddr::new(address, port));
-            Self::start(playground, &format!("b{number}"), &[four, six, direct4, direct6])
+            Self::start(
+                playground,
+                &format!("b{number}"),
+                &[four, six, direct4, direct6],
+            )
         };
         playground.backends().map(start).collect()
     }
@@ -114,7 +118,9 @@ pub fn ask(socket: &UdpSocket, service: SocketAddr, word: &str) -> io::Result<St
     let mut buffer = [0; 64];
     let (length, from) = socket.recv_from(&mut buffer)?;
     if from != service {
-        return Err(io::Error::other(format!("{service} was asked and {from} answered")));
+        return Err(io::Error::other(format!(
+            "{service} was asked and {from} answered"
+        )));
     }
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
@@ -128,11 +134,19 @@ pub fn ask(socket: &UdpSocket, service: SocketAddr, word: &str) -> io::Result<St
 /// When that does not come to pass.
 pub fn wait_for_the_way(service: SocketAddr) {
     const IN_A_ROW: usize = 20;
-    let unspecified = if service.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let unspecified = if service.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
     let mut answered = 0;
     until(Duration::from_secs(20), "every backend answers", || {
         let socket = UdpSocket::bind(unspecified).unwrap();
-        answered = if ask(&socket, service, "?").is_ok() { answered + 1 } else { 0 };
+        answered = if ask(&socket, service, "?").is_ok() {
+            answered + 1
+        } else {
+            0
+        };
         (answered >= IN_A_ROW).then_some(())
     });
 }
@@ -215,7 +229,11 @@ impl TcpEcho {
     #[must_use]
     pub fn on_all(playground: &Playground, port: u16) -> Vec<Self> {
         let start = |number: u8| {
-            Self::start(playground, &format!("b{number}"), &own_addresses(number, port))
+            Self::start(
+                playground,
+                &format!("b{number}"),
+                &own_addresses(number, port),
+            )
         };
         playground.backends().map(start).collect()
     }

@@ -123,6 +123,19 @@ impl Playground {
         run_well(self.on(node, program).args(arguments))
     }
 
+    /// Changes a node's network: `words` are the arguments of `ip`.
+    ///
+    /// # Panics
+    ///
+    /// When that fails.
+    pub fn change(&self, node: &str, words: &str) {
+        run_well(
+            Command::new("ip")
+                .args(["-n", &self.namespace(node)])
+                .args(words.split(' ')),
+        );
+    }
+
     /// Runs `work` in a thread on a node.
     ///
     /// # Panics
