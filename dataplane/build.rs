@@ -31,7 +31,8 @@ fn compile() -> Result<(), String> {
     let mut command = Command::new(&clang);
     // -g: the map definitions are read from BTF.
     command.args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf"]);
-    // Debian keeps <asm/types.h> in a directory of the architecture, which clang does not search for the target bpf.
+    // Debian keeps <asm/types.h> in a directory of the architecture, which clang does not search
+    // for the target bpf.
     let multiarch = format!("/usr/include/{}-linux-gnu", env::consts::ARCH);
     if Path::new(&multiarch).is_dir() {
         command.arg("-I").arg(&multiarch);

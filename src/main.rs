@@ -1,5 +1,26 @@
-//! The daemon: start, control, stop. No packet is touched here.
+//! The daemon and its commands. No packet is touched here: that is `ringgate-dataplane`'s.
 
+mod cli;
+mod clock;
+mod commands;
 mod control;
+mod explanation;
+mod plane;
+mod preflight;
+mod reload;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => commands::run::run(&args),
+        Command::Check(args) => commands::check::run(&args),
+        Command::Status(args) => commands::status::run(&args),
+        Command::Explain(args) => commands::explain::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
+    }
+}

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 //
-// The steering program: which packets of an interface go to the balancer's AF_XDP socket of their queue, and which to
-// the kernel.
+// The steering program: which packets of an interface go to the balancer's AF_XDP socket of their
+// queue, and which to the kernel.
 //
 //   to a service            -> redirect
 //   from a NAT backend's service port, and not to one of the balancer's own addresses -> redirect
 //   everything else         -> XDP_PASS: ARP, ND, BGP, SSH, health checks and their answers
 //   no socket in the slot   -> XDP_PASS: a dead worker never takes the host's own traffic with it
 //
-// One instance and one XSKMAP per interface: the kernel drops, and does not pass, what is redirected to a socket of another
-// device or queue (net/xdp/xsk.c, xsk_rcv_check).
+// One instance and one XSKMAP per interface: the kernel drops, and does not pass, what is
+// redirected to a socket of another device or queue (net/xdp/xsk.c, xsk_rcv_check).
 //
-// Not looked into, so passed: VLAN tags, IPv6 extension headers, IPv4 fragments but the first. A first fragment carries the
-// ports, so it is redirected and the balancer counts its drop.
+// Not looked into, so passed: VLAN tags, IPv6 extension headers, IPv4 fragments but the first. A
+// first fragment carries the ports, so it is redirected and the balancer counts its drop.
 //
 // The layouts here are mirrored and asserted in ../src/xsk/program.rs.
 
@@ -33,7 +33,8 @@
 // The fragment offset in iphdr.frag_off, without the flags (RFC 791, 3.1).
 #define FRAGMENT_OFFSET 0x1fff
 
-// One transport endpoint. IPv4 is IPv4-mapped (::ffff:a.b.c.d, RFC 4291, 2.5.5.2); address and port in network order.
+// One transport endpoint. IPv4 is IPv4-mapped (::ffff:a.b.c.d, RFC 4291, 2.5.5.2); address and port
+// in network order.
 struct endpoint {
 	__u8 address[16];
 	__be16 port;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use crate::backend::{BackendId, MAX_BACKENDS};
+use crate::port::PortCounters;
 use crate::verdict::{DropReason, Verdict};
 
 /// A total that one thread writes and any thread reads.
@@ -24,6 +25,13 @@ impl Counter {
             self.0.load(Ordering::Relaxed).wrapping_add(n),
             Ordering::Relaxed,
         );
+    }
+
+    /// Makes `total` the total; only the owning worker may call this.
+    #[inline]
+    fn set(&self, total: u64) {
+        // Relaxed: see `add`.
+        self.0.store(total, Ordering::Relaxed);
     }
 
     /// The total.
@@ -113,11 +121,52 @@ pub struct LoopCounters {
     pub requests_lost: Counter,
 }
 
+/// Names of the counters of a port that a worker publishes, in their order.
+pub const PORT_COUNTERS: &[&str] = &[
+    "transmitted",
+    "completed",
+    "kicks",
+    "kick_again",
+    "kick_busy",
+    "kick_no_buffers",
+    "kick_down",
+    "kick_gone",
+    "kick_other",
+    "fill_kicks",
+    "rx_refused",
+    "tx_refused",
+    "completion_refused",
+];
+
+/// The published counters of one port, by the places of [`PORT_COUNTERS`].
+pub type PublishedPort = [Counter; PORT_COUNTERS.len()];
+
+/// A port's counters in the order of [`PORT_COUNTERS`].
+const fn in_order(counters: &PortCounters) -> [u64; PORT_COUNTERS.len()] {
+    [
+        counters.transmitted,
+        counters.completed,
+        counters.kicks,
+        counters.kick_again,
+        counters.kick_busy,
+        counters.kick_no_buffers,
+        counters.kick_down,
+        counters.kick_gone,
+        counters.kick_other,
+        counters.fill_kicks,
+        counters.rx_refused,
+        counters.tx_refused,
+        counters.completion_refused,
+    ]
+}
+
 /// All counters of one worker.
 #[derive(Debug)]
 pub struct WorkerCounters {
     /// By port index.
     pub interfaces: Box<[CachePadded<InterfaceCounters>]>,
+    /// By port index: what the ports themselves have counted, a moment old.
+    pub ports: Box<[CachePadded<PublishedPort>]>,
     /// By backend slot.
     backends: Box<[BackendCounters]>,
     /// Flow events.
@@ -132,11 +181,21 @@ impl WorkerCounters {
     pub fn new(interfaces: usize) -> Self {
         Self {
             interfaces: (0..interfaces).map(|_| CachePadded::default()).collect(),
+            ports: (0..interfaces).map(|_| CachePadded::default()).collect(),
             backends: (0..MAX_BACKENDS)
                 .map(|_| BackendCounters::default())
                 .collect(),
             flows: CachePadded::default(),
             turns: CachePadded::default(),
+        }
+    }
+
+    /// Publishes what a port has counted; only the owning worker may call this.
+    pub fn publish_port(&self, port: usize, counters: &PortCounters) {
+        if let Some(published) = self.ports.get(port) {
+            for (counter, total) in published.iter().zip(in_order(counters)) {
+                counter.set(total);
+            }
         }
     }
 

@@ -132,8 +132,7 @@ pub struct Builder {
 impl Builder {
     /// The next snapshot.
     ///
-    /// `is_up` gives the result of a backend's health check; it is asked once for each backend
-    /// that is not disabled.
+    /// `is_up` gives the result of a backend's health check; it is asked once for each backend.
     ///
     /// # Errors
     ///
@@ -141,7 +140,7 @@ impl Builder {
     pub fn build(
         &mut self,
         model: &Model,
-        is_up: impl Fn(&BackendIdentity) -> bool,
+        is_up: impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> bool,
         fib: &Arc<Fib>,
         draining: bool,
     ) -> Result<Snapshot, NoSlot> {
@@ -250,18 +249,23 @@ impl Builder {
 /// The state of each backend of `service`, in file order.
 fn states(
     service: &ringgate_config::Service,
-    is_up: &impl Fn(&BackendIdentity) -> bool,
+    is_up: &impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> bool,
 ) -> Vec<BackendState> {
-    let mut states: Vec<BackendState> = identities_of(service)
-        .zip(service.backends())
-        .map(
-            |(identity, backend)| match (backend.disabled(), is_up(&identity), backend.weight()) {
+    let mut states: Vec<BackendState> = service
+        .backends()
+        .iter()
+        .map(|backend| {
+            match (
+                backend.disabled(),
+                is_up(service, backend),
+                backend.weight(),
+            ) {
                 (true, _, _) => BackendState::Disabled,
                 (false, false, _) => BackendState::Down,
                 (false, true, 0) => BackendState::Draining,
                 (false, true, _) => BackendState::Up,
-            },
-        )
+            }
+        })
         .collect();
     if service.when_empty() == WhenEmpty::Open && !states.contains(&BackendState::Up) {
         // Falling open: better a backend that may be down than none.

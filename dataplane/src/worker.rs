@@ -86,7 +86,7 @@ pub struct Worker<P, C> {
     parsed: ArrayVec<Result<(Packet, FlowHash), DropReason>, BATCH>,
     egress: Vec<Batch>,
     cursor: Cursor,
-    swept_until: Millis,
+    kept_until: Millis,
 }
 
 /// What a worker leaves behind when it stops.
@@ -104,7 +104,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
     pub fn new(parts: Parts<P, C>) -> Self {
         let egress = parts.ports.iter().map(|_| Batch::new()).collect();
         let cursor = parts.table.share(parts.index, parts.workers);
-        let swept_until = parts.clock.now();
+        let kept_until = parts.clock.now();
         let (batch, parsed) = (Batch::new(), ArrayVec::new());
         Self {
             parts,
@@ -112,7 +112,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             parsed,
             egress,
             cursor,
-            swept_until,
+            kept_until,
         }
     }
 
@@ -158,7 +158,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
         for port in &mut self.parts.ports {
             port.kick();
         }
-        self.sweep(now);
+        self.upkeep(now);
         let turns = &self.parts.counters.turns;
         if total > 0 {
             &turns.busy_turns
@@ -254,15 +254,19 @@ impl<P: Port, C: Clock> Worker<P, C> {
         }
     }
 
-    /// Removes this worker's share of flows that have ended by time.
-    fn sweep(&mut self, now: Millis) {
-        let elapsed = now.0.saturating_sub(self.swept_until.0);
+    /// What has to be done now and then: at most once a millisecond, bounded each time.
+    fn upkeep(&mut self, now: Millis) {
+        let elapsed = now.0.saturating_sub(self.kept_until.0);
         if elapsed == 0 {
             return;
         }
-        self.swept_until = now;
+        self.kept_until = now;
+        for (index, port) in self.parts.ports.iter().enumerate() {
+            self.parts.counters.publish_port(index, &port.counters());
+        }
         let share = (self.parts.table.buckets() / self.parts.workers.max(1)) as u64;
-        let budget = (share.saturating_mul(elapsed))
+        let budget = share
+            .saturating_mul(elapsed)
             .div_ceil(SWEEP_PASS_MS)
             .min(SWEEP_MOST);
         let budget = usize::try_from(budget).unwrap_or(0);

@@ -30,17 +30,18 @@ pub(crate) fn run(args: &Check) -> ExitCode {
 }
 
 /// The snapshot of a configuration that is not running: every check passes, nothing is routed.
-pub(crate) fn proposed(
-    model: &Model,
-) -> Result<Snapshot, ringgate_dataplane::backend::NoSlot> {
-    Builder::default().build(model, |_| true, &Arc::new(Fib::default()), false)
+pub(crate) fn proposed(model: &Model) -> Result<Snapshot, ringgate_dataplane::backend::NoSlot> {
+    Builder::default().build(model, |_, _| true, &Arc::new(Fib::default()), false)
 }
 
 /// Services, backends and each backend's share of the ring.
 fn describe(model: &Model, snapshot: &Snapshot) -> String {
     let mut lines = Vec::new();
-    let interfaces: Vec<String> =
-        model.interfaces().iter().map(|i| format!("{} ({})", i.name(), i.mode())).collect();
+    let interfaces: Vec<String> = model
+        .interfaces()
+        .iter()
+        .map(|i| format!("{} ({})", i.name(), i.mode()))
+        .collect();
     lines.push(format!("interfaces  {}", interfaces.join(", ")));
     lines.push(format!("flows       {}", model.balancer().flows()));
     for (service, built) in model.services().iter().zip(snapshot.services()) {
@@ -55,12 +56,23 @@ fn describe(model: &Model, snapshot: &Snapshot) -> String {
         ));
         let backends = service.backends();
         let shares = built.ring.as_ref().map(|ring| ring.shares(backends.len()));
-        let weights: u64 =
-            backends.iter().filter(|b| !b.disabled()).map(|b| u64::from(b.weight())).sum();
+        let weights: u64 = backends
+            .iter()
+            .filter(|b| !b.disabled())
+            .map(|b| u64::from(b.weight()))
+            .sum();
         for (index, backend) in backends.iter().enumerate() {
-            let share = shares.as_ref().and_then(|shares| shares.get(index)).copied().unwrap_or(0);
+            let share = shares
+                .as_ref()
+                .and_then(|shares| shares.get(index))
+                .copied()
+                .unwrap_or(0);
             let of_slots = percent(u64::from(share), u64::from(service.table_size()));
-            let weight = if backend.disabled() { 0 } else { u64::from(backend.weight()) };
+            let weight = if backend.disabled() {
+                0
+            } else {
+                u64::from(backend.weight())
+            };
             let of_weights = percent(weight, weights);
             let note = if backend.disabled() { "  disabled" } else { "" };
             lines.push(format!(
@@ -76,6 +88,6 @@ fn describe(model: &Model, snapshot: &Snapshot) -> String {
 
 /// `part` of `whole` in percent with three decimals.
 fn percent(part: u64, whole: u64) -> String {
-    let thousandths = if whole == 0 { 0 } else { part * 100_000 / whole };
+    let thousandths = (part * 100_000).checked_div(whole).unwrap_or(0);
     format!("{}.{:03}%", thousandths / 1000, thousandths % 1000)
 }

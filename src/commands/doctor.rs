@@ -14,19 +14,31 @@ pub(crate) fn run(args: &Doctor) -> ExitCode {
         Ok(parsed) => parsed.map(|parsed| parsed.model),
         Err(code) => return code,
     };
-    let network = match netlink::survey() {
-        Ok(network) => network,
+    let watcher = match netlink::settled() {
+        Ok(watcher) => watcher,
         Err(error) => {
             eprintln!("ringgate doctor: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let findings = judge(model.as_ref(), &Facts::gather(model.as_ref(), &network));
+    let findings = judge(
+        model.as_ref(),
+        &Facts::gather(model.as_ref(), watcher.network()),
+    );
     for finding in &findings {
         println!("{finding}");
     }
-    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let count = |level| {
+        findings
+            .iter()
+            .filter(|finding| finding.level == level)
+            .count()
+    };
     let (refusals, warnings) = (count(Level::Refusal), count(Level::Warning));
     println!("\n{refusals} to repair, {warnings} to know about");
-    if refusals > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if refusals > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use ringgate_conntrack::{FlowTable, Secret, Seconds, Timeouts};
+use ringgate_conntrack::{FlowTable, Seconds, Secret, Timeouts};
 use serde_json::Value;
 
 use crate::cli::Explain;
@@ -23,19 +23,23 @@ pub(crate) fn run(args: &Explain) -> ExitCode {
                 }
                 Err(code) => return code,
             };
-            let question =
-                Question { protocol: args.protocol.number(), from: args.from, to: args.to };
+            let question = Question {
+                protocol: args.protocol.number(),
+                from: args.from,
+                to: args.to,
+            };
             // A file has no flows: the smallest table says so.
             let table = FlowTable::new(1, Secret([0, 0]), Timeouts::default());
             explain(&question, &snapshot, &table, Seconds(0))
         }
         None => {
-            let target = format!(
-                "/v1/explain?protocol={}&from={}&to={}",
-                args.protocol.as_str(),
-                args.from,
-                args.to
-            );
+            let (from, to) = (args.from.to_string(), args.to.to_string());
+            let parameters = [
+                ("protocol", args.protocol.as_str()),
+                ("from", &from),
+                ("to", &to),
+            ];
+            let target = client::target("/v1/explain", &parameters);
             match client::get(&args.admin.admin, &target) {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -50,7 +54,11 @@ pub(crate) fn run(args: &Explain) -> ExitCode {
     } else {
         print!("{}", render(&answer));
     }
-    if answer["backend"].is_string() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if answer["backend"].is_string() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn render(answer: &Value) -> String {

@@ -27,7 +27,11 @@ fn render(status: &Value) -> String {
     let mut page = String::new();
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let uptime = status["uptime_ms"].as_u64().unwrap_or(0) / 1000;
-    let draining = if status["draining"] == true { ", draining" } else { "" };
+    let draining = if status["draining"] == true {
+        ", draining"
+    } else {
+        ""
+    };
     line(
         &mut page,
         &format!(
@@ -96,7 +100,10 @@ fn render_interface(page: &mut String, interface: &Value) {
             interface["dropped_total"],
         ),
     );
-    for (what, group) in [("drop", &interface["dropped"]), ("lost by the kernel", &interface["kernel"])] {
+    for (what, group) in [
+        ("drop", &interface["dropped"]),
+        ("kernel", &interface["kernel"]),
+    ] {
         for (reason, count) in group.as_object().into_iter().flatten() {
             if count.as_u64().is_some_and(|count| count > 0) {
                 line(page, &format!("    {what}: {reason} {count}"));

@@ -88,6 +88,10 @@ pub(crate) enum Outcome {
     /// Of [`Operation::Connect`].
     Connected {
         /// Connected, if the result says so; else good for closing only.
+        #[cfg_attr(
+            not(test),
+            expect(dead_code, reason = "a check is over when it is dropped")
+        )]
         socket: OwnedFd,
         /// What became of it.
         result: Result<(), Failure>,
@@ -127,6 +131,7 @@ pub(crate) enum Outcome {
     /// Of [`Operation::Timer`].
     Elapsed {
         /// Err only when cancelled.
+        #[cfg_attr(not(test), expect(dead_code, reason = "a pause is over either way"))]
         result: Result<(), Failure>,
     },
 }
@@ -156,6 +161,10 @@ impl fmt::Display for Failure {
 #[derive(Debug)]
 pub(crate) struct Completion<T> {
     /// The name under which it was started; spent now.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the token says enough to the loop")
+    )]
     pub(crate) id: OperationId,
     /// What the caller gave with it.
     pub(crate) token: T,
@@ -296,6 +305,10 @@ pub(crate) trait Driver<T: Copy>: fmt::Debug {
 
     /// Asks an operation to end. It still completes, with [`Failure::Cancelled`] or with whatever it
     /// had come to first. A spent id is ignored.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "every operation of the loop has a limit")
+    )]
     fn cancel(&mut self, id: OperationId);
 
     /// Submits what was started, waits until something has completed or the timeout has passed (none:

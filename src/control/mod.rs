@@ -32,6 +32,10 @@
 //! | [`epoll`] | the driver over epoll |
 //! | [`slab`] | the fixed slab under both |
 //! | [`netlink`] | links, addresses, routes, neighbours |
+//! | [`steward`] | the loop |
+//! | [`fib`] | the workers' forwarding table, from the kernel's |
+//! | [`checks`] | which checks the configuration asks for |
+//! | [`status`] | what `status` tells; rates |
 //! | [`health`] | which backends answer: rise and fall |
 //! | [`probe`] | how a check is carried out |
 //! | [`signals`] | SIGHUP, SIGTERM, SIGINT |
@@ -39,13 +43,14 @@
 //! | [`client`] | its other end, for the commands |
 //! | [`notify`] | what the service manager is told |
 //! | [`clock`] | where real time enters |
-#![cfg_attr(not(test), expect(dead_code, reason = "wired by the control loop"))]
 
 pub(crate) mod admin;
+pub(crate) mod checks;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod driver;
 pub(crate) mod epoll;
+pub(crate) mod fib;
 pub(crate) mod health;
 pub(crate) mod netlink;
 pub(crate) mod notify;
@@ -53,3 +58,5 @@ pub(crate) mod probe;
 pub(crate) mod ring;
 pub(crate) mod signals;
 pub(crate) mod slab;
+pub(crate) mod status;
+pub(crate) mod steward;

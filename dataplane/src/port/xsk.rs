@@ -84,7 +84,8 @@ impl Port for XskPort {
     #[inline]
     fn transmit(&mut self, frames: &mut Batch) -> usize {
         let refused = &mut self.refused;
-        // Fewer than a batch between two recycles unless the caller never recycles; then the frame is lost, and counted below.
+        // Fewer than a batch between two recycles unless the caller never recycles; then the frame
+        // is lost, and counted below.
         let moved = self.rings.transmit(frames, |frame| {
             let _lost = refused.try_push(frame);
         });
@@ -148,8 +149,8 @@ impl Port for XskPort {
             tv_sec: i64::from(timeout_ms / 1000),
             tv_nsec: i64::from(timeout_ms % 1000) * 1_000_000,
         };
-        // A signal ends the sleep early, which callers expect; other errors cannot be (descriptors and lengths are ours), and would
-        // show as a worker that does not sleep.
+        // A signal ends the sleep early, which callers expect; other errors cannot be (descriptors
+        // and lengths are ours), and would show as a worker that does not sleep.
         let _events = poll(&mut sockets, Some(&timeout));
     }
 

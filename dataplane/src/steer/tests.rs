@@ -4,7 +4,6 @@ use ringgate_config::Model;
 use ringgate_conntrack::{Secret, Timeouts};
 
 use super::*;
-use crate::backend::BackendIdentity;
 use crate::parse::parse;
 use crate::route::{Fib, Link, Target};
 use crate::snapshot::Builder;
@@ -95,7 +94,7 @@ impl World {
         let model = ringgate_config::parse("test.toml", file).unwrap().model;
         let mut builder = Builder::default();
         let fib = Arc::new(fib());
-        let snapshot = builder.build(&model, |_| true, &fib, false).unwrap();
+        let snapshot = builder.build(&model, |_, _| true, &fib, false).unwrap();
         let table = FlowTable::new(flows, Secret([1, 2]), Timeouts::default());
         let (down, draining) = (Vec::new(), false);
         Self {
@@ -112,12 +111,8 @@ impl World {
 
     /// Publishes what was changed.
     fn publish(&mut self) {
-        let down: Vec<Endpoint> = self
-            .down
-            .iter()
-            .map(|text| Endpoint::from_socket(at(text)))
-            .collect();
-        let is_up = |identity: &BackendIdentity| !down.contains(&identity.address);
+        let down: Vec<_> = self.down.iter().map(|text| at(text)).collect();
+        let is_up = |_: &_, backend: &ringgate_config::Backend| !down.contains(&backend.address());
         let built = self
             .builder
             .build(&self.model, is_up, &self.fib, self.draining);

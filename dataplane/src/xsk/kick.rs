@@ -1,18 +1,20 @@
-//! Wake-ups of the kernel through a socket's descriptor: each error its own meaning and its own counter.
+//! Wake-ups of the kernel through a socket's descriptor: each error its own meaning and its own
+//! counter.
 //!
-//! xsk-rs and libxdp fold EAGAIN, EBUSY, ENETDOWN and ENOBUFS into success. They mean different things (net/xdp/xsk.c,
-//! `__xsk_sendmsg`, `__xsk_generic_xmit`):
+//! xsk-rs and libxdp fold EAGAIN, EBUSY, ENETDOWN and ENOBUFS into success. They mean different
+//! things (net/xdp/xsk.c, `__xsk_sendmsg`, `__xsk_generic_xmit`):
 //!
 //! | result | meaning | what to do |
 //! |---|---|---|
 //! | 0 | taken, or nothing to take | nothing |
-//! | EAGAIN | budget, send buffer or device queue full; the rest is still in the ring | kick again later |
-//! | EBUSY | the device dropped one frame, which completes as if sent; the rest is still in the ring | count the loss, kick again later |
-//! | ENOBUFS | no memory for a copy now | kick again later |
+//! | EAGAIN | budget, send buffer or device full; the rest stays in the ring | kick later |
+//! | EBUSY | one frame dropped, completed as if sent; the rest stays | count it, kick later |
+//! | ENOBUFS | no memory for a copy now | kick later |
 //! | ENETDOWN | interface is down; frames stay in the ring | kick when it is up |
 //! | ENXIO | socket is bound to nothing any more: the device is gone | rebuild the port |
 //!
-//! "Later" is the next turn of the worker, not a loop here: to kick a full device at once only makes it drop the next frame.
+//! "Later" is the next turn of the worker, not a loop here: to kick a full device at once only
+//! makes it drop the next frame.
 
 use std::os::fd::BorrowedFd;
 

@@ -6,10 +6,11 @@
 //!               └──reap── completion ring ◀──kernel── TX ring ◀──transmit─┘
 //! ```
 //!
-//! A chunk of the memory region is at every moment in exactly one of these places. While it is on the
-//! userspace side (pool, batch, a memory port's queue) a [`Frame`] token stands for it, and there is never a second
-//! one; while the kernel has it there is no token at all. [`umem`] mints and takes back the tokens and keeps, for each chunk, who
-//! has it. Everything outside this directory is safe code that can only move tokens.
+//! A chunk of the memory region is at every moment in exactly one of these places. While it is on
+//! the userspace side (pool, batch, a memory port's queue) a [`Frame`] token stands for it, and
+//! there is never a second one; while the kernel has it there is no token at all. [`umem`] mints
+//! and takes back the tokens and keeps, for each chunk, who has it. Everything outside this
+//! directory is safe code that can only move tokens.
 #![expect(
     unsafe_code,
     reason = "frame memory is shared with the kernel; docs/UNSAFE.md registers this room"

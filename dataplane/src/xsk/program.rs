@@ -1,9 +1,10 @@
 //! Loading and attaching the steering program (`bpf/steer.bpf.c`), and keeping its maps.
 //!
-//! One instance for each interface, each with its own XSKMAP: the kernel drops what is redirected to a socket of another
-//! device or queue. Attached by bpf_link only, so that the kernel detaches it when this process ends, by whatever signal. aya loads the program and
-//! drives the maps; the link is made here by one system call, because aya falls back to a netlink attachment, which outlives a
-//! crash, when the kernel answers EINVAL.
+//! One instance for each interface, each with its own XSKMAP: the kernel drops what is redirected
+//! to a socket of another device or queue. Attached by bpf_link only, so that the kernel detaches
+//! it when this process ends, by whatever signal. aya loads the program and drives the maps; the
+//! link is made here by one system call, because aya falls back to a netlink attachment, which
+//! outlives a crash, when the kernel answers EINVAL.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -33,8 +34,8 @@ const ADDRESS_BYTES: usize = 16;
 
 /// One end of a transport connection as the steering program looks it up.
 ///
-/// Laid out as `struct endpoint` in steer.bpf.c: address of 16 bytes (IPv4 as ::ffff:a.b.c.d), port in network order, IP protocol number,
-/// one byte of zero.
+/// Laid out as `struct endpoint` in steer.bpf.c: address of 16 bytes (IPv4 as ::ffff:a.b.c.d), port
+/// in network order, IP protocol number, one byte of zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint([u8; ENDPOINT_BYTES]);
 
@@ -112,8 +113,10 @@ pub enum AttachError {
     },
     /// Another program is there.
     #[error(
-        "{interface}: another XDP program is attached ({source}); `bpftool net` shows which. If it was left behind by a crash, `ip link set \
-         dev {interface} xdp off` removes it (and `xdpgeneric off` one in generic mode); if it belongs to another ringgate, stop that one"
+        "{interface}: another XDP program is attached ({source}); `bpftool net` shows which. If \
+        it was left behind by a crash, `ip link set \
+         dev {interface} xdp off` removes it (and `xdpgeneric off` one in generic mode); if it \
+         belongs to another ringgate, stop that one"
     )]
     Taken {
         /// Interface name.
@@ -135,7 +138,8 @@ pub enum AttachError {
     },
     /// The process may not do this.
     #[error(
-        "{interface}: loading XDP programs is not permitted ({source}). Run as root, or with CAP_BPF and CAP_NET_ADMIN (systemd: \
+        "{interface}: loading XDP programs is not permitted ({source}). Run as root, or with \
+        CAP_BPF and CAP_NET_ADMIN (systemd: \
          AmbientCapabilities=)"
     )]
     Permission {
@@ -146,7 +150,9 @@ pub enum AttachError {
     },
     /// The kernel refused the program or its maps.
     #[error(
-        "{interface}: the kernel did not load the steering program: {found}. It needs Linux 5.9 or later with CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS; report it with `uname -r` if that is what it is"
+        "{interface}: the kernel did not load the steering program: {found}. It needs Linux 5.9 \
+        or later with CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS; report it with `uname -r` if \
+        that is what it is"
     )]
     Load {
         /// Interface name.
@@ -217,7 +223,8 @@ pub struct SteeringProgram {
 }
 
 impl SteeringProgram {
-    /// Loads an instance of the program and attaches it to `interface`. With its maps empty it passes everything to the kernel.
+    /// Loads an instance of the program and attaches it to `interface`. With its maps empty it
+    /// passes everything to the kernel.
     ///
     /// # Errors
     ///
@@ -282,7 +289,8 @@ impl SteeringProgram {
         self.mode
     }
 
-    /// From now on, what is for the balancer and arrives on `queue` goes to `socket`, which must be bound to this interface and queue.
+    /// From now on, what is for the balancer and arrives on `queue` goes to `socket`, which must be
+    /// bound to this interface and queue.
     ///
     /// # Errors
     ///
@@ -293,7 +301,8 @@ impl SteeringProgram {
         result.map_err(|error| self.error("xsks", &error))
     }
 
-    /// From now on, what is for the balancer and arrives on `queue` goes to the kernel. No error if it did already.
+    /// From now on, what is for the balancer and arrives on `queue` goes to the kernel. No error if
+    /// it did already.
     ///
     /// # Errors
     ///
@@ -305,18 +314,20 @@ impl SteeringProgram {
         }
     }
 
-    /// Makes the redirected services exactly `wanted`: what is addressed to one of them goes to the socket. New ones are added before old
-    /// ones are removed, so that what stays is never away.
+    /// Makes the redirected services exactly `wanted`: what is addressed to one of them goes to the
+    /// socket. New ones are added before old ones are removed, so that what stays is never away.
     ///
     /// # Errors
     ///
-    /// The map is full (16,384 endpoints), or the kernel refused. Entries stay as far as the change had come.
+    /// The map is full (16,384 endpoints), or the kernel refused. Entries stay as far as the change
+    /// had come.
     pub fn sync_services(&mut self, wanted: &[Endpoint]) -> Result<Synced, SteerError> {
         let result = sync(&mut self.services, wanted.iter().map(|endpoint| endpoint.0));
         result.map_err(|error| self.error("services", &error))
     }
 
-    /// Makes the redirected backends exactly `wanted`: what comes from one of them and is not for a local address goes to the socket.
+    /// Makes the redirected backends exactly `wanted`: what comes from one of them and is not for a
+    /// local address goes to the socket.
     ///
     /// # Errors
     ///
@@ -326,8 +337,8 @@ impl SteeringProgram {
         result.map_err(|error| self.error("returns", &error))
     }
 
-    /// Makes the balancer's own addresses exactly `wanted`: what comes from a backend to one of them is the answer to a health check, and the
-    /// kernel's.
+    /// Makes the balancer's own addresses exactly `wanted`: what comes from a backend to one of
+    /// them is the answer to a health check, and the kernel's.
     ///
     /// # Errors
     ///
@@ -380,8 +391,8 @@ impl fmt::Debug for SteeringProgram {
     }
 }
 
-/// Takes maps out of a loaded object. aya compares the sizes of key and value with those that the object's BTF gives, so a layout that differs
-/// from ours is refused here.
+/// Takes maps out of a loaded object. aya compares the sizes of key and value with those that the
+/// object's BTF gives, so a layout that differs from ours is refused here.
 struct Maps<'a> {
     ebpf: &'a mut Ebpf,
     interface: &'a str,
@@ -429,8 +440,8 @@ fn interface_index(interface: &str) -> Option<u32> {
     (index != 0).then_some(index)
 }
 
-/// The part of `union bpf_attr` that BPF_LINK_CREATE reads for an XDP link (include/uapi/linux/bpf.h). The kernel takes what is missing at
-/// its end for zero.
+/// The part of `union bpf_attr` that BPF_LINK_CREATE reads for an XDP link
+/// (include/uapi/linux/bpf.h). The kernel takes what is missing at its end for zero.
 #[repr(C)]
 struct LinkCreate {
     program: RawFd,
@@ -451,7 +462,8 @@ fn link(program: BorrowedFd<'_>, index: u32, mode: XdpMode) -> io::Result<OwnedF
         attach_type: BPF_XDP,
         flags: mode.flags(),
     };
-    // SAFETY: BPF_LINK_CREATE reads `size` bytes at `attributes`, which lives through the call, and writes nothing.
+    // SAFETY: BPF_LINK_CREATE reads `size` bytes at `attributes`, which lives through the call, and
+    // writes nothing.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -477,13 +489,16 @@ fn refused(interface: String, mode: XdpMode, source: io::Error) -> AttachError {
             "its driver has no native XDP; mode \"generic\" works on every device"
         }
         Some(libc::ENOSPC) => {
-            "on a veth it has fewer receive queues than its peer has transmit queues; make them equal with `ethtool -L`"
+            "on a veth it has fewer receive queues than its peer has transmit queues; make them \
+            equal with `ethtool -L`"
         }
         Some(libc::ERANGE) => {
-            "the MTU is too large for a packet in one page (on a veth, of the peer); lower it to 1500, or use mode \"generic\""
+            "the MTU is too large for a packet in one page (on a veth, of the peer); lower it to \
+            1500, or use mode \"generic\""
         }
         Some(libc::EINVAL) => {
-            "a feature of the device is in the way, such as large receive offload (`ethtool -K lro off`), or the kernel is older than 5.9"
+            "a feature of the device is in the way, such as large receive offload (`ethtool -K \
+            lro off`), or the kernel is older than 5.9"
         }
         _ => {
             return AttachError::Attach {

@@ -2,9 +2,11 @@
 //!
 //! Three counts bound everything, so that no ring is ever asked for room it does not have:
 //!
-//! - `stocked`: chunks in the fill ring, with the kernel, or in the RX ring: at most the size of the fill ring.
-//! - `in_flight`: chunks in the TX ring, with the kernel, or in the completion ring: at most the smaller of these two rings. So the completion
-//!   ring is never full, and the kernel never waits for it.
+//! - `stocked`: chunks in the fill ring, with the kernel, or in the RX ring: at most the size of
+//!   the fill ring.
+//! - `in_flight`: chunks in the TX ring, with the kernel, or in the completion ring: at most the
+//!   smaller of these two rings. So the completion ring is never full, and the kernel never waits
+//!   for it.
 //! - a chunk that the kernel named wrongly stays counted where it was until the socket is closed.
 
 use std::fmt;
@@ -20,16 +22,19 @@ use crate::port::{BATCH, Batch, Closed};
 use crate::xsk::kick::{self, Kick};
 use crate::xsk::umem::{Frame, Holder, Pool, Region};
 
-/// How long a driver may go on using a closed zero-copy socket's chunks: the kernel tells it to stop from a work queue
-/// (net/xdp/xsk_buff_pool.c, `xp_release_deferred`). Binding again was seen to succeed after 40 ms; doubled and rounded up.
+/// How long a driver may go on using a closed zero-copy socket's chunks: the kernel tells it to
+/// stop from a work queue (net/xdp/xsk_buff_pool.c, `xp_release_deferred`). Binding again was seen
+/// to succeed after 40 ms; doubled and rounded up.
 const RELEASE: Duration = Duration::from_millis(100);
 
 /// Turns that closing gives the device to send what is queued, a millisecond apart.
 const DRAIN_TURNS: u32 = 200;
 
-/// One bound socket. Dropping it without [`close`](Self::close) loses its chunks to the pool until the region ends.
+/// One bound socket. Dropping it without [`close`](Self::close) loses its chunks to the pool until
+/// the region ends.
 pub(crate) struct Rings {
-    // Field order is drop order: the queues before the region that they point into (each also holds the UMEM itself).
+    // Field order is drop order: the queues before the region that they point into (each also holds
+    // the UMEM itself).
     rx: RxQueue,
     tx: TxQueue,
     fill: FillQueue,
@@ -69,7 +74,8 @@ pub(crate) struct Moved {
 }
 
 impl Rings {
-    /// Takes the queues of one socket over `region`, as its port number `port`. The queues are of the region's UMEM.
+    /// Takes the queues of one socket over `region`, as its port number `port`. The queues are of
+    /// the region's UMEM.
     pub(crate) fn new(
         queues: Queues,
         region: Arc<Region>,
@@ -102,8 +108,8 @@ impl Rings {
     #[inline]
     pub(crate) fn receive(&mut self, batch: &mut Batch) -> Moved {
         let room = batch.remaining_capacity();
-        // SAFETY: the descriptors are only written to. Those returned are of this socket's UMEM, and nothing is believed of
-        // them before `Region::received` has checked it.
+        // SAFETY: the descriptors are only written to. Those returned are of this socket's UMEM,
+        // and nothing is believed of them before `Region::received` has checked it.
         let found = unsafe { self.rx.consume(&mut self.descs[..room]) };
         let mut moved = Moved::default();
         for desc in &self.descs[..found] {
@@ -119,8 +125,8 @@ impl Rings {
         moved
     }
 
-    /// Moves frames from the front of `frames` to the TX ring, as many as may be in flight. Frames that cannot be described are
-    /// returned by `refuse`.
+    /// Moves frames from the front of `frames` to the TX ring, as many as may be in flight. Frames
+    /// that cannot be described are returned by `refuse`.
     #[inline]
     pub(crate) fn transmit(&mut self, frames: &mut Batch, mut refuse: impl FnMut(Frame)) -> Moved {
         let limit = self.sizes.tx.min(self.sizes.completion);
@@ -138,8 +144,8 @@ impl Rings {
                 moved.frames += 1;
             }
         }
-        // SAFETY: each descriptor was made by `submit` in exchange for the token of its chunk, of this UMEM. No token of
-        // it is minted again before the completion ring returned it.
+        // SAFETY: each descriptor was made by `submit` in exchange for the token of its chunk, of
+        // this UMEM. No token of it is minted again before the completion ring returned it.
         let queued = unsafe { self.tx.produce(&self.descs[..moved.frames]) };
         debug_assert_eq!(queued, moved.frames, "in_flight bounds the ring");
         self.in_flight += count(moved.frames);
@@ -239,7 +245,8 @@ impl Rings {
 
     /// Sends what is queued, closes the socket and takes every chunk home to `pool`.
     ///
-    /// Take the socket out of its XSKMAP first, or packets go on arriving until the socket is closed.
+    /// Take the socket out of its XSKMAP first, or packets go on arriving until the socket is
+    /// closed.
     pub(crate) fn close(mut self, pool: &mut Pool) -> Closed {
         let known = self.in_flight as usize + self.stocked as usize;
         let sent = self.drain(pool);
@@ -256,8 +263,8 @@ impl Rings {
             zero_copy,
             ..
         } = self;
-        // libxdp unmaps the rings and closes the socket with the last of these. But not the first socket of a UMEM: that descriptor is the
-        // UMEM's own.
+        // libxdp unmaps the rings and closes the socket with the last of these. But not the first
+        // socket of a UMEM: that descriptor is the UMEM's own.
         drop((rx, tx, fill, completion));
         let closed = !first || replace_socket(fd);
         if !closed {
@@ -320,8 +327,8 @@ impl Rings {
 
 impl AsFd for Rings {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the socket is closed only after all four queues were dropped (xsk-rs, `SocketInner`), and `self` owns them for
-        // as long as this borrow lasts.
+        // SAFETY: the socket is closed only after all four queues were dropped (xsk-rs,
+        // `SocketInner`), and `self` owns them for as long as this borrow lasts.
         unsafe { BorrowedFd::borrow_raw(self.rx.fd().as_raw_fd()) }
     }
 }
@@ -337,8 +344,9 @@ impl fmt::Debug for Rings {
     }
 }
 
-/// Puts an unbound AF_XDP socket in the place of descriptor `fd`, which is a UMEM's: the kernel then closes the socket that was there. It
-/// must be one of AF_XDP, for libxdp asks it for the rings' layout when it unmaps those of the UMEM's other sockets.
+/// Puts an unbound AF_XDP socket in the place of descriptor `fd`, which is a UMEM's: the kernel
+/// then closes the socket that was there. It must be one of AF_XDP, for libxdp asks it for the
+/// rings' layout when it unmaps those of the UMEM's other sockets.
 fn replace_socket(fd: i32) -> bool {
     let Ok(unbound) = socket_with(
         AddressFamily::XDP,
@@ -348,8 +356,9 @@ fn replace_socket(fd: i32) -> bool {
     ) else {
         return false;
     };
-    // SAFETY: `fd` is the UMEM's descriptor, which stays open (libxdp closes it in xsk_umem__delete, and the region holds the UMEM), so
-    // the number names nothing else. It is not closed through this value: see `into_raw_fd` below.
+    // SAFETY: `fd` is the UMEM's descriptor, which stays open (libxdp closes it in
+    // xsk_umem__delete, and the region holds the UMEM), so the number names nothing else. It is not
+    // closed through this value: see `into_raw_fd` below.
     let mut place = unsafe { OwnedFd::from_raw_fd(fd) };
     let replaced = rustix::io::dup3(&unbound, &mut place, rustix::io::DupFlags::CLOEXEC).is_ok();
     let _still_the_umems = place.into_raw_fd();

@@ -1,8 +1,9 @@
 //! Bring-up: one UMEM and one socket for each interface of a worker.
 //!
-//! The order is: lift the memlock limit, make the memory, then for each interface bind, read back the mode, set options, stock the fill
-//! ring. Teardown is the reverse, in `Rings::close`. A UMEM is bound to one mode for all its sockets, so the ladder of modes is
-//! climbed by all interfaces together, each rung with fresh memory.
+//! The order is: lift the memlock limit, make the memory, then for each interface bind, read back
+//! the mode, set options, stock the fill ring. Teardown is the reverse, in `Rings::close`. A UMEM
+//! is bound to one mode for all its sockets, so the ladder of modes is climbed by all interfaces
+//! together, each rung with fresh memory.
 
 use std::fmt;
 use std::io;
@@ -23,15 +24,15 @@ use crate::xsk::rings::{Queues, Rings, Sizes};
 use crate::xsk::sockopt;
 use crate::xsk::umem::{CHUNK_BYTES, MAX_PORTS, Pool, Region};
 
-/// How long a queue may still be held by its previous owner: closing is finished by the kernel later, measured at 40 ms; two seconds cover
-/// a driver that resets its queues.
+/// How long a queue may still be held by its previous owner: closing is finished by the kernel
+/// later, measured at 40 ms; two seconds cover a driver that resets its queues.
 const BUSY_LIMIT_MS: u64 = 2000;
 
 /// Between two attempts to bind a busy queue.
 const BUSY_PAUSE_MS: u64 = 50;
 
-/// Send buffer per TX descriptor, in bytes: what a copied frame of a 2 KiB chunk is charged (its skb's truesize), rounded up to a
-/// power of two.
+/// Send buffer per TX descriptor, in bytes: what a copied frame of a 2 KiB chunk is charged (its
+/// skb's truesize), rounded up to a power of two.
 const SEND_BUFFER_PER_FRAME: usize = 8192;
 
 /// One interface queue that a worker serves.
@@ -46,7 +47,8 @@ pub struct Binding {
 /// Entries of one socket's rings. Powers of two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RingSizes {
-    /// Chunks waiting for packets. Should be twice `rx`, so that a full RX ring leaves as many to receive into.
+    /// Chunks waiting for packets. Should be twice `rx`, so that a full RX ring leaves as many to
+    /// receive into.
     pub fill: u32,
     /// Received packets waiting for the worker.
     pub rx: u32,
@@ -98,7 +100,8 @@ impl fmt::Display for BoundMode {
     }
 }
 
-/// Preferred busy polling: the worker's system calls run the device's receive side, its interrupts stay off.
+/// Preferred busy polling: the worker's system calls run the device's receive side, its interrupts
+/// stay off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BusyPoll {
     /// How long one call may poll the device, in microseconds.
@@ -124,15 +127,16 @@ pub struct Options {
     pub rings: RingSizes,
     /// Modes allowed.
     pub mode: BindMode,
-    /// Huge pages of 2 MiB for the frames, if there are any; pages of 4 KiB otherwise, which [`Bound`] tells.
+    /// Huge pages of 2 MiB for the frames, if there are any; pages of 4 KiB otherwise, which
+    /// [`Bound`] tells.
     pub huge_pages: bool,
     /// Busy polling, if wanted.
     pub busy_poll: Option<BusyPoll>,
 }
 
 impl Options {
-    /// Chunks that `ports` sockets need so that none can starve another: full fill and TX rings for each, and a few batches for the
-    /// worker's hands and the pool's reserve.
+    /// Chunks that `ports` sockets need so that none can starve another: full fill and TX rings for
+    /// each, and a few batches for the worker's hands and the pool's reserve.
     #[must_use]
     pub fn chunks(&self, ports: usize) -> u64 {
         let ring = u64::from(self.rings.fill) + u64::from(self.rings.tx);
@@ -151,9 +155,11 @@ pub struct Bound {
     pub fell_back: Option<String>,
     /// Whether the frames are in huge pages.
     pub huge_pages: bool,
-    /// Frames that one kick may send in copy mode; `None` where the kernel is too old to be told (before 6.17) and sends 32.
+    /// Frames that one kick may send in copy mode; `None` where the kernel is too old to be told
+    /// (before 6.17) and sends 32.
     pub tx_budget: Option<u32>,
-    /// Bytes of send buffer asked for; `None` where the kernel refused (no CAP_NET_ADMIN) and its default holds.
+    /// Bytes of send buffer asked for; `None` where the kernel refused (no CAP_NET_ADMIN) and its
+    /// default holds.
     pub send_buffer: Option<usize>,
     /// Busy polling in effect; `None` where it was not asked for or the kernel refused.
     pub busy_poll: Option<BusyPoll>,
@@ -179,8 +185,10 @@ pub enum OpenError {
     },
     /// The frames' memory could not be had or registered.
     #[error(
-        "no memory for {chunks} frames of {CHUNK_BYTES} bytes: {source}; locked memory is limited to {limit}. \
-         Give the process CAP_IPC_LOCK, raise the limit (systemd: LimitMEMLOCK=infinity), or use smaller rings or fewer interfaces"
+        "no memory for {chunks} frames of {CHUNK_BYTES} bytes: {source}; locked memory is limited \
+        to {limit}. \
+         Give the process CAP_IPC_LOCK, raise the limit (systemd: LimitMEMLOCK=infinity), or use \
+         smaller rings or fewer interfaces"
     )]
     Memory {
         /// Frames wanted.
@@ -192,7 +200,8 @@ pub enum OpenError {
     },
     /// The process may not do this.
     #[error(
-        "{name} queue {queue}: AF_XDP is not permitted: {source}. Run as root, or with CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF \
+        "{name} queue {queue}: AF_XDP is not permitted: {source}. Run as root, or with \
+        CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF \
          (systemd: AmbientCapabilities=)"
     )]
     Permission {
@@ -211,8 +220,10 @@ pub enum OpenError {
     },
     /// The queue stayed in other hands.
     #[error(
-        "{name} queue {queue} is in use: another AF_XDP socket is bound to it, and was still after {waited_ms} ms. Likely another \
-         ringgate, or a process that `ss --xdp -a -p` shows; stop it, or choose another queue. It can also be a memory provider (devmem, io_uring zero-copy receive) on this interface"
+        "{name} queue {queue} is in use: another AF_XDP socket is bound to it, and was still \
+        after {waited_ms} ms. Likely another \
+         ringgate, or a process that `ss --xdp -a -p` shows; stop it, or choose another queue. It \
+         can also be a memory provider (devmem, io_uring zero-copy receive) on this interface"
     )]
     Busy {
         /// Interface.
@@ -224,8 +235,10 @@ pub enum OpenError {
     },
     /// The named mode is not to be had.
     #[error(
-        "{name} queue {queue} cannot be bound in {wanted} mode: {source}. Its driver may not have it, the MTU may be too large for a \
-         chunk of {CHUNK_BYTES} bytes, or the queue may not exist (`ethtool -l {name}`); mode \"auto\" or \"copy\" may do"
+        "{name} queue {queue} cannot be bound in {wanted} mode: {source}. Its driver may not have \
+        it, the MTU may be too large for a \
+         chunk of {CHUNK_BYTES} bytes, or the queue may not exist (`ethtool -l {name}`); mode \
+         \"auto\" or \"copy\" may do"
     )]
     Bind {
         /// Interface.
@@ -239,7 +252,8 @@ pub enum OpenError {
     },
     /// The kernel bound something else than was asked for.
     #[error(
-        "{name} queue {queue} was asked to be bound in {wanted} mode and is in {found} mode; report the driver (`ethtool -i {name}`)"
+        "{name} queue {queue} was asked to be bound in {wanted} mode and is in {found} mode; \
+        report the driver (`ethtool -i {name}`)"
     )]
     Mode {
         /// Interface.
@@ -253,7 +267,8 @@ pub enum OpenError {
     },
     /// Something that a working kernel and library do not do.
     #[error(
-        "{name} queue {queue}: {what}: {source}; this is a bug or a kernel without AF_XDP, please report it with `uname -r`"
+        "{name} queue {queue}: {what}: {source}; this is a bug or a kernel without AF_XDP, please \
+        report it with `uname -r`"
     )]
     Unexpected {
         /// Interface.
@@ -267,10 +282,11 @@ pub enum OpenError {
     },
 }
 
-/// Opens one socket for each binding, all over one memory, and stocks their fill rings. The pool has the rest of the frames.
+/// Opens one socket for each binding, all over one memory, and stocks their fill rings. The pool
+/// has the rest of the frames.
 ///
-/// The sockets receive nothing until they are registered with their interface's steering program. May sleep, up to two
-/// seconds, while a queue is still held by its previous owner.
+/// The sockets receive nothing until they are registered with their interface's steering program.
+/// May sleep, up to two seconds, while a queue is still held by its previous owner.
 ///
 /// # Errors
 ///
@@ -344,11 +360,7 @@ fn attempt(
 ) -> Result<(Vec<XskPort>, Pool), OpenError> {
     let chunks = options.chunks(bindings.len());
     let (umem, region, huge_pages) =
-        memory(chunks, options).map_err(|source| OpenError::Memory {
-            chunks,
-            limit: limit.map_or_else(|| "nothing".to_owned(), |bytes| format!("{bytes} bytes")),
-            source,
-        })?;
+        memory(chunks, options).map_err(|source| no_memory(&bindings[0], chunks, limit, source))?;
     let mut pool = Pool::of(Arc::clone(&region));
     let mut ports = Vec::with_capacity(bindings.len());
     for (number, binding) in (0..).zip(bindings) {
@@ -439,7 +451,8 @@ fn bind(
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
         .bind_flags(copy | BindFlags::XDP_USE_NEED_WAKEUP)
         .build();
-    // SAFETY: program loading is inhibited, which is what the function asks for where a pair is bound twice.
+    // SAFETY: program loading is inhibited, which is what the function asks for where a pair is
+    // bound twice.
     let made = unsafe { Socket::new(config, umem, &interface, queue) };
     let (tx, rx, shared) = made.map_err(|error| refused(binding, mode, os_error(&error)))?;
     match shared {
@@ -455,6 +468,34 @@ fn bind(
             queue,
             waited_ms: BUSY_LIMIT_MS,
         }),
+    }
+}
+
+/// What the kernel's refusal to make the memory means. It is registered with a socket made for it,
+/// so the refusal may be of that.
+fn no_memory(first: &Binding, chunks: u64, limit: Option<u64>, source: io::Error) -> OpenError {
+    let Binding { name, queue } = first.clone();
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => OpenError::Permission {
+            name,
+            queue,
+            source,
+        },
+        Some(libc::EAFNOSUPPORT) => OpenError::Unexpected {
+            name,
+            queue,
+            what: "making an AF_XDP socket",
+            source,
+        },
+        _ => {
+            let limit =
+                limit.map_or_else(|| "nothing".to_owned(), |bytes| format!("{bytes} bytes"));
+            OpenError::Memory {
+                chunks,
+                limit,
+                source,
+            }
+        }
     }
 }
 
@@ -605,6 +646,18 @@ mod tests {
         assert!(refuse(libc::EBUSY).contains("ss --xdp"));
         assert!(refuse(libc::EOPNOTSUPP).contains("eth9 queue 0 cannot be bound in copy mode"));
         assert!(refuse(libc::EINVAL).contains("ethtool -l eth9"));
+    }
+
+    #[test]
+    fn refused_memory_is_told_from_refused_sockets() {
+        let refuse = |errno| {
+            let source = io::Error::from_raw_os_error(errno);
+            no_memory(&binding("eth9"), 4096, Some(65536), source).to_string()
+        };
+        assert!(refuse(libc::ENOBUFS).contains("limited to 65536 bytes"));
+        assert!(refuse(libc::ENOBUFS).contains("LimitMEMLOCK"));
+        assert!(refuse(libc::EPERM).contains("CAP_NET_RAW"));
+        assert!(refuse(libc::EAFNOSUPPORT).contains("kernel without AF_XDP"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One function for each socket option and limit that xsk-rs does not cover. No policy: what a failure means is the caller's to say.
+//! One function for each socket option and limit that xsk-rs does not cover. No policy: what a
+//! failure means is the caller's to say.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -24,17 +25,20 @@ pub(crate) fn statistics(socket: BorrowedFd<'_>) -> io::Result<Statistics> {
     Ok(sockopt::xdp_statistics(socket)?)
 }
 
-/// How many frames one kick may send in copy mode. The kernel takes 32 up to the size of the TX ring.
+/// How many frames one kick may send in copy mode. The kernel takes 32 up to the size of the TX
+/// ring.
 pub(crate) fn set_tx_budget(socket: BorrowedFd<'_>, frames: u32) -> io::Result<()> {
     set_int(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, frames)
 }
 
-/// The send buffer, beyond the host's limit: `SO_SNDBUFFORCE`, CAP_NET_ADMIN. In copy mode every frame in flight is charged to it.
+/// The send buffer, beyond the host's limit: `SO_SNDBUFFORCE`, CAP_NET_ADMIN. In copy mode every
+/// frame in flight is charged to it.
 pub(crate) fn force_send_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     Ok(sockopt::set_socket_send_buffer_size_force(socket, bytes)?)
 }
 
-/// `SO_PREFER_BUSY_POLL`: the device's interrupts stay off while the socket is polled often enough (since Linux 5.11).
+/// `SO_PREFER_BUSY_POLL`: the device's interrupts stay off while the socket is polled often enough
+/// (since Linux 5.11).
 pub(crate) fn prefer_busy_poll(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_int(socket, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, 1)
 }
@@ -58,7 +62,8 @@ fn set_int(
     // An int and an unsigned int are 4 bytes each on every Linux.
     const LEN: libc::socklen_t = 4;
     let value: *const u32 = &raw const value;
-    // SAFETY: the kernel reads LEN bytes at `value`, a u32 that lives until the end of this function.
+    // SAFETY: the kernel reads LEN bytes at `value`, a u32 that lives until the end of this
+    // function.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value.cast(), LEN) };
     if result == 0 {
         Ok(())
@@ -67,10 +72,11 @@ fn set_int(
     }
 }
 
-/// Raises the limit of locked memory as far as this process may: without end with CAP_SYS_RESOURCE, else to the hard limit.
+/// Raises the limit of locked memory as far as this process may: without end with CAP_SYS_RESOURCE,
+/// else to the hard limit.
 ///
-/// UMEM memory is charged to it, unless the process has CAP_IPC_LOCK; BPF maps were before Linux 5.11. Returns the limit in
-/// bytes that holds afterwards, `None` for no limit.
+/// UMEM memory is charged to it, unless the process has CAP_IPC_LOCK; BPF maps were before Linux
+/// 5.11. Returns the limit in bytes that holds afterwards, `None` for no limit.
 pub(crate) fn raise_memlock() -> Option<u64> {
     let unlimited = Rlimit {
         current: None,

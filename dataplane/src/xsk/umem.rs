@@ -2,12 +2,13 @@
 //!
 //! Promises, and where each is kept:
 //!
-//! 1. **One token per chunk.** A token is made only by `Region::mint`, which asks the holder table first and
-//!    refuses a chunk that somebody else has. A token is neither `Copy` nor `Clone`, and it ends only by being given to
-//!    `Region::surrender`, which writes the new holder down.
-//! 2. **No dangling token.** A region is unmapped only when the holder table shows no token outside; with one
-//!    astray, the mapping stays for the rest of the process.
-//! 3. **No foreign token.** Every place that takes tokens in checks that they are of its own region.
+//! 1. **One token per chunk.** A token is made only by `Region::mint`, which asks the holder table
+//!    first and refuses a chunk that somebody else has. A token is neither `Copy` nor `Clone`, and
+//!    it ends only by being given to `Region::surrender`, which writes the new holder down.
+//! 2. **No dangling token.** A region is unmapped only when the holder table shows no token
+//!    outside; with one astray, the mapping stays for the rest of the process.
+//! 3. **No foreign token.** Every place that takes tokens in checks that they are of its own
+//!    region.
 //!
 //! | holder | who may touch the bytes | becomes |
 //! |---|---|---|
@@ -16,9 +17,9 @@
 //! | `fill(port)` | kernel | token (received, or port closed) |
 //! | `transmit(port)` | kernel | token (completed, or port closed) |
 //!
-//! The table is atomic only so that a region can be shared by objects that move between threads. Each entry has one
-//! writer at a time, the owner of the token or the port named in it, so every access is relaxed: whatever moved the token or the
-//! port to another thread has ordered them.
+//! The table is atomic only so that a region can be shared by objects that move between threads.
+//! Each entry has one writer at a time, the owner of the token or the port named in it, so every
+//! access is relaxed: whatever moved the token or the port to another thread has ordered them.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
@@ -36,7 +37,8 @@ use xsk_rs::{FrameDesc, Umem};
 /// (`XDP_UMEM_MIN_CHUNK_SIZE`), and two to a page.
 pub const CHUNK_BYTES: usize = 2048;
 
-/// Bytes the kernel leaves free in front of a received packet (`XDP_PACKET_HEADROOM`, include/uapi/linux/bpf.h).
+/// Bytes the kernel leaves free in front of a received packet (`XDP_PACKET_HEADROOM`,
+/// include/uapi/linux/bpf.h).
 pub const HEADROOM_BYTES: usize = 256;
 
 /// log2 of [`CHUNK_BYTES`].
@@ -78,9 +80,10 @@ impl Holder {
 
 /// One chunk of frame memory and the packet in it.
 ///
-/// Owning the value is owning the chunk: nobody else, the kernel included, reads or writes its bytes. It cannot be
-/// copied, so a frame is in exactly one place. A frame that is dropped instead of given to a [`Pool`] or a port is lost to its
-/// region for good (its memory stays mapped), which the count at the end shows.
+/// Owning the value is owning the chunk: nobody else, the kernel included, reads or writes its
+/// bytes. It cannot be copied, so a frame is in exactly one place. A frame that is dropped instead
+/// of given to a [`Pool`] or a port is lost to its region for good (its memory stays mapped), which
+/// the count at the end shows.
 ///
 /// The contents were written by whoever sent the packet: trust nothing but the length.
 #[must_use = "a dropped frame is lost to its pool: give it back"]
@@ -94,8 +97,8 @@ pub struct Frame {
     len: u16,
 }
 
-// SAFETY: a frame is the only access to its chunk (promise 1), so moving it to another thread moves that access along; the region
-// it points into outlives it wherever it goes (promise 2).
+// SAFETY: a frame is the only access to its chunk (promise 1), so moving it to another thread moves
+// that access along; the region it points into outlives it wherever it goes (promise 2).
 unsafe impl Send for Frame {}
 
 // SAFETY: through `&Frame` the bytes can only be read, and writing needs `&mut Frame`.
@@ -106,8 +109,9 @@ impl Frame {
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `start..start + len` is inside this frame's chunk (established in `Region::mint`, kept by `set_len`), the
-        // chunk is mapped and initialised (promise 2), and nobody writes to it while this token lives (promise 1).
+        // SAFETY: `start..start + len` is inside this frame's chunk (established in `Region::mint`,
+        // kept by `set_len`), the chunk is mapped and initialised (promise 2), and nobody writes to
+        // it while this token lives (promise 1).
         unsafe { slice::from_raw_parts(self.start.as_ptr(), usize::from(self.len)) }
     }
 
@@ -140,15 +144,16 @@ impl Frame {
         CHUNK_BYTES - usize::from(self.offset)
     }
 
-    /// Makes the packet `len` bytes long, or [`room`](Self::room) bytes if that is less. Bytes gained are whatever the chunk held
-    /// before.
+    /// Makes the packet `len` bytes long, or [`room`](Self::room) bytes if that is less. Bytes
+    /// gained are whatever the chunk held before.
     #[inline]
     pub fn set_len(&mut self, len: usize) {
         // Both operands are below 2^16: `room` is at most CHUNK_BYTES, and `min` takes the lesser.
         self.len = u16::try_from(len.min(self.room())).unwrap_or(0);
     }
 
-    /// Replaces the packet by a copy of `bytes`, cut at [`room`](Self::room). Returns the bytes taken.
+    /// Replaces the packet by a copy of `bytes`, cut at [`room`](Self::room). Returns the bytes
+    /// taken.
     #[inline]
     pub fn fill_from(&mut self, bytes: &[u8]) -> usize {
         self.set_len(bytes.len());
@@ -157,14 +162,15 @@ impl Frame {
         taken
     }
 
-    /// Asks the processor to fetch the first cache line of the packet. Never faults, and does nothing where there is no
-    /// such instruction.
+    /// Asks the processor to fetch the first cache line of the packet. Never faults, and does
+    /// nothing where there is no such instruction.
     #[inline]
     pub fn prefetch(&self) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: SSE is part of x86_64, and a prefetch has no effect but on the cache whatever the address.
+            // SAFETY: SSE is part of x86_64, and a prefetch has no effect but on the cache whatever
+            // the address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(self.start.as_ptr().cast()) }
         }
     }
@@ -197,29 +203,33 @@ enum Memory {
 
 /// A UMEM and the descriptors that its rings speak in.
 ///
-/// xsk-rs describes a frame by a copyable descriptor whose address cannot be set from outside. So there is one for each
-/// chunk, handed out when the UMEM was made, and one more that follows the packet where the kernel moved its start
-/// (`bpf_xdp_adjust_head`).
+/// xsk-rs describes a frame by a copyable descriptor whose address cannot be set from outside. So
+/// there is one for each chunk, handed out when the UMEM was made, and one more that follows the
+/// packet where the kernel moved its start (`bpf_xdp_adjust_head`).
 struct KernelMemory {
     umem: Umem,
     /// The chunk's descriptor with the packet behind the full headroom. Never changes.
     canonical: Box<[FrameDesc]>,
-    /// The descriptor of the packet where it is. Equal to the canonical one in address while there is no token, or while the token's
-    /// packet starts behind the full headroom. Accessed only by who mints, holds or surrenders the chunk's token.
+    /// The descriptor of the packet where it is. Equal to the canonical one in address while there
+    /// is no token, or while the token's packet starts behind the full headroom. Accessed only by
+    /// who mints, holds or surrenders the chunk's token.
     current: Box<[Slot]>,
 }
 
 #[repr(transparent)]
 struct Slot(UnsafeCell<FrameDesc>);
 
-// SAFETY: a slot is accessed only in exchange for its chunk's token (see `KernelMemory::current`), of which there is one.
+// SAFETY: a slot is accessed only in exchange for its chunk's token (see `KernelMemory::current`),
+// of which there is one.
 unsafe impl Sync for Slot {}
 
 impl KernelMemory {
-    /// Writes down where the packet of `chunk` starts. The caller is minting, holds or is surrendering the chunk's token.
+    /// Writes down where the packet of `chunk` starts. The caller is minting, holds or is
+    /// surrendering the chunk's token.
     fn set_current(&self, chunk: usize, desc: FrameDesc) {
         if let Some(slot) = self.current.get(chunk) {
-            // SAFETY: the caller stands for the chunk's one token, so nobody else accesses its slot.
+            // SAFETY: the caller stands for the chunk's one token, so nobody else accesses its
+            // slot.
             unsafe { *slot.0.get() = desc }
         }
     }
@@ -239,11 +249,12 @@ pub(crate) struct Region {
     memory: ManuallyDrop<Memory>,
 }
 
-// SAFETY: `base` is only dereferenced through tokens, each of which is an exclusive right to one chunk; the holder table is atomic.
+// SAFETY: `base` is only dereferenced through tokens, each of which is an exclusive right to one
+// chunk; the holder table is atomic.
 unsafe impl Send for Region {}
 
-// SAFETY: as for Send: sharing a region gives no access to bytes, and two threads cannot mint the same chunk, since each holder
-// entry has one writer at a time (see the module's documentation).
+// SAFETY: as for Send: sharing a region gives no access to bytes, and two threads cannot mint the
+// same chunk, since each holder entry has one writer at a time (see the module's documentation).
 unsafe impl Sync for Region {}
 
 impl Region {
@@ -261,8 +272,8 @@ impl Region {
         Arc::new(Self::new(base, chunks, Memory::Plain(layout)))
     }
 
-    /// A region over a UMEM of chunks of [`CHUNK_BYTES`] without headroom of its own, of which `descs` are the descriptors that came with
-    /// it. `None` if they are not what they should be.
+    /// A region over a UMEM of chunks of [`CHUNK_BYTES`] without headroom of its own, of which
+    /// `descs` are the descriptors that came with it. `None` if they are not what they should be.
     pub(crate) fn kernel(umem: Umem, descs: Vec<FrameDesc>) -> Option<Arc<Self>> {
         let chunks = u32::try_from(descs.len()).ok()?;
         let expected = |(chunk, desc): (usize, &FrameDesc)| {
@@ -274,7 +285,8 @@ impl Region {
         // SAFETY: the descriptor came with this UMEM, and nothing else knows of the memory yet.
         let data = unsafe { umem.data(&descs[0]) };
         let start = data.contents().as_ptr().addr() - HEADROOM_BYTES;
-        // The whole mapping's provenance was exposed when its address went to mmap's caller in C (xsk_umem__create).
+        // The whole mapping's provenance was exposed when its address went to mmap's caller in C
+        // (xsk_umem__create).
         let base = NonNull::new(std::ptr::with_exposed_provenance_mut(start))?;
         let current = descs
             .iter()
@@ -303,8 +315,9 @@ impl Region {
         u32::try_from(self.holders.len()).unwrap_or(u32::MAX)
     }
 
-    /// Mints the token of `chunk`, with a packet of `len` bytes at `offset`, if `holder` is who has the chunk and the packet
-    /// lies inside it. Otherwise nothing changes: this is where nonsense from the kernel ends.
+    /// Mints the token of `chunk`, with a packet of `len` bytes at `offset`, if `holder` is who has
+    /// the chunk and the packet lies inside it. Otherwise nothing changes: this is where nonsense
+    /// from the kernel ends.
     #[inline]
     pub(crate) fn mint(
         &self,
@@ -322,8 +335,8 @@ impl Region {
         if entry.load(Ordering::Relaxed) != holder.0 {
             return None;
         }
-        // SAFETY: `chunk` is below the number of chunks (the lookup above succeeded) and `offset` inside a chunk, so the sum is
-        // inside the mapping that `base` is valid for.
+        // SAFETY: `chunk` is below the number of chunks (the lookup above succeeded) and `offset`
+        // inside a chunk, so the sum is inside the mapping that `base` is valid for.
         let start = unsafe { self.base.add((chunk << CHUNK_SHIFT) + offset) };
         let frame = Frame {
             start,
@@ -367,7 +380,8 @@ impl Region {
         Some(frame)
     }
 
-    /// The frame that the kernel says `port` has transmitted, or `None` if what it says is nonsense.
+    /// The frame that the kernel says `port` has transmitted, or `None` if what it says is
+    /// nonsense.
     #[inline]
     pub(crate) fn completed(&self, desc: &FrameDesc, port: u8) -> Option<Frame> {
         // The completion ring returns the submitted address, which may lie anywhere in the chunk.
@@ -379,8 +393,8 @@ impl Region {
         )
     }
 
-    /// Ends a token and returns the descriptor for the ring of `holder`. `None`, and the frame is lost, if the frame is not of this region or
-    /// the region not a UMEM; callers check both.
+    /// Ends a token and returns the descriptor for the ring of `holder`. `None`, and the frame is
+    /// lost, if the frame is not of this region or the region not a UMEM; callers check both.
     #[inline]
     pub(crate) fn submit(&self, frame: Frame, holder: Holder) -> Option<FrameDesc> {
         let Memory::Kernel(memory) = &*self.memory else {
@@ -396,8 +410,9 @@ impl Region {
         if frame.offset != HEADROOM {
             memory.make_canonical(chunk);
         }
-        // SAFETY: the descriptor's address lies in this UMEM (it came with it, or `received` checked it) and in the chunk whose token we hold,
-        // so no other reference to the bytes exists.
+        // SAFETY: the descriptor's address lies in this UMEM (it came with it, or `received`
+        // checked it) and in the chunk whose token we hold, so no other reference to the bytes
+        // exists.
         let mut data = unsafe { memory.umem.data_mut(&mut desc) };
         data.cursor().set_pos(frame.len());
         self.surrender(frame, holder);
@@ -435,14 +450,15 @@ impl Region {
             .count()
     }
 
-    /// Moves a packet to where the kernel would have put it: an empty packet behind the full headroom.
+    /// Moves a packet to where the kernel would have put it: an empty packet behind the full
+    /// headroom.
     #[inline]
     fn reset(&self, frame: &mut Frame) {
         frame.len = 0;
         if frame.offset != HEADROOM {
             let start = (frame.chunk as usize) << CHUNK_SHIFT;
-            // SAFETY: `frame` is of this region (the callers check `owns`), so its chunk lies in the mapping, and the headroom is
-            // less than a chunk.
+            // SAFETY: `frame` is of this region (the callers check `owns`), so its chunk lies in
+            // the mapping, and the headroom is less than a chunk.
             frame.start = unsafe { self.base.add(start + HEADROOM_BYTES) };
             frame.offset = HEADROOM;
             if let Memory::Kernel(memory) = &*self.memory {
@@ -455,11 +471,13 @@ impl Region {
 impl Drop for Region {
     fn drop(&mut self) {
         if self.held_by(Holder::TOKEN) != 0 {
-            // A frame is still somewhere: its bytes must stay mapped (promise 2). `ManuallyDrop` leaves them so.
+            // A frame is still somewhere: its bytes must stay mapped (promise 2). `ManuallyDrop`
+            // leaves them so.
             return;
         }
         if let Memory::Plain(layout) = *self.memory {
-            // SAFETY: `base` came from `alloc_zeroed` with this layout (in `plain`), and no token points into it any more.
+            // SAFETY: `base` came from `alloc_zeroed` with this layout (in `plain`), and no token
+            // points into it any more.
             unsafe { dealloc(self.base.as_ptr(), layout) }
         }
         // SAFETY: this is `drop`, which runs once, and `memory` is not touched after it.
@@ -476,8 +494,8 @@ impl fmt::Debug for Region {
     }
 }
 
-/// The free frames of one worker: last in, first out, so that the next frame taken is the one whose lines are still in
-/// the cache.
+/// The free frames of one worker: last in, first out, so that the next frame taken is the one whose
+/// lines are still in the cache.
 ///
 /// Never allocates after it was made: it has room for every frame of its region.
 pub struct Pool {
@@ -487,7 +505,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// `chunks` frames of plain memory, all free. For generators, tests and benchmarks without a device.
+    /// `chunks` frames of plain memory, all free. For generators, tests and benchmarks without a
+    /// device.
     #[must_use]
     pub fn anonymous(chunks: u32) -> Self {
         Self::of(Region::plain(chunks))
@@ -519,7 +538,8 @@ impl Pool {
 
     /// Gives a frame back, whatever is in it.
     ///
-    /// A frame of another region is refused: it is lost to its own, and counted in [`foreign`](Self::foreign).
+    /// A frame of another region is refused: it is lost to its own, and counted in
+    /// [`foreign`](Self::foreign).
     #[inline]
     pub fn give(&mut self, mut frame: Frame) {
         if self.region.owns(&frame) {
@@ -544,7 +564,8 @@ impl Pool {
         self.frames.is_empty()
     }
 
-    /// All frames of the region, free or not: what [`len`](Self::len) must come to when everything is home.
+    /// All frames of the region, free or not: what [`len`](Self::len) must come to when everything
+    /// is home.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.region.chunks() as usize

@@ -118,6 +118,20 @@ pub(crate) struct Watcher {
     buffer: Vec<u8>,
 }
 
+/// How long the kernel may take to tell its tables at start. It takes milliseconds; a full BGP
+/// table about a second.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// A watcher that knows all tables. Blocks until it does: for before the loop, and for commands.
+///
+/// # Errors
+/// When the socket cannot be had, or the kernel does not tell.
+pub(crate) fn settled() -> Result<Watcher, NetlinkError> {
+    let mut watcher = Watcher::open()?;
+    watcher.settle(SETTLE)?;
+    Ok(watcher)
+}
+
 impl Watcher {
     /// Opens the socket in the calling thread's network namespace, subscribes, and asks for the first dump.
     ///

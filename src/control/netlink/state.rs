@@ -220,6 +220,7 @@ impl Network {
     }
 
     /// The Ethernet address of a neighbour, while the kernel would use it itself.
+    #[cfg(test)]
     pub(crate) fn neighbour(&self, ifindex: u32, address: IpAddr) -> Option<Mac> {
         self.neighbours
             .get(&(ifindex, address))

@@ -150,9 +150,12 @@ fn a_queue_is_bounded_and_in_order() {
 }
 
 proptest! {
-    /// Whatever is taken, passed to the kernel's side and back, no chunk has two tokens and none is lost.
+    /// Whatever is taken, passed to the kernel's side and back, no chunk has two tokens and none is
+    /// lost.
     #[test]
-    fn chunks_are_conserved(steps in prop::collection::vec((0u8..6, any::<prop::sample::Index>()), 0..400)) {
+    fn chunks_are_conserved(
+        steps in prop::collection::vec((0u8..6, any::<prop::sample::Index>()), 0..400),
+    ) {
         let region = Region::plain(16);
         let mut pool = Pool::of(Arc::clone(&region));
         let mut tokens: Vec<Frame> = Vec::new();

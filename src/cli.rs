@@ -1,0 +1,123 @@
+//! The command line, and nothing else: what each command does is in `commands/`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A layer-4 load balancer for Linux in userspace, on AF_XDP.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the balancer in the foreground. SIGHUP reloads, SIGTERM drains and stops
+    Run(Run),
+    /// Validate a configuration file; print services, ring balance and warnings
+    Check(Check),
+    /// Show services, backends, rates, workers and drops of a running balancer
+    Status(Status),
+    /// Tell which backend a flow gets, and why
+    Explain(Explain),
+    /// Look at the host: what was found, and what to change
+    Doctor(Doctor),
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The configuration file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// Where a running balancer answers.
+#[derive(Debug, Args)]
+pub(crate) struct Admin {
+    /// The admin socket, as in `[balancer] admin` of its configuration
+    #[arg(long, value_name = "SOCKET", default_value = ringgate_config::limits::ADMIN_DEFAULT)]
+    pub(crate) admin: PathBuf,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// Transport protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+impl Protocol {
+    /// The spelling of the configuration file and the admin socket.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// The IANA protocol number.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The flow's protocol
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(crate) protocol: Protocol,
+    /// The client's address and port
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) from: SocketAddr,
+    /// The service's address and port
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) to: SocketAddr,
+    /// Ask this file, all backends taken to be up, instead of a running balancer
+    #[arg(long, value_name = "FILE", conflicts_with = "admin")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Also look at the interfaces and cores of this configuration
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}

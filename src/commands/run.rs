@@ -1,0 +1,180 @@
+//! `ringgate run`: the whole life of the balancer on one screen.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use ringgate_config::Model;
+use ringgate_conntrack::Secret;
+use ringgate_dataplane::snapshot::Builder;
+
+use crate::cli::Run;
+use crate::clock::Monotonic;
+use crate::commands::{REFUSED, load};
+use crate::control;
+use crate::control::admin::{Admin, socket::Claimed};
+use crate::control::checks::{is_up, specs};
+use crate::control::driver::{self, DRIVER_VARIABLE, Prefer};
+use crate::control::fib::Ports;
+use crate::control::health::Checker;
+use crate::control::netlink;
+use crate::control::signals::Signals;
+use crate::control::steward::{End, Start, Steward, driver_capacity};
+use crate::plane::{Plan, Plane, Stopped};
+use crate::preflight::{Facts, Level, judge, workers};
+
+/// Runs the command.
+pub(crate) fn run(args: &Run) -> ExitCode {
+    let parsed = match load(&args.config) {
+        Ok(parsed) => parsed,
+        Err(code) => return code,
+    };
+    start_log();
+    match live(&args.config, parsed.model) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Start, control, stop.
+fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let signals = Signals::block()?; // before any thread starts
+    let watcher = netlink::settled()?;
+    let facts = Facts::gather(Some(&model), watcher.network());
+    if !is_fit(&model, &facts) {
+        return Ok(ExitCode::from(REFUSED));
+    }
+    let admin = Admin::new(Claimed::claim(model.balancer().admin())?);
+    let clock = Monotonic::new();
+    let mut checker = Checker::new(random()?);
+    checker.reconcile(specs(&model), control::clock::now());
+    let ports = Ports::new(model.interfaces().iter().map(|i| i.name().to_owned()));
+    let fib = ports.fib(watcher.network());
+    let mut builder = Builder::default();
+    let up = |service: &_, backend: &_| is_up(&checker, service, backend);
+    let snapshot = Arc::new(builder.build(&model, up, &fib, false)?);
+    let plan = Plan {
+        model: &model,
+        local_stack: facts
+            .interfaces
+            .iter()
+            .flatten()
+            .map(|i| i.is_local_stack())
+            .collect(),
+        workers: workers(&model, &facts),
+        cores: cores(&model, &facts),
+        secret: Secret([random()?, random()?]),
+        clock,
+        snapshot: Arc::clone(&snapshot),
+    };
+    let mut plane = Plane::start(&plan)?;
+    let locals: Vec<_> = watcher
+        .network()
+        .local_addresses()
+        .map(|local| local.address)
+        .collect();
+    plane.set_locals(&locals)?;
+    let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
+    let (driver, _) = driver::open(prefer, driver_capacity(specs(&model).count()))?;
+    let config = config.to_owned();
+    let steward = Steward::new(Start {
+        driver,
+        signals,
+        watcher,
+        admin,
+        checker,
+        builder,
+        plane,
+        ports,
+        fib,
+        model,
+        snapshot,
+        config,
+        clock,
+    });
+    let (end, plane) = steward.run()?;
+    Ok(farewell(end, &plane.stop()))
+}
+
+/// Logs what preflight found. Whether it lets us run.
+fn is_fit(model: &Model, facts: &Facts) -> bool {
+    let mut is_fit = true;
+    for finding in judge(Some(model), facts) {
+        let (subject, found, cure) = (&finding.subject, &finding.found, &finding.cure);
+        match finding.level {
+            Level::Good => tracing::debug!("{subject}: {found}"),
+            Level::Warning => tracing::warn!("{subject}: {found}; {cure}"),
+            Level::Refusal => {
+                is_fit = false;
+                tracing::error!("{subject}: {found}; {cure}");
+            }
+        }
+    }
+    is_fit
+}
+
+/// The CPU of each worker: as configured, else from the last allowed one down, since interrupts
+/// and everything else tend to the first.
+fn cores(model: &Model, facts: &Facts) -> Vec<usize> {
+    match model.balancer().cores() {
+        Some(cores) => cores.to_vec(),
+        None => {
+            let workers = usize::from(workers(model, facts));
+            facts
+                .cores
+                .iter()
+                .rev()
+                .copied()
+                .cycle()
+                .take(workers)
+                .collect()
+        }
+    }
+}
+
+fn farewell(end: End, stopped: &Stopped) -> ExitCode {
+    for failure in &stopped.failures {
+        tracing::error!("{failure}");
+    }
+    let all_home = stopped.home == stopped.all && stopped.failures.is_empty();
+    tracing::info!(
+        home = stopped.home,
+        of = stopped.all,
+        ?end,
+        "stopped: frames counted home"
+    );
+    if all_home && end != End::LostWorker {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// 64 bits that nobody can guess.
+fn random() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    // The kernel never gives fewer than asked for below 256 bytes (getrandom(2)).
+    if got < bytes.len() {
+        return Err(std::io::Error::other(
+            "the kernel gave too little randomness",
+        ));
+    }
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Text to standard error; `RUST_LOG` chooses what.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

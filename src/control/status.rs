@@ -1,0 +1,350 @@
+//! What `status` tells, as JSON, and the rates in it.
+//!
+//! Totals are the workers' own counters, summed here; nothing is added up on the packet path.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Instant;
+
+use ringgate_dataplane::backend::BackendId;
+use ringgate_dataplane::counters::{Counter, WorkerCounters};
+use ringgate_dataplane::snapshot::{Snapshot, identities_of};
+use ringgate_dataplane::verdict::DropReason;
+use rustc_hash::FxHashMap;
+use serde_json::{Map, Value, json};
+
+use super::checks::spec_of;
+use super::driver::DriverKind;
+use super::health::{Checker, Verdict};
+use super::netlink::Watcher;
+use crate::plane::Plane;
+
+/// What a backend has been sent and has sent: totals of all workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Totals {
+    flows: u64,
+    packets: u64,
+    bytes: u64,
+    reply_packets: u64,
+    reply_bytes: u64,
+}
+
+impl Totals {
+    fn of(id: BackendId, workers: &[&WorkerCounters]) -> Self {
+        let mut totals = Self::default();
+        for counters in workers.iter().filter_map(|worker| worker.backend(id)) {
+            totals.flows += counters.flows.get();
+            totals.packets += counters.packets.get();
+            totals.bytes += counters.bytes.get();
+            totals.reply_packets += counters.reply_packets.get();
+            totals.reply_bytes += counters.reply_bytes.get();
+        }
+        totals
+    }
+
+    const fn since(&self, before: &Self) -> Self {
+        Self {
+            flows: self.flows.wrapping_sub(before.flows),
+            packets: self.packets.wrapping_sub(before.packets),
+            bytes: self.bytes.wrapping_sub(before.bytes),
+            reply_packets: self.reply_packets.wrapping_sub(before.reply_packets),
+            reply_bytes: self.reply_bytes.wrapping_sub(before.reply_bytes),
+        }
+    }
+}
+
+/// Remembers where counters stood: when a backend got its slot, and at the last sample.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    /// Slots are reused, so a backend's totals count from when it first appeared.
+    bases: FxHashMap<BackendId, Totals>,
+    last: FxHashMap<BackendId, Totals>,
+    sampled: Instant,
+    rates: FxHashMap<BackendId, (u64, u64)>,
+}
+
+impl Meter {
+    /// Nothing measured yet.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            bases: FxHashMap::default(),
+            last: FxHashMap::default(),
+            sampled: now,
+            rates: FxHashMap::default(),
+        }
+    }
+
+    /// A new snapshot is about to be published: backends that appear with it start at zero.
+    pub(crate) fn follow(&mut self, snapshot: &Snapshot, workers: &[&WorkerCounters]) {
+        let ids = || {
+            snapshot
+                .services()
+                .iter()
+                .flat_map(|service| service.members.iter().copied())
+        };
+        self.bases.retain(|id, _| snapshot.backend(*id).is_some());
+        for id in ids() {
+            self.bases
+                .entry(id)
+                .or_insert_with(|| Totals::of(id, workers));
+        }
+    }
+
+    /// Measures rates since the last sample. To be called about once a second.
+    pub(crate) fn sample(
+        &mut self,
+        snapshot: &Snapshot,
+        workers: &[&WorkerCounters],
+        now: Instant,
+    ) {
+        let millis = u64::try_from((now - self.sampled).as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        self.sampled = now;
+        let mut last = FxHashMap::default();
+        self.rates.clear();
+        for id in snapshot
+            .services()
+            .iter()
+            .flat_map(|service| service.members.iter().copied())
+        {
+            let totals = Totals::of(id, workers);
+            if let Some(before) = self.last.get(&id) {
+                let moved = totals.since(before);
+                let packets = moved.packets + moved.reply_packets;
+                let bits = (moved.bytes + moved.reply_bytes) * 8;
+                self.rates
+                    .insert(id, (packets * 1000 / millis, bits * 1000 / millis));
+            }
+            last.insert(id, totals);
+        }
+        self.last = last;
+    }
+}
+
+/// Everything that the page is made from.
+pub(crate) struct Page<'a> {
+    /// The configuration file's path.
+    pub(crate) config: &'a str,
+    /// The configuration in force.
+    pub(crate) model: &'a ringgate_config::Model,
+    /// The newest snapshot.
+    pub(crate) snapshot: &'a Snapshot,
+    /// The data plane.
+    pub(crate) plane: &'a Plane,
+    /// The checks.
+    pub(crate) checker: &'a Checker,
+    /// The kernel's network.
+    pub(crate) watcher: &'a Watcher,
+    /// The rates.
+    pub(crate) meter: &'a Meter,
+    /// What drives control's I/O.
+    pub(crate) driver: DriverKind,
+    /// Operations that it is carrying out.
+    pub(crate) operations: usize,
+    /// Where the admin socket is.
+    pub(crate) admin: &'a Path,
+    /// Since the start.
+    pub(crate) uptime_ms: u64,
+}
+
+impl std::fmt::Debug for Page<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Page")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Page<'_> {
+    /// The answer of `GET /v1/status`.
+    pub(crate) fn to_json(&self) -> Value {
+        let workers = self.plane.counters();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime_ms": self.uptime_ms,
+            "config": self.config,
+            "generation": self.snapshot.generation,
+            "draining": self.snapshot.draining,
+            "control": {
+                "io": self.driver.to_string(),
+                "admin": self.admin.display().to_string(),
+                "operations": self.operations,
+            },
+            "network": self.network(),
+            "flows": self.flows(&workers),
+            "interfaces": self.interfaces(&workers),
+            "workers": self.workers(&workers),
+            "services": self.services(&workers),
+        })
+    }
+
+    fn network(&self) -> Value {
+        let [links, addresses, routes, neighbours] = self.watcher.network().sizes();
+        let counters = self.watcher.counters();
+        json!({
+            "links": links,
+            "addresses": addresses,
+            "routes": routes,
+            "neighbours": neighbours,
+            "messages": counters.messages,
+            "malformed": counters.malformed,
+            "foreign": counters.foreign,
+            "overruns": counters.overruns,
+            "dumps": counters.dumps,
+            "interrupted": counters.interrupted,
+            "refused": counters.refused,
+        })
+    }
+
+    /// The way to a backend as the kernel sees it; `null` where there is none.
+    fn next_hop(&self, address: IpAddr) -> Value {
+        let network = self.watcher.network();
+        network.next_hop(address).map_or(Value::Null, |hop| {
+            let source = network.source_for(&hop, address.is_ipv4());
+            json!({
+                "interface": network.link_by_index(hop.ifindex).map(|link| link.name.clone()),
+                "neighbour": hop.neighbour.to_string(),
+                "source": source.map(|source| source.to_string()),
+            })
+        })
+    }
+
+    fn flows(&self, workers: &[&WorkerCounters]) -> Value {
+        let sum = |of: fn(&WorkerCounters) -> &Counter| -> u64 {
+            workers.iter().map(|worker| of(worker).get()).sum()
+        };
+        json!({
+            "capacity": self.plane.table().capacity(),
+            "stored": self.plane.table().stored(),
+            "created": sum(|worker| &worker.flows.created),
+            "expired": sum(|worker| &worker.flows.expired),
+            "rehashed": sum(|worker| &worker.flows.rehashed),
+            "table_full": sum(|worker| &worker.flows.table_full),
+            "contended": sum(|worker| &worker.flows.contended),
+        })
+    }
+
+    fn interfaces(&self, workers: &[&WorkerCounters]) -> Value {
+        let pages = self
+            .plane
+            .interfaces()
+            .iter()
+            .enumerate()
+            .map(|(port, interface)| {
+                let counters = || {
+                    workers
+                        .iter()
+                        .filter_map(|worker| worker.interfaces.get(port))
+                };
+                let dropped: Map<String, Value> = DropReason::ALL
+                    .iter()
+                    .map(|reason| {
+                        let count: u64 = counters().map(|c| c.dropped(*reason)).sum();
+                        (reason.name().to_owned(), count.into())
+                    })
+                    .collect();
+                let total: u64 = dropped.values().filter_map(Value::as_u64).sum();
+                let sum = |of: fn(&ringgate_dataplane::counters::InterfaceCounters) -> &Counter| {
+                    counters().map(|counters| of(counters).get()).sum::<u64>()
+                };
+                json!({
+                    "name": interface.name,
+                    "mode": interface.mode,
+                    "steering": self.plane.steering(port),
+                    "received": sum(|c| &c.received),
+                    "received_bytes": sum(|c| &c.received_bytes),
+                    "forwarded": sum(|c| &c.forwarded),
+                    "dropped_total": total,
+                    "dropped": dropped,
+                    "port": self.plane.port_counters(port),
+                    "kernel": self.plane.kernel_counters(port),
+                })
+            });
+        pages.collect()
+    }
+
+    fn workers(&self, workers: &[&WorkerCounters]) -> Value {
+        let cores = self.plane.cores();
+        let pages = workers
+            .iter()
+            .zip(cores)
+            .enumerate()
+            .map(|(index, (worker, core))| {
+                json!({
+                    "index": index,
+                    "core": core,
+                    "busy_turns": worker.turns.busy_turns.get(),
+                    "idle_turns": worker.turns.idle_turns.get(),
+                    "sleeps": worker.turns.sleeps.get(),
+                    "requests_lost": worker.turns.requests_lost.get(),
+                })
+            });
+        pages.collect()
+    }
+
+    fn services(&self, workers: &[&WorkerCounters]) -> Value {
+        let services = self.model.services().iter().zip(self.snapshot.services());
+        let pages = services.map(|(service, built)| {
+            let backends: Vec<Value> = service
+                .backends()
+                .iter()
+                .zip(identities_of(service))
+                .zip(&built.members)
+                .map(|((backend, _), id)| self.backend(service, backend, *id, workers))
+                .collect();
+            json!({
+                "name": service.name(),
+                "listen": service.listen().to_string(),
+                "protocol": service.protocol().as_str(),
+                "forward": service.forward().as_str(),
+                "when_empty": service.when_empty().as_str(),
+                "backends": backends,
+            })
+        });
+        pages.collect()
+    }
+
+    fn backend(
+        &self,
+        service: &ringgate_config::Service,
+        backend: &ringgate_config::Backend,
+        id: BackendId,
+        workers: &[&WorkerCounters],
+    ) -> Value {
+        let base = self.meter.bases.get(&id).copied().unwrap_or_default();
+        let totals = Totals::of(id, workers).since(&base);
+        let (packets, bits) = self.meter.rates.get(&id).copied().unwrap_or_default();
+        let check = spec_of(service, backend)
+            .and_then(|spec| self.checker.report(&spec))
+            .map(|report| {
+                json!({
+                    "state": report.state.to_string(),
+                    "last": report.last.map(|last| match last {
+                        Verdict::Success => "answered".to_owned(),
+                        Verdict::Failure(reason) => reason.to_string(),
+                        Verdict::Inconclusive(errno) => format!("this host could not ask: {errno}"),
+                    }),
+                    "successes": report.successes,
+                    "failures": report.failures,
+                    "inconclusive": report.inconclusive,
+                })
+            });
+        json!({
+            "address": backend.address().to_string(),
+            "weight": backend.weight(),
+            "state": self.snapshot.backend(id).map(|backend| backend.state.as_str()),
+            "next_hop": self.next_hop(backend.address().ip()),
+            "reachable": self.snapshot.backend(id).is_some_and(|backend| backend.hop.is_ok()),
+            "check": check,
+            "flows": totals.flows,
+            "packets": totals.packets,
+            "bytes": totals.bytes,
+            "reply_packets": totals.reply_packets,
+            "reply_bytes": totals.reply_bytes,
+            "packets_per_second": packets,
+            "bits_per_second": bits,
+        })
+    }
+}

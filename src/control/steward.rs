@@ -1,0 +1,575 @@
+//! The loop of the control thread: what arrives, whose it is, and what follows from it.
+//!
+//! Everything that can change a snapshot (a check, the network, a reload, the drain) only sets a
+//! flag; once a turn, what is flagged is done. So a burst of changes makes one snapshot.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringgate_config::Model;
+use ringgate_conntrack::{Endpoint, State};
+use ringgate_dataplane::clock::Clock as _;
+use ringgate_dataplane::route::Fib;
+use ringgate_dataplane::snapshot::{Builder, Snapshot};
+
+use super::admin::http::{Request, Response};
+use super::admin::{Admin, AdminToken, Wanted};
+use super::checks::{is_up, specs};
+use super::driver::{Completion, Driver, Operation, Outcome, Refused};
+use super::fib::Ports;
+use super::health::{CheckId, Checker, State as Health};
+use super::netlink::Watcher;
+use super::notify::Notifier;
+use super::signals::{Signals, Wish};
+use super::status::{Meter, Page};
+use super::{clock, probe};
+use crate::clock::Monotonic;
+use crate::explanation::{Question, explain};
+use crate::plane::Plane;
+use crate::reload::{self, Refused as ReloadRefused};
+
+/// How often the loop looks after what has no event of its own: workers' requests for next hops,
+/// adopted snapshots, the drain. A first packet to an unknown next hop waits this long.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How often rates are measured.
+const SAMPLE: Duration = Duration::from_secs(1);
+
+/// How often the kernel is asked to keep the next hops in use fresh. It takes a neighbour for
+/// stale after 15 to 45 s (`base_reachable_time_ms`), and our packets are no proof of life to it.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// How often the kernel's tables are read as a whole, should a notification have been lost.
+const AUDIT: Duration = Duration::from_secs(60);
+
+/// Operations that are neither checks nor the admin socket's: signals, netlink, and some room.
+const OTHER_OPERATIONS: usize = 32;
+
+/// Driver slots for a configuration with so many checks.
+pub(crate) const fn driver_capacity(checks: usize) -> usize {
+    // Checks added by a reload share what the first start has room for: a full driver delays a
+    // check by milliseconds. 1,024 for a file that begins small.
+    let checks = if checks < 1024 { 1024 } else { checks };
+    checks + OTHER_OPERATIONS + 17
+}
+
+/// Whose an operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Token {
+    Signals,
+    Netlink,
+    Admin(AdminToken),
+    Check(CheckId),
+}
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Every established flow has ended, or the time to wait for them.
+    Drained,
+    /// A second signal did not want to wait.
+    Hurried,
+    /// A worker thread has ended by itself.
+    LostWorker,
+}
+
+/// Everything that the loop turns.
+pub(crate) struct Steward {
+    driver: Box<dyn Driver<Token>>,
+    signals: Signals,
+    watcher: Watcher,
+    admin: Admin,
+    notifier: Notifier,
+    checker: Checker,
+    builder: Builder,
+    meter: Meter,
+    plane: Plane,
+    ports: Ports,
+    fib: Arc<Fib>,
+    model: Model,
+    snapshot: Arc<Snapshot>,
+    config: PathBuf,
+    clock: Monotonic,
+    started: Instant,
+    /// The network's generation that `fib` shows.
+    network_seen: u64,
+    /// Something that a snapshot shows has changed.
+    stale: bool,
+    /// The steering programs wait for this generation to be adopted.
+    steer_after: Option<u64>,
+    /// The service manager was told that we are ready.
+    is_ready: bool,
+    /// Since when, and until when at most, flows are waited for.
+    draining: Option<Instant>,
+    next_tick: Instant,
+    next_sample: Instant,
+    next_refresh: Instant,
+    next_audit: Instant,
+    next_alive: Option<Instant>,
+}
+
+impl std::fmt::Debug for Steward {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Steward")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the loop is made from, all of it up and running.
+pub(crate) struct Start {
+    pub(crate) driver: Box<dyn Driver<Token>>,
+    pub(crate) signals: Signals,
+    pub(crate) watcher: Watcher,
+    pub(crate) admin: Admin,
+    pub(crate) checker: Checker,
+    pub(crate) builder: Builder,
+    pub(crate) plane: Plane,
+    pub(crate) ports: Ports,
+    pub(crate) fib: Arc<Fib>,
+    pub(crate) model: Model,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) config: PathBuf,
+    pub(crate) clock: Monotonic,
+}
+
+impl Steward {
+    /// Ready to turn.
+    pub(crate) fn new(start: Start) -> Self {
+        let now = clock::now();
+        let notifier = Notifier::new();
+        let next_alive = notifier.watchdog().map(|every| now + every);
+        let mut meter = Meter::new(now);
+        meter.follow(&start.snapshot, &start.plane.counters());
+        Self {
+            driver: start.driver,
+            signals: start.signals,
+            network_seen: start.watcher.network().generation(),
+            watcher: start.watcher,
+            admin: start.admin,
+            notifier,
+            checker: start.checker,
+            builder: start.builder,
+            meter,
+            plane: start.plane,
+            ports: start.ports,
+            fib: start.fib,
+            model: start.model,
+            snapshot: start.snapshot,
+            config: start.config,
+            clock: start.clock,
+            started: now,
+            stale: true,
+            steer_after: None,
+            is_ready: false,
+            draining: None,
+            next_tick: now,
+            next_sample: now + SAMPLE,
+            next_refresh: now,
+            next_audit: now + AUDIT,
+            next_alive,
+        }
+    }
+
+    /// Turns until the balancer is to stop. Gives back the data plane to be taken down.
+    ///
+    /// # Errors
+    ///
+    /// When the driver or a descriptor it needs is broken: the loop cannot go on.
+    pub(crate) fn run(mut self) -> io::Result<(End, Plane)> {
+        self.listen(Token::Signals, self.signals.descriptor()?);
+        self.listen(Token::Netlink, self.watcher.descriptor()?);
+        let mut wanted = Vec::new();
+        self.admin.pump(&mut wanted);
+        self.start_wanted(&mut wanted);
+        let mut done = Vec::new();
+        loop {
+            let now = clock::now();
+            self.driver.wait(Some(self.pause(now)), &mut done)?;
+            let now = clock::now();
+            for completion in done.drain(..) {
+                self.dispatch(completion, now);
+            }
+            self.start_checks(now);
+            if now >= self.next_tick {
+                self.next_tick = now + TICK;
+                self.tick(now);
+            }
+            self.renew(now);
+            if let Some(end) = self.end(now) {
+                self.notifier.stopping();
+                return Ok((end, self.plane));
+            }
+        }
+    }
+
+    /// How long nothing is due.
+    fn pause(&self, now: Instant) -> Duration {
+        let due = self
+            .checker
+            .next_due()
+            .map_or(self.next_tick, |due| due.min(self.next_tick));
+        due.saturating_duration_since(now)
+    }
+
+    fn dispatch(&mut self, completion: Completion<Token>, now: Instant) {
+        match (completion.token, completion.outcome) {
+            (token @ (Token::Signals | Token::Netlink), Outcome::Readable { fd, result }) => {
+                if let Err(error) = result {
+                    tracing::error!(?token, %error, "waiting for events failed");
+                }
+                match token {
+                    Token::Signals => self.take_signals(now),
+                    _ => self.read_network(),
+                }
+                self.listen(token, fd);
+            }
+            (Token::Check(id), outcome) => self.end_check(id, &outcome, now),
+            (Token::Admin(token), outcome) => self.answer(token, outcome, now),
+            (Token::Signals | Token::Netlink, _) => {}
+        }
+    }
+
+    fn listen(&mut self, token: Token, fd: std::os::fd::OwnedFd) {
+        if let Err(Refused { why, .. }) = self.driver.start(Operation::Readable { fd }, None, token)
+        {
+            // The driver has room for these two by construction.
+            tracing::error!(?token, ?why, "cannot wait for events");
+        }
+    }
+
+    // --- signals, reload, drain ---
+
+    fn take_signals(&mut self, now: Instant) {
+        loop {
+            match self.signals.next() {
+                Ok(Some(Wish::Reload)) => self.reload(now),
+                Ok(Some(Wish::Stop)) => self.drain(now),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(%error, "cannot read signals");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn reload(&mut self, now: Instant) {
+        self.notifier.reloading();
+        match reload::read(&self.config, &self.model) {
+            Ok(model) => {
+                self.model = model;
+                self.checker.reconcile(specs(&self.model), now);
+                self.stale = true;
+                tracing::info!(
+                    config = %self.config.display(),
+                    services = self.model.services().len(),
+                    "reloaded"
+                );
+            }
+            Err(ReloadRefused(problems)) => {
+                for problem in problems {
+                    tracing::error!("{problem}");
+                }
+                tracing::error!(
+                    config = %self.config.display(),
+                    "reload refused: nothing has changed, the running configuration stays"
+                );
+            }
+        }
+        self.tell_readiness();
+    }
+
+    fn drain(&mut self, now: Instant) {
+        if self.draining.is_some() {
+            // Asked twice: the wait is over.
+            self.draining = Some(now);
+            return;
+        }
+        let patience = self.model.balancer().drain();
+        tracing::info!(at_most = ?patience, "draining: new flows are refused, established ones go on");
+        self.draining = Some(now + patience);
+        self.stale = true;
+    }
+
+    fn end(&self, now: Instant) -> Option<End> {
+        if self.plane.has_lost_a_worker() {
+            return Some(End::LostWorker);
+        }
+        let deadline = self.draining?;
+        if now >= deadline {
+            return Some(
+                if deadline + self.model.balancer().drain() > now && self.established() > 0 {
+                    End::Hurried
+                } else {
+                    End::Drained
+                },
+            );
+        }
+        (self.plane.has_adopted(self.snapshot.generation) && self.established() == 0)
+            .then_some(End::Drained)
+    }
+
+    /// Connections that are open in at least one direction.
+    fn established(&self) -> usize {
+        let mut count = 0;
+        self.plane
+            .table()
+            .for_each(self.clock.now().seconds(), |_, flow| {
+                count += usize::from(matches!(
+                    flow.state,
+                    State::Established | State::ClientClosed | State::BackendClosed
+                ));
+            });
+        count
+    }
+
+    // --- the network ---
+
+    fn read_network(&mut self) {
+        if let Err(error) = self.watcher.read() {
+            tracing::error!(%error, "cannot follow the network");
+        }
+    }
+
+    fn resolve(&mut self, ifindex: u32, address: IpAddr) {
+        if let Err(error) = self.watcher.resolve(ifindex, address) {
+            tracing::warn!(%address, %error, "cannot ask the kernel for a neighbour");
+        }
+    }
+
+    /// Asks the kernel for what workers are missing.
+    fn resolve_wanted(&mut self) {
+        let mut asked = Vec::new();
+        for neighbour in self.plane.wanted() {
+            if !asked.contains(&neighbour) {
+                asked.push(neighbour);
+            }
+        }
+        for neighbour in asked {
+            let address = Endpoint {
+                address: neighbour.address,
+                port: 0,
+            }
+            .to_socket()
+            .ip();
+            if let Some(ifindex) = self.ports.ifindex(neighbour.port, self.watcher.network()) {
+                self.resolve(ifindex, address);
+            }
+        }
+    }
+
+    /// Keeps the next hops to backends and through gateways known.
+    fn refresh_hops(&mut self) {
+        let services = self.model.services().iter();
+        let backends =
+            services.flat_map(|service| service.backends().iter().map(|b| b.address().ip()));
+        for (ifindex, address) in self.ports.standing_hops(backends, self.watcher.network()) {
+            self.resolve(ifindex, address);
+        }
+    }
+
+    // --- checks ---
+
+    fn start_checks(&mut self, now: Instant) {
+        let mut starts = Vec::new();
+        self.checker.tick(now, &mut starts);
+        for start in starts {
+            match probe::operation(&start) {
+                Ok(operation) => {
+                    let token = Token::Check(start.id);
+                    if self
+                        .driver
+                        .start(operation, Some(start.timeout), token)
+                        .is_err()
+                    {
+                        self.checker.refused(start.id, now);
+                    }
+                }
+                Err(verdict) => {
+                    self.checker.ended(start.id, verdict, now);
+                }
+            }
+        }
+    }
+
+    fn end_check(&mut self, id: CheckId, outcome: &Outcome, now: Instant) {
+        let Some(change) = self.checker.ended(id, probe::verdict(outcome), now) else {
+            return;
+        };
+        let backend = change.spec.address;
+        match (change.state, change.reason) {
+            (Health::Down, Some(reason)) => tracing::warn!(%backend, %reason, "down"),
+            (state, _) => tracing::info!(%backend, "{state}"),
+        }
+        self.stale = true;
+    }
+
+    // --- the admin socket ---
+
+    fn answer(&mut self, token: AdminToken, outcome: Outcome, now: Instant) {
+        let mut wanted = Vec::new();
+        // The handler needs all but the admin socket itself.
+        let admin = self.admin.path().to_owned();
+        let page = Page {
+            config: &self.config.display().to_string(),
+            model: &self.model,
+            snapshot: &self.snapshot,
+            plane: &self.plane,
+            checker: &self.checker,
+            watcher: &self.watcher,
+            meter: &self.meter,
+            driver: self.driver.kind(),
+            operations: self.driver.in_flight(),
+            admin: &admin,
+            uptime_ms: u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX),
+        };
+        let seconds = self.clock.now().seconds();
+        let mut handler = |request: &Request<'_>| match (request.method, request.path) {
+            ("GET", "/v1/status") => Response::ok(page.to_json()),
+            ("GET", "/v1/explain") => match question(request) {
+                Ok(question) => Response::ok(explain(
+                    &question,
+                    page.snapshot,
+                    page.plane.table(),
+                    seconds,
+                )),
+                Err(message) => Response::error(400, message),
+            },
+            ("GET", _) => Response::error(404, "there are /v1/status and /v1/explain"),
+            _ => Response::error(405, "only GET is understood"),
+        };
+        self.admin
+            .completed(token, outcome, now, &mut handler, &mut wanted);
+        self.admin.pump(&mut wanted);
+        self.start_wanted(&mut wanted);
+    }
+
+    fn start_wanted(&mut self, wanted: &mut Vec<Wanted>) {
+        for Wanted {
+            operation,
+            limit,
+            token,
+        } in wanted.drain(..)
+        {
+            if let Err(refused) = self.driver.start(operation, limit, Token::Admin(token)) {
+                self.admin.refused(token, refused.operation);
+            }
+        }
+    }
+
+    // --- now and then ---
+
+    fn tick(&mut self, now: Instant) {
+        self.resolve_wanted();
+        if self.watcher.network().generation() != self.network_seen {
+            self.adopt_network();
+        }
+        if now >= self.next_refresh {
+            self.next_refresh = now + REFRESH;
+            self.refresh_hops();
+        }
+        if now >= self.next_audit {
+            self.next_audit = now + AUDIT;
+            if let Err(error) = self.watcher.audit() {
+                tracing::warn!(%error, "cannot read the kernel's tables again");
+            }
+        }
+        if now >= self.next_sample {
+            self.next_sample = now + SAMPLE;
+            self.meter
+                .sample(&self.snapshot, &self.plane.counters(), now);
+        }
+        if self.next_alive.is_some_and(|due| now >= due) {
+            self.next_alive = self.notifier.watchdog().map(|every| now + every);
+            self.notifier.alive();
+        }
+        self.steer_when_adopted();
+        if !self.is_ready && self.checker.pending() == 0 && self.steer_after.is_none() {
+            self.is_ready = true;
+            tracing::info!(admin = %self.admin.path().display(), "ready");
+            self.tell_readiness();
+        }
+    }
+
+    fn tell_readiness(&mut self) {
+        if self.is_ready {
+            let services = self.model.services().len();
+            self.notifier.ready(&format!("{services} services"));
+        }
+    }
+
+    fn adopt_network(&mut self) {
+        let network = self.watcher.network();
+        self.network_seen = network.generation();
+        self.fib = self.ports.fib(network);
+        let locals: Vec<IpAddr> = network
+            .local_addresses()
+            .map(|local| local.address)
+            .collect();
+        if let Err(error) = self.plane.set_locals(&locals) {
+            tracing::error!(%error, "cannot tell the steering program this host's addresses");
+        }
+        self.stale = true;
+    }
+
+    /// Builds and publishes a new snapshot if anything in it has changed.
+    fn renew(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.stale) {
+            return;
+        }
+        let checker = &self.checker;
+        let is_up = |service: &_, backend: &_| is_up(checker, service, backend);
+        let is_draining = self.draining.is_some();
+        match self
+            .builder
+            .build(&self.model, is_up, &self.fib, is_draining)
+        {
+            Ok(snapshot) => self.snapshot = Arc::new(snapshot),
+            Err(error) => {
+                tracing::error!(%error, "the configuration does not fit; the last one stays");
+                return;
+            }
+        }
+        self.meter.follow(&self.snapshot, &self.plane.counters());
+        self.plane.publish(&self.snapshot);
+        self.steer_after = Some(self.snapshot.generation);
+        self.next_tick = self.next_tick.min(now + TICK);
+    }
+
+    /// Workers know a service before its packets come, and still know it when the last arrive.
+    fn steer_when_adopted(&mut self) {
+        if self
+            .steer_after
+            .is_some_and(|generation| self.plane.has_adopted(generation))
+        {
+            self.steer_after = None;
+            if let Err(error) = self.plane.steer(&self.snapshot.steered()) {
+                tracing::error!(%error, "cannot tell the steering program what to steer");
+            }
+        }
+    }
+}
+
+/// Reads the flow that `explain` asks about.
+fn question(request: &Request<'_>) -> Result<Question, &'static str> {
+    let protocol = match request.parameter("protocol").as_deref() {
+        Some("tcp") => 6,
+        Some("udp") => 17,
+        _ => return Err("protocol must be tcp or udp"),
+    };
+    let socket = |name, message| {
+        request
+            .parameter(name)
+            .and_then(|text| text.parse().ok())
+            .ok_or(message)
+    };
+    Ok(Question {
+        protocol,
+        from: socket("from", "from must be the client's ADDRESS:PORT")?,
+        to: socket("to", "to must be the service's ADDRESS:PORT")?,
+    })
+}

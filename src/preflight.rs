@@ -1,0 +1,396 @@
+//! What must be true of the host before an interface is touched.
+//!
+//! `run` and `doctor` share this list: `doctor` prints all of it, `run` stops at what refuses.
+//! Each finding says what was looked at, what was found and, if that will not do, what to do.
+//! The rules are pure functions of [`Facts`]; gathering the facts is apart from judging them.
+
+use std::fmt;
+use std::path::Path;
+
+use ringgate_config::{Mode, Model};
+use rustix::thread::CapabilitySet;
+
+use crate::control::netlink::state::Network;
+
+/// Oldest kernel with everything that is relied on: XDP links (5.9) and io_uring's
+/// `EXT_ARG` waits (5.11); AF_XDP with need_wakeup is older (5.4).
+const OLDEST_KERNEL: (u32, u32) = (5, 11);
+
+/// Room in a UMEM chunk for a packet: 2048 bytes less the 256 that XDP keeps in front
+/// (`XDP_PACKET_HEADROOM`), less an Ethernet header with one VLAN tag.
+const LARGEST_MTU: u32 = 2048 - 256 - 18;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// As it should be.
+    Good,
+    /// Works, but the operator should know.
+    Warning,
+    /// Ringgate cannot run like this.
+    Refusal,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// How bad it is.
+    pub(crate) level: Level,
+    /// What was looked at.
+    pub(crate) subject: String,
+    /// What was found.
+    pub(crate) found: String,
+    /// What to do about it; empty when it is good.
+    pub(crate) cure: String,
+}
+
+impl Finding {
+    fn good(subject: impl Into<String>, found: impl Into<String>) -> Self {
+        let (subject, found) = (subject.into(), found.into());
+        Self {
+            level: Level::Good,
+            subject,
+            found,
+            cure: String::new(),
+        }
+    }
+
+    fn warning(
+        subject: impl Into<String>,
+        found: impl Into<String>,
+        cure: impl Into<String>,
+    ) -> Self {
+        let (subject, found, cure) = (subject.into(), found.into(), cure.into());
+        Self {
+            level: Level::Warning,
+            subject,
+            found,
+            cure,
+        }
+    }
+
+    fn refusal(
+        subject: impl Into<String>,
+        found: impl Into<String>,
+        cure: impl Into<String>,
+    ) -> Self {
+        Self {
+            level: Level::Refusal,
+            ..Self::warning(subject, found, cure)
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.level {
+            Level::Good => "ok  ",
+            Level::Warning => "warn",
+            Level::Refusal => "FAIL",
+        };
+        write!(f, "{mark}  {:<22} {}", self.subject, self.found)?;
+        if !self.cure.is_empty() {
+            write!(f, "\n      {:<22} -> {}", "", self.cure)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is known of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InterfaceFacts {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its kind as rtnetlink names it ("veth", "tun"); empty for a plain device.
+    pub(crate) kind: String,
+    /// Up with carrier.
+    pub(crate) up: bool,
+    /// MTU, bytes.
+    pub(crate) mtu: u32,
+    /// Receive queues in use.
+    pub(crate) rx_queues: u16,
+    /// Transmit queues in use.
+    pub(crate) tx_queues: u16,
+}
+
+impl InterfaceFacts {
+    /// Whether frames may come from a stack on this machine, which leaves checksums to a device
+    /// that is not there.
+    pub(crate) fn is_local_stack(&self) -> bool {
+        matches!(self.kind.as_str(), "veth" | "tun")
+    }
+}
+
+/// What is known of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Kernel release, as `uname -r` prints it.
+    pub(crate) kernel: String,
+    /// Names of the capabilities that are missing.
+    pub(crate) missing_capabilities: Vec<&'static str>,
+    /// Whether an AF_XDP socket could be made; else why not.
+    pub(crate) af_xdp: Result<(), String>,
+    /// Whether io_uring works; else why not.
+    pub(crate) io_uring: Result<String, String>,
+    /// CPUs that this process may run on.
+    pub(crate) cores: Vec<usize>,
+    /// The configured interfaces, in order; `None` where there is no such interface.
+    pub(crate) interfaces: Vec<Option<InterfaceFacts>>,
+}
+
+impl Facts {
+    /// Looks at the host and, with a model, at its interfaces.
+    pub(crate) fn gather(model: Option<&Model>, network: &Network) -> Self {
+        let names = model.into_iter().flat_map(|model| model.interfaces());
+        Self {
+            kernel: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
+            missing_capabilities: missing_capabilities(),
+            af_xdp: probe_af_xdp(),
+            io_uring: probe_io_uring(),
+            cores: ringgate_dataplane::pin::allowed_cores(),
+            interfaces: names.map(|i| interface_facts(i.name(), network)).collect(),
+        }
+    }
+}
+
+/// The number of workers that `model` gets on this host: as asked for, else one per queue.
+pub(crate) fn workers(model: &Model, facts: &Facts) -> u16 {
+    let queues = facts
+        .interfaces
+        .iter()
+        .flatten()
+        .map(|facts| facts.rx_queues)
+        .max();
+    model
+        .balancer()
+        .workers()
+        .map_or_else(|| queues.unwrap_or(1), std::num::NonZero::get)
+}
+
+/// Judges the facts.
+pub(crate) fn judge(model: Option<&Model>, facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![
+        kernel(&facts.kernel),
+        capabilities(facts),
+        af_xdp(facts),
+        io_uring(facts),
+    ];
+    if let Some(model) = model {
+        for (interface, found) in model.interfaces().iter().zip(&facts.interfaces) {
+            findings.extend(interface_findings(interface, found.as_ref()));
+        }
+        findings.extend(queue_findings(model, facts));
+        findings.push(cores(model, facts));
+    }
+    findings
+}
+
+fn kernel(release: &str) -> Finding {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let version = match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => (0, 0),
+    };
+    if version < OLDEST_KERNEL {
+        let (major, minor) = OLDEST_KERNEL;
+        return Finding::refusal(
+            "kernel",
+            release,
+            format!("run Linux {major}.{minor} or newer"),
+        );
+    }
+    Finding::good("kernel", release)
+}
+
+fn capabilities(facts: &Facts) -> Finding {
+    if facts.missing_capabilities.is_empty() {
+        return Finding::good("privileges", "all that start-up needs");
+    }
+    let missing = facts.missing_capabilities.join(", ");
+    Finding::refusal(
+        "privileges",
+        format!("missing {missing}"),
+        "run as root, or grant them (systemd AmbientCapabilities=, setcap)",
+    )
+}
+
+fn af_xdp(facts: &Facts) -> Finding {
+    match &facts.af_xdp {
+        Ok(()) => Finding::good("AF_XDP", "sockets can be made"),
+        Err(error) => Finding::refusal(
+            "AF_XDP",
+            error,
+            "needs a kernel with CONFIG_XDP_SOCKETS=y and CAP_NET_RAW",
+        ),
+    }
+}
+
+fn io_uring(facts: &Facts) -> Finding {
+    match &facts.io_uring {
+        Ok(how) => Finding::good("io_uring", how),
+        Err(error) => Finding::warning(
+            "io_uring",
+            error,
+            "the control thread uses epoll instead; packets are not affected",
+        ),
+    }
+}
+
+fn interface_findings(
+    interface: &ringgate_config::Interface,
+    facts: Option<&InterfaceFacts>,
+) -> Vec<Finding> {
+    let subject = format!("interface {}", interface.name());
+    let Some(facts) = facts else {
+        let cure = "correct its name in the configuration; `ip link` lists the interfaces";
+        return vec![Finding::refusal(subject, "does not exist", cure)];
+    };
+    let mut findings = Vec::new();
+    if !facts.up {
+        let cure = format!(
+            "ip link set dev {} up, and check the cable or the far end",
+            facts.name
+        );
+        findings.push(Finding::warning(&subject, "is down", cure));
+    }
+    if facts.mtu > LARGEST_MTU {
+        findings.push(Finding::refusal(
+            &subject,
+            format!(
+                "MTU {} is larger than a frame can hold, {LARGEST_MTU}",
+                facts.mtu
+            ),
+            format!(
+                "ip link set dev {} mtu {}",
+                facts.name,
+                LARGEST_MTU.min(1500)
+            ),
+        ));
+    }
+    if interface.mode() == Mode::Generic && facts.kind == "veth" {
+        findings.push(Finding::warning(
+            &subject,
+            "generic XDP on a veth drops super-packets",
+            "on the peer: ethtool -K PEER tso off gso off tx-udp-segmentation off",
+        ));
+    }
+    if findings.is_empty() {
+        let kind = if facts.kind.is_empty() {
+            "device"
+        } else {
+            &facts.kind
+        };
+        let found = format!("{kind}, up, MTU {}, {} queues", facts.mtu, facts.rx_queues);
+        findings.push(Finding::good(subject, found));
+    }
+    findings
+}
+
+/// A worker has one queue index on every interface: a queue without a worker would bypass the
+/// balancer, and a worker without a queue could not send.
+fn queue_findings(model: &Model, facts: &Facts) -> Vec<Finding> {
+    let workers = workers(model, facts);
+    let mut findings = Vec::new();
+    for interface in facts.interfaces.iter().flatten() {
+        for (what, queues) in [
+            ("receive", interface.rx_queues),
+            ("transmit", interface.tx_queues),
+        ] {
+            // More transmit queues than workers are harmless: they stay unused.
+            if queues < workers || (what == "receive" && queues > workers) {
+                findings.push(Finding::refusal(
+                    format!("queues of {}", interface.name),
+                    format!("{queues} {what} queues for {workers} workers"),
+                    format!(
+                        "every interface needs one queue for each worker: ethtool -L {} combined \
+                         {workers} (on a veth: rx {workers} tx {workers}), or set [balancer] \
+                         workers = {queues}",
+                        interface.name
+                    ),
+                ));
+            }
+        }
+    }
+    findings
+}
+
+fn cores(model: &Model, facts: &Facts) -> Finding {
+    let workers = usize::from(workers(model, facts));
+    let allowed = &facts.cores;
+    let wanted = model.balancer().cores().into_iter().flatten();
+    let refused: Vec<String> = wanted
+        .filter(|core| !allowed.contains(core))
+        .map(ToString::to_string)
+        .collect();
+    if !refused.is_empty() {
+        return Finding::refusal(
+            "cores",
+            format!("CPU {} cannot be used", refused.join(", ")),
+            format!("choose [balancer] cores from {allowed:?}"),
+        );
+    }
+    if workers > allowed.len() {
+        return Finding::warning(
+            "cores",
+            format!("{workers} workers share {} CPUs", allowed.len()),
+            "use fewer queues, or allow the process more CPUs",
+        );
+    }
+    Finding::good(
+        "cores",
+        format!("{workers} workers, {} CPUs", allowed.len()),
+    )
+}
+
+fn missing_capabilities() -> Vec<&'static str> {
+    let needed = [
+        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+        ("CAP_NET_RAW", CapabilitySet::NET_RAW),
+        ("CAP_BPF", CapabilitySet::BPF),
+        ("CAP_IPC_LOCK", CapabilitySet::IPC_LOCK),
+    ];
+    let held = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    let held = held.unwrap_or(CapabilitySet::empty());
+    needed
+        .into_iter()
+        .filter(|(_, bit)| !held.contains(*bit))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+fn probe_af_xdp() -> Result<(), String> {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    socket(AddressFamily::XDP, SocketType::RAW, None)
+        .map(drop)
+        .map_err(|error| format!("socket(AF_XDP): {error}"))
+}
+
+fn probe_io_uring() -> Result<String, String> {
+    crate::control::ring::Ring::<()>::open(8)
+        .map(|ring| ring.setup().to_string())
+        .map_err(|error| error.to_string())
+}
+
+fn interface_facts(name: &str, network: &Network) -> Option<InterfaceFacts> {
+    let link = network.link(name)?;
+    Some(InterfaceFacts {
+        name: name.to_owned(),
+        kind: link.kind.clone().unwrap_or_default(),
+        up: link.up && link.carrier,
+        mtu: link.mtu,
+        rx_queues: queues(name, "rx-"),
+        tx_queues: queues(name, "tx-"),
+    })
+}
+
+/// Queues in use: sysfs has a directory for each, where netlink only tells how many could be.
+fn queues(name: &str, prefix: &str) -> u16 {
+    let entries = std::fs::read_dir(Path::new("/sys/class/net").join(name).join("queues"));
+    let is_queue =
+        |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
+    let count = entries.map_or(0, |entries| entries.flatten().filter(is_queue).count());
+    u16::try_from(count).unwrap_or(u16::MAX).max(1)
+}

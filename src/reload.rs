@@ -1,0 +1,131 @@
+//! Reading the configuration again: all of it or nothing.
+
+use std::path::Path;
+
+use ringgate_config::Model;
+
+/// What is wrong with the new file, a line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused(pub(crate) Vec<String>);
+
+/// Reads the file for a running balancer.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, and everything in it that only a restart can change.
+pub(crate) fn read(path: &Path, running: &Model) -> Result<Model, Refused> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Refused(vec![format!("{name}: cannot be read: {error}")]))?;
+    let parsed = ringgate_config::parse(&name, &text)
+        .map_err(|problems| Refused(problems.to_string().lines().map(str::to_owned).collect()))?;
+    for warning in &parsed.warnings {
+        tracing::warn!("{warning}");
+    }
+    let fixed = needs_restart(running, &parsed.model);
+    if fixed.is_empty() {
+        return Ok(parsed.model);
+    }
+    let line = |what| format!("{name}: {what} cannot change while running; restart for that");
+    Err(Refused(fixed.into_iter().map(line).collect()))
+}
+
+/// What differs of that which is taken at start: memory, sockets, threads.
+fn needs_restart(running: &Model, new: &Model) -> Vec<&'static str> {
+    let (old_balancer, new_balancer) = (running.balancer(), new.balancer());
+    [
+        ("[[interface]]", running.interfaces() != new.interfaces()),
+        (
+            "balancer.workers",
+            old_balancer.workers() != new_balancer.workers(),
+        ),
+        (
+            "balancer.cores",
+            old_balancer.cores() != new_balancer.cores(),
+        ),
+        (
+            "balancer.flows",
+            old_balancer.flows() != new_balancer.flows(),
+        ),
+        (
+            "balancer.busy-poll",
+            old_balancer.busy_poll() != new_balancer.busy_poll(),
+        ),
+        (
+            "balancer.admin",
+            old_balancer.admin() != new_balancer.admin(),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(what, differs)| differs.then_some(what))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "[[interface]]\nname = \"eth0\"\n";
+
+    fn model(text: &str) -> Model {
+        ringgate_config::parse("test.toml", text).unwrap().model
+    }
+
+    fn reload(text: &str) -> Result<Model, Refused> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.toml");
+        std::fs::write(&path, text).unwrap();
+        read(&path, &model(FILE))
+    }
+
+    #[test]
+    fn services_and_the_drain_may_change() {
+        let service = "[balancer]\ndrain = \"9s\"\n[[service]]\nname = \"a\"\nlisten = \
+            \"10.0.0.1:80\"\nprotocol = \"tcp\"\nforward = \"nat\"\n";
+        assert_eq!(
+            reload(&format!("{FILE}{service}"))
+                .unwrap()
+                .services()
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn every_mistake_is_told() {
+        let Refused(problems) = reload("[[interface]]\nname = 3\nmode = \"fast\"\n").unwrap_err();
+        assert!(problems.len() >= 2, "{problems:?}");
+        assert!(
+            problems.iter().any(|line| line.contains(":2:")),
+            "{problems:?}"
+        );
+        assert!(
+            problems.iter().any(|line| line.contains(":3:")),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn what_was_taken_at_start_needs_a_restart() {
+        let text = "[balancer]\nworkers = 2\nflows = 4096\nbusy-poll = true\n\
+            admin = \"/run/other.sock\"\ncores = [0, 1]\n[[interface]]\nname = \"eth1\"\n";
+        let Refused(problems) = reload(text).unwrap_err();
+        let named = |what: &str| problems.iter().filter(|line| line.contains(what)).count();
+        for what in [
+            "[[interface]]",
+            "workers",
+            "cores",
+            "flows",
+            "busy-poll",
+            "admin",
+        ] {
+            assert_eq!(named(what), 1, "{what}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_a_problem_too() {
+        let Refused(problems) = read(Path::new("/nonexistent/x.toml"), &model(FILE)).unwrap_err();
+        assert!(problems[0].contains("cannot be read"));
+    }
+}
