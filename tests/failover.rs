@@ -19,7 +19,7 @@ mod tests {
     const PROMISE: Duration = Duration::from_millis(Service::DOWN_WITHIN_MS);
     /// What looking costs: a status is another process, on a machine that is busy with the
     /// downloads.
-    const SLACK: Duration = Duration::from_millis(500);
+    const SLACK: Duration = Duration::from_millis(300);
 
     const SERVICES: [&str; 4] = ["web4", "web6", "direct4", "direct6"];
     const VISITS: usize = 300;

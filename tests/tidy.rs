@@ -66,9 +66,7 @@ mod tests {
     #[test]
     fn every_module_says_what_it_owns() {
         // The tests that stand in a file of their own are their module's, which speaks for them.
-        let speaks = |file: &File| {
-            file.text.starts_with("//!") || file.name.ends_with("/tests.rs")
-        };
+        let speaks = |file: &File| file.text.starts_with("//!") || file.name.ends_with("/tests.rs");
         let silent = rust_files().into_iter().filter(|file| !speaks(file));
         let names: Vec<String> = silent.map(|file| file.name).collect();
         assert_eq!(

@@ -6,6 +6,10 @@ use std::path::Path;
 /// The interval of [`Service::checked`], milliseconds.
 const CHECK_INTERVAL_MS: u64 = 200;
 
+/// How many flows the balancer shall remember: several times what a test opens, and few enough
+/// that a status, which counts them, costs a debug build nothing to speak of.
+const FLOWS: usize = 65_536;
+
 /// One server of a service.
 #[derive(Debug, Clone)]
 pub struct Backend {
@@ -210,11 +214,9 @@ impl Configuration {
     /// The file, for a balancer whose admin socket is `admin`.
     #[must_use]
     pub fn text(&self, admin: &Path) -> String {
-        let mut text = format!(
-            "[balancer]\nadmin = \"{}\"\ndrain = \"{}\"\n",
-            admin.display(),
-            self.drain
-        );
+        let mut text = String::from("[balancer]\n");
+        text += &format!("admin = \"{}\"\n", admin.display());
+        text += &format!("drain = \"{}\"\nflows = {FLOWS}\n", self.drain);
         for name in ["front", "back"] {
             text += &format!(
                 "\n[[interface]]\nname = \"{name}\"\nmode = \"{}\"\n",
