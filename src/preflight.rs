@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::Path;
 
 use ringgate_config::{Mode, Model};
+use ringgate_dataplane::xsk::MAX_QUEUES;
 use rustix::thread::CapabilitySet;
 
 use crate::control::netlink::state::Network;
@@ -294,6 +295,13 @@ fn interface_findings(
 fn queue_findings(model: &Model, facts: &Facts) -> Vec<Finding> {
     let workers = workers(model, facts);
     let mut findings = Vec::new();
+    if u32::from(workers) > MAX_QUEUES {
+        findings.push(Finding::refusal(
+            "workers",
+            format!("{workers} workers, and the steering program knows {MAX_QUEUES} queues"),
+            format!("set [balancer] workers = {MAX_QUEUES} and ethtool -L to match"),
+        ));
+    }
     for interface in facts.interfaces.iter().flatten() {
         for (what, queues) in [
             ("receive", interface.rx_queues),
@@ -393,4 +401,124 @@ fn queues(name: &str, prefix: &str) -> u16 {
         |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
     let count = entries.map_or(0, |entries| entries.flatten().filter(is_queue).count());
     u16::try_from(count).unwrap_or(u16::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "[[interface]]\nname = \"front\"\n[[interface]]\nname = \"back\"\n";
+
+    fn model(text: &str) -> Model {
+        ringgate_config::parse("test.toml", text).unwrap().model
+    }
+
+    fn interface(name: &str, queues: u16) -> Option<InterfaceFacts> {
+        Some(InterfaceFacts {
+            name: name.to_owned(),
+            kind: "veth".to_owned(),
+            up: true,
+            mtu: 1500,
+            rx_queues: queues,
+            tx_queues: queues,
+        })
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            kernel: "6.18.44".to_owned(),
+            missing_capabilities: Vec::new(),
+            af_xdp: Ok(()),
+            io_uring: Ok("works".to_owned()),
+            cores: vec![0, 1],
+            interfaces: vec![interface("front", 2), interface("back", 2)],
+        }
+    }
+
+    /// The findings that are not good, each with its cure.
+    fn troubles(text: &str, facts: &Facts) -> Vec<(Level, String)> {
+        let findings = judge(Some(&model(text)), facts);
+        for finding in &findings {
+            assert_eq!(
+                finding.level == Level::Good,
+                finding.cure.is_empty(),
+                "{finding}"
+            );
+        }
+        let bad = findings
+            .into_iter()
+            .filter(|finding| finding.level != Level::Good);
+        bad.map(|finding| (finding.level, finding.subject))
+            .collect()
+    }
+
+    #[test]
+    fn a_fit_host_has_no_troubles_and_a_worker_for_each_queue() {
+        assert_eq!(troubles(FILE, &facts()), []);
+        assert_eq!(workers(&model(FILE), &facts()), 2);
+    }
+
+    #[test]
+    fn each_trouble_is_found_by_its_name() {
+        type Change = fn(&mut Facts);
+        let cases: [(&str, Level, Change); 12] = [
+            ("kernel", Level::Refusal, |f| {
+                f.kernel = "5.10.0-33-amd64".to_owned()
+            }),
+            ("kernel", Level::Refusal, |f| {
+                f.kernel = "mystery".to_owned()
+            }),
+            ("privileges", Level::Refusal, |f| {
+                f.missing_capabilities = vec!["CAP_BPF"]
+            }),
+            ("AF_XDP", Level::Refusal, |f| {
+                f.af_xdp = Err("no".to_owned())
+            }),
+            ("io_uring", Level::Warning, |f| {
+                f.io_uring = Err("EPERM".to_owned())
+            }),
+            ("interface back", Level::Refusal, |f| f.interfaces[1] = None),
+            ("interface back", Level::Warning, |f| {
+                f.interfaces[1].iter_mut().for_each(|i| i.up = false);
+            }),
+            ("interface front", Level::Refusal, |f| {
+                f.interfaces[0].iter_mut().for_each(|i| i.mtu = 9000);
+            }),
+            ("queues of back", Level::Refusal, |f| {
+                f.interfaces[1] = interface("back", 1)
+            }),
+            ("queues of front", Level::Refusal, |f| {
+                f.interfaces[1] = interface("back", 4)
+            }),
+            ("queues of back", Level::Refusal, |f| {
+                f.interfaces[1].iter_mut().for_each(|i| i.tx_queues = 1);
+            }),
+            ("cores", Level::Warning, |f| f.cores = vec![0]),
+        ];
+        for (subject, level, change) in cases {
+            let mut facts = facts();
+            change(&mut facts);
+            let found = troubles(FILE, &facts);
+            assert!(
+                found.contains(&(level, subject.to_owned())),
+                "{subject}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_file_asks_for_is_judged_too() {
+        let with = |line: &str| format!("[balancer]\n{line}\n{FILE}");
+        let refusal = |subject: &str| (Level::Refusal, subject.to_owned());
+        assert!(troubles(&with("cores = [0, 5]"), &facts()).contains(&refusal("cores")));
+        assert!(troubles(&with("workers = 1"), &facts()).contains(&refusal("queues of front")));
+        assert!(troubles(&with("workers = 65"), &facts()).contains(&refusal("workers")));
+        let generic = FILE.replacen(
+            "name = \"front\"",
+            "name = \"front\"\nmode = \"generic\"",
+            1,
+        );
+        let warning = (Level::Warning, "interface front".to_owned());
+        assert!(troubles(&generic, &facts()).contains(&warning));
+    }
 }

@@ -68,8 +68,10 @@ pub(crate) enum Token {
 /// Why the loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Every established flow has ended, or the time to wait for them.
+    /// Every established flow has ended.
     Drained,
+    /// The time to wait for them has.
+    TimeUp,
     /// A second signal did not want to wait.
     Hurried,
     /// A worker thread has ended by itself.
@@ -102,8 +104,8 @@ pub(crate) struct Steward {
     steer_after: Option<u64>,
     /// The service manager was told that we are ready.
     is_ready: bool,
-    /// Since when, and until when at most, flows are waited for.
-    draining: Option<Instant>,
+    /// While stopping.
+    drain: Option<Drain>,
     next_tick: Instant,
     next_sample: Instant,
     next_refresh: Instant,
@@ -117,6 +119,17 @@ impl std::fmt::Debug for Steward {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// How far a stop is.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    /// Until when flows are waited for at most.
+    deadline: Instant,
+    /// Established flows at the last tick; unknown until workers refuse new ones.
+    left: Option<usize>,
+    /// The operator has asked twice.
+    is_hurried: bool,
 }
 
 /// What the loop is made from, all of it up and running.
@@ -165,7 +178,7 @@ impl Steward {
             stale: true,
             steer_after: None,
             is_ready: false,
-            draining: None,
+            drain: None,
             next_tick: now,
             next_sample: now + SAMPLE,
             next_refresh: now,
@@ -284,14 +297,17 @@ impl Steward {
     }
 
     fn drain(&mut self, now: Instant) {
-        if self.draining.is_some() {
-            // Asked twice: the wait is over.
-            self.draining = Some(now);
+        if let Some(drain) = &mut self.drain {
+            drain.is_hurried = true;
             return;
         }
         let patience = self.model.balancer().drain();
         tracing::info!(at_most = ?patience, "draining: new flows are refused, established ones go on");
-        self.draining = Some(now + patience);
+        self.drain = Some(Drain {
+            deadline: now + patience,
+            left: None,
+            is_hurried: false,
+        });
         self.stale = true;
     }
 
@@ -299,18 +315,14 @@ impl Steward {
         if self.plane.has_lost_a_worker() {
             return Some(End::LostWorker);
         }
-        let deadline = self.draining?;
-        if now >= deadline {
-            return Some(
-                if deadline + self.model.balancer().drain() > now && self.established() > 0 {
-                    End::Hurried
-                } else {
-                    End::Drained
-                },
-            );
+        match self.drain? {
+            Drain { left: Some(0), .. } => Some(End::Drained),
+            Drain {
+                is_hurried: true, ..
+            } => Some(End::Hurried),
+            Drain { deadline, .. } if now >= deadline => Some(End::TimeUp),
+            Drain { .. } => None,
         }
-        (self.plane.has_adopted(self.snapshot.generation) && self.established() == 0)
-            .then_some(End::Drained)
     }
 
     /// Connections that are open in at least one direction.
@@ -488,6 +500,12 @@ impl Steward {
             self.notifier.alive();
         }
         self.steer_when_adopted();
+        if self.drain.is_some() && self.snapshot.draining && self.steer_after.is_none() {
+            let left = self.established();
+            if let Some(drain) = &mut self.drain {
+                drain.left = Some(left);
+            }
+        }
         if !self.is_ready && self.checker.pending() == 0 && self.steer_after.is_none() {
             self.is_ready = true;
             tracing::info!(admin = %self.admin.path().display(), "ready");
@@ -523,7 +541,7 @@ impl Steward {
         }
         let checker = &self.checker;
         let is_up = |service: &_, backend: &_| is_up(checker, service, backend);
-        let is_draining = self.draining.is_some();
+        let is_draining = self.drain.is_some();
         match self
             .builder
             .build(&self.model, is_up, &self.fib, is_draining)

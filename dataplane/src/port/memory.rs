@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::port::{BATCH, Batch, Closed, Port, PortCounters, spare};
 use crate::xsk::Pool;
-use crate::xsk::umem::{Queue, Region};
+use crate::xsk::pool::Queue;
+use crate::xsk::umem::Region;
 
 /// Sizes of a memory port's rings, in frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::port::{BATCH, Batch, Closed, Port, PortCounters};
 use crate::xsk::Pool;
-use crate::xsk::umem::Queue;
+use crate::xsk::pool::Queue;
 
 /// Frames taken by `transmit` and not yet home.
 const RING: usize = 4 * BATCH;
@@ -28,7 +28,7 @@ pub enum CaptureError {
     /// Not a classic pcap file, or damaged.
     #[error(
         "the capture cannot be read: {0}; expected classic pcap (`tcpdump -w`, or `editcap -F \
-        pcap` from pcapng)"
+         pcap` from pcapng)"
     )]
     Read(PcapError),
     /// Packets of another link layer.

@@ -1,1 +1,156 @@
+use super::*;
+use crate::testing::at;
 
+const FILE: &str = r#"
+    [[interface]]
+    name = "eth0"
+    [[service]]
+    name = "web"
+    listen = "10.100.0.1:80"
+    protocol = "tcp"
+    forward = "nat"
+    table-size = 251
+      [[service.backend]]
+      address = "10.2.0.11:8080"
+      [[service.backend]]
+      address = "10.2.0.12:8080"
+    [[service]]
+    name = "direct"
+    listen = "10.100.0.2:80"
+    protocol = "tcp"
+    forward = "dsr-l2"
+    table-size = 251
+      [[service.backend]]
+      address = "10.2.0.11"
+"#;
+
+fn model(text: &str) -> Model {
+    ringgate_config::parse("test.toml", text).unwrap().model
+}
+
+fn build(builder: &mut Builder, text: &str, down: &[&str]) -> Snapshot {
+    let down: Vec<SocketAddr> = down.iter().map(|text| at(text)).collect();
+    let is_up = |_: &_, backend: &ringgate_config::Backend| !down.contains(&backend.address());
+    builder
+        .build(&model(text), is_up, &Arc::new(Fib::default()), false)
+        .unwrap()
+}
+
+fn ids(snapshot: &Snapshot) -> Vec<BackendId> {
+    snapshot
+        .services()
+        .iter()
+        .flat_map(|service| service.members.clone())
+        .collect()
+}
+
+#[test]
+fn generations_count_up_and_ids_stay() {
+    let mut builder = Builder::default();
+    let first = build(&mut builder, FILE, &[]);
+    let second = build(&mut builder, FILE, &["10.2.0.12:8080"]);
+    assert_eq!((first.generation, second.generation), (1, 2));
+    assert_eq!(ids(&first), ids(&second));
+    // The order in the file is not part of an identity.
+    let swapped = FILE
+        .replace(".11:8080", ".99:8080")
+        .replace(".12:8080", ".11:8080");
+    let third = build(&mut builder, &swapped.replace(".99:8080", ".12:8080"), &[]);
+    let mut expected = ids(&first);
+    expected.swap(0, 1);
+    assert_eq!(ids(&third), expected);
+}
+
+#[test]
+fn the_ring_is_built_anew_only_for_a_service_that_changed() {
+    let mut builder = Builder::default();
+    let rings = |snapshot: &Snapshot| -> Vec<Arc<Ring>> {
+        snapshot
+            .services()
+            .iter()
+            .map(|service| service.ring.clone().unwrap())
+            .collect()
+    };
+    let first = rings(&build(&mut builder, FILE, &[]));
+    let second = rings(&build(&mut builder, FILE, &["10.2.0.12:8080"]));
+    assert!(!Arc::ptr_eq(&first[0], &second[0]));
+    assert!(Arc::ptr_eq(&first[1], &second[1]));
+    assert_eq!(second[0].shares(2), [251, 0]);
+}
+
+#[test]
+fn states_follow_the_operator_first_and_the_check_second() {
+    let text = FILE
+        .replace(
+            "address = \"10.2.0.11:8080\"",
+            "address = \"10.2.0.11:8080\"\nweight = 0",
+        )
+        .replace(
+            "address = \"10.2.0.12:8080\"",
+            "address = \"10.2.0.12:8080\"\ndisabled = true",
+        );
+    let state = |down: &[&str]| -> Vec<BackendState> {
+        let snapshot = build(&mut Builder::default(), &text, down);
+        ids(&snapshot)
+            .into_iter()
+            .map(|id| snapshot.backend(id).unwrap().state)
+            .collect()
+    };
+    use BackendState::{Disabled, Down, Draining, Up};
+    assert_eq!(state(&[]), [Draining, Disabled, Up]);
+    assert_eq!(
+        state(&["10.2.0.11:8080", "10.2.0.12:8080", "10.2.0.11:80"]),
+        [Down, Disabled, Down]
+    );
+}
+
+#[test]
+fn falling_open_takes_neither_the_disabled_nor_the_weightless() {
+    let text = FILE
+        .replacen(
+            "forward = \"nat\"",
+            "forward = \"nat\"\nwhen-empty = \"open\"",
+            1,
+        )
+        .replace(
+            "address = \"10.2.0.11:8080\"",
+            "address = \"10.2.0.11:8080\"\ndisabled = true",
+        );
+    let snapshot = build(
+        &mut Builder::default(),
+        &text,
+        &["10.2.0.12:8080", "10.2.0.11:80"],
+    );
+    let service = &snapshot.services()[0];
+    assert_eq!(service.ring.as_ref().unwrap().shares(2), [0, 251]);
+    assert!(snapshot.services()[1].ring.is_none(), "this one drops");
+}
+
+#[test]
+fn what_is_steered_are_the_services_and_the_replies_of_nat_backends() {
+    let mut steered = build(&mut Builder::default(), FILE, &[]).steered();
+    steered.services.sort();
+    steered.returns.sort();
+    let expected = Steered {
+        services: vec![(at("10.100.0.1:80"), 6), (at("10.100.0.2:80"), 6)],
+        returns: vec![(at("10.2.0.11:8080"), 6), (at("10.2.0.12:8080"), 6)],
+    };
+    assert_eq!(steered, expected);
+}
+
+#[test]
+fn an_id_of_a_backend_that_is_gone_names_nothing() {
+    let mut builder = Builder::default();
+    let first = build(&mut builder, FILE, &[]);
+    let without = FILE.replace(
+        "[[service.backend]]\n      address = \"10.2.0.12:8080\"",
+        "",
+    );
+    let second = build(&mut builder, &without, &[]);
+    let gone = ids(&first)[1];
+    assert!(first.backend(gone).is_some());
+    assert!(second.backend(gone).is_none());
+    // Its slot may serve another one day; the id still names nothing.
+    let third = build(&mut builder, &without.replace(".11:8080", ".77:8080"), &[]);
+    assert!(third.backend(gone).is_none());
+}

@@ -17,17 +17,19 @@
 )]
 
 pub(crate) mod kick;
+pub mod options;
+pub mod pool;
 pub mod program;
 pub(crate) mod rings;
 pub mod socket;
 pub(crate) mod sockopt;
 pub mod umem;
 
+pub use options::{BindMode, Binding, Bound, BoundMode, BusyPoll, Options, RingSizes};
+pub use pool::Pool;
 pub use program::{
     AttachError, Endpoint, MAX_QUEUES, SteerCounters, SteerError, SteeringProgram, Synced, XdpMode,
 };
-pub use socket::{
-    BindMode, Binding, Bound, BoundMode, BusyPoll, OpenError, Options, RingSizes, open,
-};
+pub use socket::{OpenError, open};
 pub(crate) use umem::MAX_PORTS;
-pub use umem::{CHUNK_BYTES, Frame, HEADROOM_BYTES, Pool};
+pub use umem::{CHUNK_BYTES, Frame, HEADROOM_BYTES};

@@ -105,7 +105,8 @@ impl fmt::Display for XdpMode {
 pub enum AttachError {
     /// There is no such interface here.
     #[error(
-        "{interface}: no such interface in this network namespace; `ip link` shows those there are"
+        "{interface}: no such interface in this network namespace; `ip link` shows those there \
+         are"
     )]
     NoInterface {
         /// Its name.
@@ -114,9 +115,9 @@ pub enum AttachError {
     /// Another program is there.
     #[error(
         "{interface}: another XDP program is attached ({source}); `bpftool net` shows which. If \
-        it was left behind by a crash, `ip link set \
-         dev {interface} xdp off` removes it (and `xdpgeneric off` one in generic mode); if it \
-         belongs to another ringgate, stop that one"
+         it was left behind by a crash, `ip link set dev {interface} xdp off` removes it (and \
+         `xdpgeneric off` one in generic mode); if it belongs to another ringgate, stop that \
+         one"
     )]
     Taken {
         /// Interface name.
@@ -139,8 +140,7 @@ pub enum AttachError {
     /// The process may not do this.
     #[error(
         "{interface}: loading XDP programs is not permitted ({source}). Run as root, or with \
-        CAP_BPF and CAP_NET_ADMIN (systemd: \
-         AmbientCapabilities=)"
+         CAP_BPF and CAP_NET_ADMIN (systemd: AmbientCapabilities=)"
     )]
     Permission {
         /// Interface name.
@@ -151,8 +151,8 @@ pub enum AttachError {
     /// The kernel refused the program or its maps.
     #[error(
         "{interface}: the kernel did not load the steering program: {found}. It needs Linux 5.9 \
-        or later with CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS; report it with `uname -r` if \
-        that is what it is"
+         or later with CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS; report it with `uname -r` if \
+         that is what it is"
     )]
     Load {
         /// Interface name.

@@ -20,7 +20,8 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
 use crate::port::{BATCH, Batch, Closed};
 use crate::xsk::kick::{self, Kick};
-use crate::xsk::umem::{Frame, Holder, Pool, Region};
+use crate::xsk::pool::Pool;
+use crate::xsk::umem::{Frame, Holder, Region};
 
 /// How long a driver may go on using a closed zero-copy socket's chunks: the kernel tells it to
 /// stop from a work queue (net/xdp/xsk_buff_pool.c, `xp_release_deferred`). Binding again was seen
@@ -51,19 +52,19 @@ pub(crate) struct Rings {
 
 /// Entries of the rings, as they were made.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
-    pub(crate) fill: u32,
-    pub(crate) rx: u32,
-    pub(crate) tx: u32,
-    pub(crate) completion: u32,
+pub(super) struct Sizes {
+    pub(super) fill: u32,
+    pub(super) rx: u32,
+    pub(super) tx: u32,
+    pub(super) completion: u32,
 }
 
 /// What xsk-rs returns for one socket.
-pub(crate) struct Queues {
-    pub(crate) tx: TxQueue,
-    pub(crate) rx: RxQueue,
-    pub(crate) fill: FillQueue,
-    pub(crate) completion: CompQueue,
+pub(super) struct Queues {
+    pub(super) tx: TxQueue,
+    pub(super) rx: RxQueue,
+    pub(super) fill: FillQueue,
+    pub(super) completion: CompQueue,
 }
 
 /// Frames moved, and descriptors that were refused.
@@ -76,7 +77,7 @@ pub(crate) struct Moved {
 impl Rings {
     /// Takes the queues of one socket over `region`, as its port number `port`. The queues are of
     /// the region's UMEM.
-    pub(crate) fn new(
+    pub(super) fn new(
         queues: Queues,
         region: Arc<Region>,
         port: u8,

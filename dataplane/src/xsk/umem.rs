@@ -1,4 +1,4 @@
-//! The memory of all frames, the `Frame` token and the pool of free frames.
+//! The memory of all frames and the `Frame` token.
 //!
 //! Promises, and where each is kept:
 //!
@@ -23,7 +23,6 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
-use std::collections::VecDeque;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -32,6 +31,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use xsk_rs::{FrameDesc, Umem};
+
+#[cfg(doc)]
+use crate::xsk::Pool;
 
 /// Bytes of one chunk, so of one frame with its headroom. The smallest that AF_XDP accepts
 /// (`XDP_UMEM_MIN_CHUNK_SIZE`), and two to a page.
@@ -59,20 +61,20 @@ const _: () = assert!(size_of::<Frame>() == 16, "a batch of 64 frames is 1 KiB")
 
 /// Who has a chunk; see the table in the module's documentation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Holder(u8);
+pub(super) struct Holder(u8);
 
 impl Holder {
-    pub(crate) const NOBODY: Self = Self(0);
-    pub(crate) const TOKEN: Self = Self(1);
+    pub(super) const NOBODY: Self = Self(0);
+    pub(super) const TOKEN: Self = Self(1);
 
     /// The fill side of port `port`: fill ring, kernel, RX ring.
-    pub(crate) const fn fill(port: u8) -> Self {
+    pub(super) const fn fill(port: u8) -> Self {
         assert!(port < MAX_PORTS);
         Self(2 + port * 2)
     }
 
     /// The transmit side of port `port`: TX ring, kernel, completion ring.
-    pub(crate) const fn transmit(port: u8) -> Self {
+    pub(super) const fn transmit(port: u8) -> Self {
         assert!(port < MAX_PORTS);
         Self(3 + port * 2)
     }
@@ -242,6 +244,9 @@ impl KernelMemory {
 }
 
 /// All chunks of one worker, and who has which.
+///
+/// What makes and ends tokens is for this room only: to mint a chunk that the kernel still has
+/// would be undefined behaviour, and who calls in here knows the state of the rings.
 pub(crate) struct Region {
     /// First byte of chunk 0; valid for `chunks * CHUNK_BYTES` bytes for as long as `memory` lives.
     base: NonNull<u8>,
@@ -274,7 +279,7 @@ impl Region {
 
     /// A region over a UMEM of chunks of [`CHUNK_BYTES`] without headroom of its own, of which
     /// `descs` are the descriptors that came with it. `None` if they are not what they should be.
-    pub(crate) fn kernel(umem: Umem, descs: Vec<FrameDesc>) -> Option<Arc<Self>> {
+    pub(super) fn kernel(umem: Umem, descs: Vec<FrameDesc>) -> Option<Arc<Self>> {
         let chunks = u32::try_from(descs.len()).ok()?;
         let expected = |(chunk, desc): (usize, &FrameDesc)| {
             desc.addr() == (chunk << CHUNK_SHIFT) + HEADROOM_BYTES
@@ -319,7 +324,7 @@ impl Region {
     /// the chunk and the packet lies inside it. Otherwise nothing changes: this is where nonsense
     /// from the kernel ends.
     #[inline]
-    pub(crate) fn mint(
+    pub(super) fn mint(
         &self,
         chunk: usize,
         offset: usize,
@@ -352,7 +357,7 @@ impl Region {
     ///
     /// The caller has checked [`owns`](Self::owns).
     #[inline]
-    pub(crate) fn surrender(&self, frame: Frame, holder: Holder) -> usize {
+    pub(super) fn surrender(&self, frame: Frame, holder: Holder) -> usize {
         let chunk = frame.chunk as usize;
         if let Some(entry) = self.holders.get(chunk) {
             // Relaxed: the owner of the token is the entry's only writer.
@@ -363,7 +368,7 @@ impl Region {
 
     /// The frame that the kernel says it received on `port`, or `None` if what it says is nonsense.
     #[inline]
-    pub(crate) fn received(&self, desc: &FrameDesc, port: u8) -> Option<Frame> {
+    pub(super) fn received(&self, desc: &FrameDesc, port: u8) -> Option<Frame> {
         // SG is off, so a packet in several chunks is not a packet.
         if desc.has_more_frames() {
             return None;
@@ -383,7 +388,7 @@ impl Region {
     /// The frame that the kernel says `port` has transmitted, or `None` if what it says is
     /// nonsense.
     #[inline]
-    pub(crate) fn completed(&self, desc: &FrameDesc, port: u8) -> Option<Frame> {
+    pub(super) fn completed(&self, desc: &FrameDesc, port: u8) -> Option<Frame> {
         // The completion ring returns the submitted address, which may lie anywhere in the chunk.
         self.mint(
             desc.addr() >> CHUNK_SHIFT,
@@ -396,7 +401,7 @@ impl Region {
     /// Ends a token and returns the descriptor for the ring of `holder`. `None`, and the frame is
     /// lost, if the frame is not of this region or the region not a UMEM; callers check both.
     #[inline]
-    pub(crate) fn submit(&self, frame: Frame, holder: Holder) -> Option<FrameDesc> {
+    pub(super) fn submit(&self, frame: Frame, holder: Holder) -> Option<FrameDesc> {
         let Memory::Kernel(memory) = &*self.memory else {
             return None;
         };
@@ -422,7 +427,7 @@ impl Region {
     /// Mints every chunk that `holder` still has, empty, and passes it on. Returns how many.
     ///
     /// For a kernel holder: only after the kernel has let go of the chunks, with the socket closed.
-    pub(crate) fn reclaim(&self, holder: Holder, mut take: impl FnMut(Frame)) -> usize {
+    pub(super) fn reclaim(&self, holder: Holder, mut take: impl FnMut(Frame)) -> usize {
         (0..self.holders.len())
             .filter_map(|chunk| self.mint(chunk, HEADROOM_BYTES, 0, holder))
             .map(&mut take)
@@ -442,7 +447,7 @@ impl Region {
     }
 
     /// How many chunks `holder` has.
-    pub(crate) fn held_by(&self, holder: Holder) -> usize {
+    pub(super) fn held_by(&self, holder: Holder) -> usize {
         self.holders
             .iter()
             // Relaxed: a count for the quiet moments of start, end and tests.
@@ -453,7 +458,7 @@ impl Region {
     /// Moves a packet to where the kernel would have put it: an empty packet behind the full
     /// headroom.
     #[inline]
-    fn reset(&self, frame: &mut Frame) {
+    pub(super) fn reset(&self, frame: &mut Frame) {
         frame.len = 0;
         if frame.offset != HEADROOM {
             let start = (frame.chunk as usize) << CHUNK_SHIFT;
@@ -490,173 +495,6 @@ impl fmt::Debug for Region {
         f.debug_struct("Region")
             .field("chunks", &self.holders.len())
             .field("tokens", &self.held_by(Holder::TOKEN))
-            .finish_non_exhaustive()
-    }
-}
-
-/// The free frames of one worker: last in, first out, so that the next frame taken is the one whose
-/// lines are still in the cache.
-///
-/// Never allocates after it was made: it has room for every frame of its region.
-pub struct Pool {
-    frames: Vec<Frame>,
-    region: Arc<Region>,
-    foreign: u64,
-}
-
-impl Pool {
-    /// `chunks` frames of plain memory, all free. For generators, tests and benchmarks without a
-    /// device.
-    #[must_use]
-    pub fn anonymous(chunks: u32) -> Self {
-        Self::of(Region::plain(chunks))
-    }
-
-    /// All frames of `region` that nobody has.
-    pub(crate) fn of(region: Arc<Region>) -> Self {
-        let chunks = region.chunks() as usize;
-        let mut frames = Vec::with_capacity(chunks);
-        // Backwards, so that chunk 0 is the first taken.
-        frames.extend(
-            (0..chunks)
-                .rev()
-                .filter_map(|chunk| region.mint(chunk, HEADROOM_BYTES, 0, Holder::NOBODY)),
-        );
-        Self {
-            frames,
-            region,
-            foreign: 0,
-        }
-    }
-
-    /// Takes a free frame, empty.
-    #[inline]
-    #[must_use]
-    pub fn take(&mut self) -> Option<Frame> {
-        self.frames.pop()
-    }
-
-    /// Gives a frame back, whatever is in it.
-    ///
-    /// A frame of another region is refused: it is lost to its own, and counted in
-    /// [`foreign`](Self::foreign).
-    #[inline]
-    pub fn give(&mut self, mut frame: Frame) {
-        if self.region.owns(&frame) {
-            self.region.reset(&mut frame);
-            self.frames.push(frame);
-        } else {
-            self.foreign += 1;
-        }
-    }
-
-    /// Free frames now.
-    #[inline]
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.frames.len()
-    }
-
-    /// Whether no frame is free.
-    #[inline]
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    /// All frames of the region, free or not: what [`len`](Self::len) must come to when everything
-    /// is home.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.region.chunks() as usize
-    }
-
-    /// Frames of other regions that were given here by mistake.
-    #[must_use]
-    pub fn foreign(&self) -> u64 {
-        self.foreign
-    }
-
-    /// The region its frames come from.
-    pub(crate) fn region(&self) -> &Arc<Region> {
-        &self.region
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        for frame in self.frames.drain(..) {
-            self.region.surrender(frame, Holder::NOBODY);
-        }
-    }
-}
-
-impl fmt::Debug for Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("free", &self.frames.len())
-            .field("capacity", &self.capacity())
-            .field("foreign", &self.foreign)
-            .finish()
-    }
-}
-
-/// A bounded queue of frames, first in, first out: the ring of a port that has no kernel behind it.
-pub(crate) struct Queue {
-    frames: VecDeque<Frame>,
-    limit: usize,
-    region: Arc<Region>,
-}
-
-impl Queue {
-    pub(crate) fn new(region: Arc<Region>, limit: usize) -> Self {
-        Self {
-            frames: VecDeque::with_capacity(limit),
-            limit,
-            region,
-        }
-    }
-
-    /// Appends a frame, or hands it back if the queue is full or the frame is of another region.
-    #[inline]
-    pub(crate) fn push(&mut self, frame: Frame) -> Result<(), Frame> {
-        if self.frames.len() < self.limit && self.region.owns(&frame) {
-            self.frames.push_back(frame);
-            Ok(())
-        } else {
-            Err(frame)
-        }
-    }
-
-    #[inline]
-    pub(crate) fn pop(&mut self) -> Option<Frame> {
-        self.frames.pop_front()
-    }
-
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.frames.len()
-    }
-
-    #[inline]
-    pub(crate) fn room(&self) -> usize {
-        self.limit - self.frames.len()
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        for frame in self.frames.drain(..) {
-            self.region.surrender(frame, Holder::NOBODY);
-        }
-    }
-}
-
-impl fmt::Debug for Queue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue")
-            .field("frames", &self.frames.len())
-            .field("limit", &self.limit)
             .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,8 @@
+//! A whole worker over memory ports, frame in to frame out.
+
+#[cfg(test)]
+mod frames;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod world;
