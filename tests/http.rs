@@ -102,6 +102,21 @@ mod tests {
             0,
             "wrong checksums arrived somewhere"
         );
+        // All workers took part; generic XDP on a veth sees every packet on queue 0, since only
+        // the native path records the queue (drivers/net/veth.c, veth_xmit).
+        let workers = status.list("/workers");
+        let taking_part = if configuration.mode() == "generic" {
+            1
+        } else {
+            workers.len()
+        };
+        for worker in &workers[..taking_part] {
+            assert!(worker.number("/busy_turns") > 0, "{status}");
+        }
+        // Nothing was dropped but what waited for a first neighbour.
+        let mut dropped = status.dropped();
+        dropped.remove("no_neighbour");
+        assert!(dropped.is_empty(), "{dropped:?}");
         // Direct replies never meet the balancer, replies of the others all do.
         for service in ["web4", "web6"] {
             assert!(

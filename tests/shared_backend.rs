@@ -4,14 +4,12 @@
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+    use std::net::{IpAddr, SocketAddr, UdpSocket};
 
     use ringgate_playground::{
         Balancer, Configuration, Conversation, Playground, Service, TcpEcho, UdpEcho, ask,
-        wait_for_the_way,
+        connect_from, wait_for_the_way,
     };
-    use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 
     const RINGGATE: &str = env!("CARGO_BIN_EXE_ringgate");
 
@@ -131,19 +129,5 @@ mod tests {
                 let service = kind(&format!("shared{n}"), listen);
                 all.service(service.backends(backends.iter().copied(), ECHO_PORT))
             })
-    }
-
-    /// A connection from a port that another connection has too: both must say SO_REUSEADDR.
-    fn connect_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
-        let family = if from.is_ipv4() {
-            AddressFamily::INET
-        } else {
-            AddressFamily::INET6
-        };
-        let socket = socket(family, SocketType::STREAM, None)?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        bind(&socket, &from)?;
-        connect(&socket, &to)?;
-        Ok(TcpStream::from(socket))
     }
 }

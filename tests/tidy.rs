@@ -7,6 +7,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
 
+    use ringgate_dataplane::counters::PORT_COUNTERS;
     use ringgate_dataplane::verdict::DropReason;
 
     /// The longest file, lines. Longer ones are listed below, and may not grow.

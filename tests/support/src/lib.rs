@@ -38,7 +38,7 @@ pub use payload::{Payload, sha256_of};
 pub use playground::{Plan, Playground};
 pub use process::{Process, run};
 pub use status::Status;
-pub use visit::{Visits, visit};
+pub use visit::{Visits, connect_from, request, visit};
 
 #[cfg(test)]
 mod tests {

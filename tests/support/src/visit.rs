@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+
 use crate::playground::Playground;
 
 /// How long a visitor waits for anything. Above the first two retransmissions of a SYN (1 s
@@ -48,7 +50,15 @@ impl Visits {
 ///
 /// What the socket said, or that the answer is not a good one.
 pub fn visit(target: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+    request(TcpStream::connect_timeout(&target, PATIENCE)?)
+}
+
+/// The same over a connection that is open already.
+///
+/// # Errors
+///
+/// What the socket said, or that the answer is not a good one.
+pub fn request(mut stream: TcpStream) -> io::Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: service\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
@@ -58,6 +68,25 @@ pub fn visit(target: SocketAddr) -> io::Result<String> {
         return Err(io::Error::other(format!("not a good answer: {answer:?}")));
     }
     Ok(body.to_owned())
+}
+
+/// Opens a connection from an address and port of one's own choice, which other connections to
+/// elsewhere may have as well (SO_REUSEADDR).
+///
+/// # Errors
+///
+/// What the socket said.
+pub fn connect_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let family = if from.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &from)?;
+    connect(&socket, &to)?;
+    Ok(TcpStream::from(socket))
 }
 
 impl Playground {
