@@ -40,6 +40,7 @@ pub(crate) fn explain(
         snapshot,
         table,
         now,
+        ingress: 0,
     };
     let (id, is_stored) = steering.preview(service, &key);
     let backend = id.and_then(|id| snapshot.backend(id));

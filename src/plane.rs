@@ -2,9 +2,9 @@
 //!
 //! Bring-up order, and why: programs are attached first, with empty socket maps, so that
 //! everything still goes to the kernel (some drivers reset their queues when a program comes, so
-//! sockets come after); then sockets are bound, workers started, and last the sockets are put into
-//! the programs' maps: from then on packets arrive. [`Plane::stop`] is the reverse, and counts
-//! every frame home.
+//! sockets come after); then sockets are bound and workers started. Last, once control knows which
+//! backends are up, [`Plane::register`] puts the sockets into the programs' maps, and packets
+//! arrive. [`Plane::stop`] is the reverse, and counts every frame home.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +19,7 @@ use ringgate_dataplane::pin::{PinError, pin};
 use ringgate_dataplane::port::Port;
 use ringgate_dataplane::port::xsk::XskPort;
 use ringgate_dataplane::publish::Mailbox;
-use ringgate_dataplane::route::Neighbour;
+use ringgate_dataplane::route::{Link, Neighbour};
 use ringgate_dataplane::snapshot::{Snapshot, Steered};
 use ringgate_dataplane::worker::{Parts, Remains, Worker};
 use ringgate_dataplane::xsk::{
@@ -174,7 +174,6 @@ impl Plane {
         for (worker, (ports, pool)) in (0..plan.workers).zip(opened) {
             plane.spawn(plan, worker, ports, pool)?;
         }
-        plane.register()?;
         Ok(plane)
     }
 
@@ -223,8 +222,13 @@ impl Plane {
         Ok(())
     }
 
-    /// Opens the way from the programs to the workers.
-    fn register(&mut self) -> Result<(), SteerError> {
+    /// Opens the way from the programs to the workers: from now on packets arrive. Until now they
+    /// went to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// When a program's map cannot be changed.
+    pub(crate) fn register(&mut self) -> Result<(), SteerError> {
         for (queue, worker) in (0..).zip(&self.workers) {
             for (interface, socket) in self.interfaces.iter_mut().zip(&worker.sockets) {
                 interface.program.register(queue, socket)?;
@@ -281,6 +285,18 @@ impl Plane {
     pub(crate) fn set_locals(&mut self, locals: &[std::net::IpAddr]) -> Result<(), SteerError> {
         for interface in &mut self.interfaces {
             interface.program.sync_locals(locals)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the programs their interfaces' hardware addresses, in port order.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be changed; programs may differ then.
+    pub(crate) fn set_own_addresses(&mut self, links: &[Link]) -> Result<(), SteerError> {
+        for (interface, link) in self.interfaces.iter_mut().zip(links) {
+            interface.program.set_own_address(link.mac)?;
         }
         Ok(())
     }

@@ -1,1 +1,17 @@
-//! Traffic, microbenchmarks and end-to-end measurements for Ringgate.
+//! Numbers, with the machine they came from.
+//!
+//! | room | owns |
+//! |---|---|
+//! | [`traffic`] | frames and flows, the same for every contestant |
+//! | [`blast`] | the source: sends them as fast as the host lets it |
+//! | [`bare`] | the bare forwarder: what AF_XDP alone costs on this host |
+//! | [`machine`] | which host, kernel and commit a number belongs to |
+//! | [`meter`] | CPU time and packet counts of a window |
+//!
+//! `scripts/bench` builds a topology of its own, runs contestants in turn and compares medians.
+
+pub mod bare;
+pub mod blast;
+pub mod machine;
+pub mod meter;
+pub mod traffic;

@@ -5,9 +5,9 @@
 //!
 //! | state | meaning | from it |
 //! |---|---|---|
-//! | `Opening` | a SYN was seen | the client's next segment without SYN: `Established` |
+//! | `Opening` | one segment of the client was seen, a SYN or another | its next one without SYN: `Established` |
 //! | `Established` | the handshake is done | FIN: half closed |
-//! | `ClientClosed`, `BackendClosed` | a FIN from that side | the other side's FIN: `Closed` |
+//! | `ClientClosed`, `BackendClosed` | a FIN from that side | the other side's FIN: `Closed`; a new SYN from the client: `Opening` |
 //! | `Closed` | both FINs, or a RST | a new SYN from the client: `Opening` |
 //! | `OneWay` | datagrams from the client | one from the backend: `TwoWay` |
 //! | `TwoWay` | datagrams both ways | |
@@ -62,21 +62,22 @@ impl State {
         Self::TwoWay,
     ];
 
-    /// The state of a flow whose first packet seen is this one from the client. `tcp_flags` is
-    /// the header's flags byte, ignored for other protocols.
+    /// The state of a flow whose first packet seen is this one from the client; `None` when such
+    /// a packet begins nothing. `tcp_flags` is the header's flags byte, ignored for other
+    /// protocols.
+    ///
+    /// A segment in mid-stream opens a flow like a SYN does, and only the client's next one
+    /// establishes it: else a flood of single forged segments would fill the table with flows
+    /// that may not be evicted.
     #[inline]
     #[must_use]
-    pub const fn opened_by(protocol: u8, tcp_flags: u8) -> Self {
+    pub const fn opened_by(protocol: u8, tcp_flags: u8) -> Option<Self> {
         if protocol != TCP {
-            Self::OneWay
-        } else if tcp_flags & RST != 0 {
-            Self::Closed
-        } else if tcp_flags & FIN != 0 {
-            Self::ClientClosed
-        } else if tcp_flags & (SYN | ACK) == SYN {
-            Self::Opening
+            Some(Self::OneWay)
+        } else if tcp_flags & RST != 0 || tcp_flags & (SYN | ACK) == SYN | ACK {
+            None
         } else {
-            Self::Established
+            Some(Self::Opening)
         }
     }
 
@@ -106,7 +107,7 @@ impl State {
             };
         }
         match (self, direction) {
-            (Self::Closed, FromClient) if is_syn => Self::Opening,
+            (_, FromClient) if is_syn && self.may_be_reopened() => Self::Opening,
             (Self::Opening, FromClient) if tcp_flags & SYN == 0 => Self::Established,
             _ => self,
         }
@@ -117,6 +118,18 @@ impl State {
     #[must_use]
     pub const fn is_closed(self) -> bool {
         matches!(self, Self::Closed)
+    }
+
+    /// Whether a SYN from the client begins a new connection on the same ports: one side at least
+    /// has said that it is done. Where only the client's segments are seen (direct server
+    /// return), its own FIN is all there ever is.
+    #[inline]
+    #[must_use]
+    pub const fn may_be_reopened(self) -> bool {
+        matches!(
+            self,
+            Self::ClientClosed | Self::BackendClosed | Self::Closed
+        )
     }
 
     /// Whether a newcomer may take the place of a flow in this state before its time is up.
@@ -180,18 +193,12 @@ mod tests {
             ),
             (
                 ClientClosed,
-                [
-                    ClientClosed,
-                    ClientClosed,
-                    ClientClosed,
-                    ClientClosed,
-                    Closed,
-                ],
+                [Opening, ClientClosed, ClientClosed, ClientClosed, Closed],
                 [ClientClosed, ClientClosed, ClientClosed, Closed, Closed],
             ),
             (
                 BackendClosed,
-                [BackendClosed, BackendClosed, BackendClosed, Closed, Closed],
+                [Opening, BackendClosed, BackendClosed, Closed, Closed],
                 [
                     BackendClosed,
                     BackendClosed,
@@ -229,11 +236,12 @@ mod tests {
 
     #[test]
     fn the_first_packet_says_where_a_flow_begins() {
-        assert_eq!(State::opened_by(TCP, SYN), Opening);
-        assert_eq!(State::opened_by(TCP, ACK), Established);
-        assert_eq!(State::opened_by(TCP, FIN | ACK), ClientClosed);
-        assert_eq!(State::opened_by(TCP, RST | ACK), Closed);
-        assert_eq!(State::opened_by(17, 0), OneWay);
+        assert_eq!(State::opened_by(TCP, SYN), Some(Opening));
+        assert_eq!(State::opened_by(TCP, ACK), Some(Opening));
+        assert_eq!(State::opened_by(TCP, FIN | ACK), Some(Opening));
+        assert_eq!(State::opened_by(TCP, RST | ACK), None);
+        assert_eq!(State::opened_by(TCP, SYN | ACK), None);
+        assert_eq!(State::opened_by(17, 0), Some(OneWay));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! A flow lives in one of two buckets that its hash names; a newcomer takes the emptier one
 //! (Azar et al., "Balanced Allocations", STOC 1994), so that buckets overflow only when nearly
 //! all are full. Two threads that insert the same flow at the same moment choose alike unless
-//! others interfere between them; then both copies may exist for a while. That is harmless: they
-//! were made from the same packet's key by the same rules, lookups always find the first, and
-//! the other ends by time.
+//! others interfere between them; then both copies may exist for a while. Lookups always find the
+//! first, and the other ends by time; should the two threads have had different snapshots, and the
+//! copies different owners, the flow may change its backend once, when the first copy goes.
 
 use crate::bucket::{Bucket, Line, Read, SLOTS, Slot, Word};
 use crate::entry::{Entry, Record};
@@ -289,7 +289,7 @@ impl FlowTable {
             reason = "only the low bits are wanted"
         )]
         let low = hash.0 as usize;
-        [low & mask, (low >> 20) & mask]
+        [low & mask, (low >> mask.count_ones()) & mask]
     }
 
     #[inline]

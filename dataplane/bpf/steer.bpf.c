@@ -3,6 +3,7 @@
 // The steering program: which packets of an interface go to the balancer's AF_XDP socket of their
 // queue, and which to the kernel.
 //
+//   to another hardware address than the interface's -> XDP_PASS
 //   to a service            -> redirect
 //   from a NAT backend's service port, and not to one of the balancer's own addresses -> redirect
 //   everything else         -> XDP_PASS: ARP, ND, BGP, SSH, health checks and their answers
@@ -95,6 +96,20 @@ struct {
 	__type(value, __u32);
 } locals SEC(".maps");
 
+// The interface's hardware address in its first six bytes; all zero: unknown, every frame counts as ours.
+struct own {
+	__u8 address[8];
+};
+
+_Static_assert(sizeof(struct own) == 8, "mirrored in program.rs");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct own);
+} own SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, COUNTERS);
@@ -133,6 +148,33 @@ static __always_inline void map_ipv4(__u8 address[16], __be32 ipv4)
 	__builtin_memcpy(address + 12, &ipv4, 4);
 }
 
+static __always_inline int is_mapped(const struct in6_addr *address)
+{
+	return !address->s6_addr32[0] && !address->s6_addr32[1] && address->s6_addr32[2] == bpf_htonl(0xffff);
+}
+
+// XDP also sees what a promiscuous device or a flooding switch delivers and the kernel would drop as somebody else's
+// (PACKET_OTHERHOST). Forwarding that would duplicate packets, and with direct server return make them circle.
+static __always_inline int is_for_us(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = data;
+	__u32 zero = 0;
+	struct own *mine = bpf_map_lookup_elem(&own, &zero);
+	__u8 known = 0, differs = 0;
+	int i;
+
+	if (!mine || (void *)(ethernet + 1) > end)
+		return 0;
+#pragma unroll
+	for (i = 0; i < ETH_ALEN; i++) {
+		known |= mine->address[i];
+		differs |= mine->address[i] ^ ethernet->h_dest[i];
+	}
+	return !known || !differs;
+}
+
 // Reads both endpoints. False if this is nothing that the balancer could be meant by.
 static __always_inline int parse(struct xdp_md *ctx, struct endpoint *from, struct endpoint *to)
 {
@@ -167,6 +209,9 @@ static __always_inline int parse(struct xdp_md *ctx, struct endpoint *from, stru
 			return 0;
 		if (ip->version != 6)
 			return 0;
+		// An IPv4-mapped address is how IPv4 is written here; nobody may send one (RFC 4291, 2.5.5.2).
+		if (is_mapped(&ip->saddr) || is_mapped(&ip->daddr))
+			return 0;
 		protocol = ip->nexthdr;
 		__builtin_memcpy(from->address, &ip->saddr, 16);
 		__builtin_memcpy(to->address, &ip->daddr, 16);
@@ -194,7 +239,7 @@ int steer(struct xdp_md *ctx)
 	struct endpoint from, to;
 
 	count(RECEIVED);
-	if (!parse(ctx, &from, &to))
+	if (!is_for_us(ctx) || !parse(ctx, &from, &to))
 		return pass();
 	if (bpf_map_lookup_elem(&services, &to))
 		return redirect(ctx, REDIRECTED_SERVICE);

@@ -46,6 +46,17 @@ impl BackendId {
     }
 }
 
+/// What is known of a backend from its check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It answers, or is not checked.
+    Up,
+    /// It does not answer.
+    Down,
+    /// Its first check has not ended yet. What it was before, it still is.
+    Pending,
+}
+
 /// What a backend may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendState {
@@ -53,6 +64,8 @@ pub enum BackendState {
     Up,
     /// Old flows only: its weight is 0.
     Draining,
+    /// Old flows only: its first check has not ended yet.
+    Pending,
     /// Nothing: its check fails. Its flows go elsewhere.
     Down,
     /// Nothing: the operator took it out. Its flows go elsewhere.
@@ -66,6 +79,7 @@ impl BackendState {
         match self {
             Self::Up => "up",
             Self::Draining => "draining",
+            Self::Pending => "pending",
             Self::Down => "down",
             Self::Disabled => "disabled",
         }
@@ -75,7 +89,7 @@ impl BackendState {
     #[inline]
     #[must_use]
     pub const fn serves(self) -> bool {
-        matches!(self, Self::Up | Self::Draining)
+        matches!(self, Self::Up | Self::Draining | Self::Pending)
     }
 }
 

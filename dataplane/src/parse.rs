@@ -144,6 +144,11 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Network<'_>, DropReason> {
     if view.version() != 6 {
         return Err(DropReason::BadIpv6Header);
     }
+    // IPv4-mapped addresses are how IPv4 is written here, and nobody may send them (RFC 4291
+    // §2.5.5.2, draft-itojun-v6ops-v4mapped-harmful): such a packet would pass for an IPv4 flow's.
+    if is_mapped(words(view.source())) || is_mapped(words(view.destination())) {
+        return Err(DropReason::BadIpv6Header);
+    }
     let end = ipv6::HEADER + view.payload_len();
     let payload = bytes.get(ipv6::HEADER..end).ok_or(DropReason::BadLength)?;
     Ok(Network {
@@ -217,14 +222,19 @@ fn are_possible_flags(flags: u8) -> bool {
 /// (RFC 1122 §3.2.1.3, RFC 4291 §2.5 and §2.7).
 #[inline]
 fn is_possible_source([high, low]: [u64; 2]) -> bool {
-    let is_mapped = high == 0 && low >> 32 == 0xFFFF;
-    if is_mapped {
+    if is_mapped([high, low]) {
         let [first, ..] = Endpoint::v4_octets([high, low]);
         let is_broadcast = low & 0xFFFF_FFFF == 0xFFFF_FFFF;
         return first != 0 && first != 127 && !(224..=239).contains(&first) && !is_broadcast;
     }
     // `::` and `::1` are 0 and 1; `ff00::/8` is multicast.
     !(high == 0 && low <= 1) && high >> 56 != 0xFF
+}
+
+/// Whether the words of an [`Endpoint`] are an IPv4 address.
+#[inline]
+const fn is_mapped([high, low]: [u64; 2]) -> bool {
+    high == 0 && low >> 32 == 0xFFFF
 }
 
 /// An IPv4 address (network order) as the IPv4-mapped words of an [`Endpoint`].

@@ -28,7 +28,8 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct Exchange {
     next: Option<Arc<Snapshot>>,
-    given_up: Vec<Arc<Snapshot>>,
+    /// At most one: nothing more is given up before the next post takes it away.
+    given_up: Option<Arc<Snapshot>>,
 }
 
 impl Mailbox {
@@ -37,7 +38,7 @@ impl Mailbox {
         let generation = snapshot.generation;
         let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
         exchange.next = Some(snapshot);
-        let given_up = std::mem::take(&mut exchange.given_up);
+        let given_up = exchange.given_up.take();
         drop(exchange);
         // Release: whoever sees the generation sees `next` filled (the mutex alone would do;
         // the pair documents it).
@@ -80,7 +81,7 @@ impl Mailbox {
         let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(next) = exchange.next.take() {
             let old = std::mem::replace(current, next);
-            exchange.given_up.push(old);
+            exchange.given_up = Some(old);
         }
         drop(exchange);
         // Release: partner of the load in `has_adopted`.

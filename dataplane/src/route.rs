@@ -122,6 +122,26 @@ impl Fib {
     /// What is missing, see [`Miss`].
     #[inline]
     pub fn hop(&self, address: [u64; 2], family: Family) -> Result<Hop, Miss> {
+        self.hop_if(address, family, |_| true)
+    }
+
+    /// The way to `address` if it is on a link of the balancer: what direct server return needs,
+    /// since a router would send the packet, still addressed to the service, back here.
+    ///
+    /// # Errors
+    ///
+    /// What is missing; [`Miss::NoRoute`] also when the way leads through a gateway.
+    pub fn hop_on_link(&self, address: [u64; 2], family: Family) -> Result<Hop, Miss> {
+        self.hop_if(address, family, |gateway| gateway.is_none())
+    }
+
+    #[inline]
+    fn hop_if(
+        &self,
+        address: [u64; 2],
+        family: Family,
+        is_allowed: impl Fn(Option<IpAddr>) -> bool,
+    ) -> Result<Hop, Miss> {
         let target = match family {
             Family::V4 => {
                 let host = Ipv4Net::from(Ipv4Addr::from(Endpoint::v4_octets(address)));
@@ -137,6 +157,9 @@ impl Fib {
         let Some(Target::Port { port, gateway }) = target else {
             return Err(Miss::NoRoute);
         };
+        if !is_allowed(gateway) {
+            return Err(Miss::NoRoute);
+        }
         let address = match gateway {
             Some(gateway) => Endpoint::from_socket((gateway, 0).into()).address,
             None => address,

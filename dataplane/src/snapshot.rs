@@ -14,7 +14,7 @@ use ringgate_config::{Forward, Model, WhenEmpty};
 use ringgate_conntrack::Endpoint;
 use rustc_hash::FxHashMap;
 
-use crate::backend::{Backend, BackendId, BackendIdentity, BackendState, NoSlot, Registry};
+use crate::backend::{Backend, BackendId, BackendIdentity, BackendState, Health, NoSlot, Registry};
 use crate::maglev::{Member, Ring};
 use crate::parse::Family;
 use crate::route::Fib;
@@ -126,13 +126,15 @@ struct CachedRing {
 pub struct Builder {
     registry: Registry,
     rings: HashMap<(Endpoint, u8), CachedRing>,
+    /// What each backend was in the last snapshot.
+    last: HashMap<BackendIdentity, BackendState>,
     generation: u64,
 }
 
 impl Builder {
     /// The next snapshot.
     ///
-    /// `is_up` gives the result of a backend's health check; it is asked once for each backend.
+    /// `health` gives the result of a backend's check; it is asked once for each backend.
     ///
     /// # Errors
     ///
@@ -140,7 +142,7 @@ impl Builder {
     pub fn build(
         &mut self,
         model: &Model,
-        is_up: impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> bool,
+        health: impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> Health,
         fib: &Arc<Fib>,
         draining: bool,
     ) -> Result<Snapshot, NoSlot> {
@@ -150,12 +152,14 @@ impl Builder {
         let returns = returns(model);
         let mut services = Vec::with_capacity(model.services().len());
         let mut backends: Vec<Option<Backend>> = Vec::new();
+        let mut last = HashMap::new();
         for (index, service) in (0..=u16::MAX).zip(model.services()) {
-            let states = states(service, &is_up);
+            let states = self.states(service, &health);
             let mut members = Vec::with_capacity(states.len());
             for (identity, state) in identities_of(service).zip(&states) {
                 let id = self.registry.id(identity)?;
                 members.push(id);
+                last.insert(identity, *state);
                 let family = family(&identity.address);
                 let shared =
                     returns.get(&(identity.address, identity.protocol)) == Some(&Return::Ambiguous);
@@ -167,7 +171,10 @@ impl Builder {
                     forward: service.forward(),
                     state: *state,
                     shared: shared && service.forward() == Forward::Nat,
-                    hop: fib.hop(identity.address.address, family),
+                    hop: match service.forward() {
+                        Forward::Nat => fib.hop(identity.address.address, family),
+                        Forward::DsrL2 => fib.hop_on_link(identity.address.address, family),
+                    },
                 };
                 if backends.len() <= id.slot() {
                     backends.resize(id.slot() + 1, None);
@@ -191,6 +198,7 @@ impl Builder {
             .collect();
         self.rings
             .retain(|listen, _| by_listen.contains_key(listen));
+        self.last = last;
         self.generation += 1;
         let fib = Arc::clone(fib);
         Ok(Snapshot {
@@ -202,6 +210,50 @@ impl Builder {
             backends,
             fib,
         })
+    }
+
+    /// The state of each backend of `service`, in file order.
+    fn states(
+        &self,
+        service: &ringgate_config::Service,
+        health: &impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> Health,
+    ) -> Vec<BackendState> {
+        let mut states: Vec<BackendState> = identities_of(service)
+            .zip(service.backends())
+            .map(|(identity, backend)| {
+                let is_up = match health(service, backend) {
+                    Health::Up => true,
+                    Health::Down => false,
+                    // A reload that adds a check says nothing about a backend that serves.
+                    Health::Pending => match self.last.get(&identity) {
+                        Some(BackendState::Up | BackendState::Draining) => true,
+                        Some(BackendState::Down) => false,
+                        Some(BackendState::Pending | BackendState::Disabled) | None => {
+                            return if backend.disabled() {
+                                BackendState::Disabled
+                            } else {
+                                BackendState::Pending
+                            };
+                        }
+                    },
+                };
+                match (backend.disabled(), is_up, backend.weight()) {
+                    (true, _, _) => BackendState::Disabled,
+                    (false, false, _) => BackendState::Down,
+                    (false, true, 0) => BackendState::Draining,
+                    (false, true, _) => BackendState::Up,
+                }
+            })
+            .collect();
+        if service.when_empty() == WhenEmpty::Open && !states.contains(&BackendState::Up) {
+            // Falling open: better a backend that may be down than none.
+            for (state, backend) in states.iter_mut().zip(service.backends()) {
+                if *state == BackendState::Down && backend.weight() > 0 {
+                    *state = BackendState::Up;
+                }
+            }
+        }
+        states
     }
 
     /// The ring of `service`, the last one again if it was built from the same.
@@ -244,38 +296,6 @@ impl Builder {
         );
         ring
     }
-}
-
-/// The state of each backend of `service`, in file order.
-fn states(
-    service: &ringgate_config::Service,
-    is_up: &impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> bool,
-) -> Vec<BackendState> {
-    let mut states: Vec<BackendState> = service
-        .backends()
-        .iter()
-        .map(|backend| {
-            match (
-                backend.disabled(),
-                is_up(service, backend),
-                backend.weight(),
-            ) {
-                (true, _, _) => BackendState::Disabled,
-                (false, false, _) => BackendState::Down,
-                (false, true, 0) => BackendState::Draining,
-                (false, true, _) => BackendState::Up,
-            }
-        })
-        .collect();
-    if service.when_empty() == WhenEmpty::Open && !states.contains(&BackendState::Up) {
-        // Falling open: better a backend that may be down than none.
-        for (state, backend) in states.iter_mut().zip(service.backends()) {
-            if *state == BackendState::Down && backend.weight() > 0 {
-                *state = BackendState::Up;
-            }
-        }
-    }
-    states
 }
 
 /// What replies from each NAT backend's address and port belong to.

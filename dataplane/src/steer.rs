@@ -8,7 +8,8 @@
 //! | UDP | at once |
 //! | TCP SYN | not yet: a flood of SYNs leaves no trace |
 //! | TCP SYN, where only the table can tell whose the reply is ([`Backend::shared`]) | at once, as half-open |
-//! | any other TCP segment of an unknown flow | at once, as established: the handshake is done, or another balancer or process had the flow before |
+//! | SYN-ACK or RST from a client | no |
+//! | any other TCP segment of an unknown flow | at once; it is established with the client's next segment |
 //!
 //! A NAT flow has two entries, one for each direction's key, since any worker may meet either
 //! direction. Both see every state change; the other one's age is refreshed at most once a
@@ -24,7 +25,7 @@ use ringgate_conntrack::{
 
 use crate::backend::{Backend, BackendId};
 use crate::parse::Packet;
-use crate::route::{Hop, Miss, Neighbour};
+use crate::route::{Hop, Miss, Neighbour, PortIndex};
 use crate::service::Service;
 use crate::snapshot::{Return, Snapshot};
 use crate::verdict::DropReason;
@@ -122,6 +123,8 @@ pub struct Steering<'a> {
     pub table: &'a FlowTable,
     /// The time of the batch.
     pub now: Seconds,
+    /// The interface that the packets came in by.
+    pub ingress: PortIndex,
 }
 
 impl<'a> Steering<'a> {
@@ -134,6 +137,10 @@ impl<'a> Steering<'a> {
     pub fn steer(&self, packet: &Packet, hash: FlowHash) -> Result<Decision, Refusal> {
         let key = &packet.key;
         if let Some(service) = self.snapshot.service(key.destination, key.protocol) {
+            // A service as the source would make two services answer each other for ever.
+            if self.snapshot.service(key.source, key.protocol).is_some() {
+                return Err(DropReason::BadSource.into());
+            }
             self.forward(service, packet, hash)
         } else if let Some(whose) = self.snapshot.reply_from(key.source, key.protocol) {
             self.send_back(whose, packet, hash)
@@ -159,18 +166,28 @@ impl<'a> Steering<'a> {
         packet: &Packet,
         hash: FlowHash,
     ) -> Result<Decision, Refusal> {
-        let found = self.table.lookup(&packet.key, hash, self.now);
-        let (backend, event) = match found {
-            Some(found) if !reopens(&found, packet) => match self.serving(BackendId(found.owner)) {
+        let (backend, event) = match self.table.lookup(&packet.key, hash, self.now) {
+            Some(found) if reopens(&found, packet) => {
+                self.forget(&found, packet);
+                self.open(service, packet, hash)?
+            }
+            Some(found) => match self.serving(BackendId(found.owner)) {
                 Some(backend) => {
+                    let (action, hop) = way_to(backend, packet)?;
                     self.observe(&found, packet, Direction::FromClient, || {
                         (backend.forward == Forward::Nat).then(|| reply_key(packet, backend))
                     });
-                    (backend, FlowEvent::None)
+                    let (backend, event) = (Some(backend.id), FlowEvent::None);
+                    return Ok(Decision {
+                        action,
+                        hop,
+                        backend,
+                        event,
+                    });
                 }
                 None => self.rehash(service, packet, &found)?,
             },
-            _ => self.open(service, packet, hash)?,
+            None => self.open(service, packet, hash)?,
         };
         let (action, hop) = way_to(backend, packet)?;
         Ok(Decision {
@@ -189,31 +206,45 @@ impl<'a> Steering<'a> {
         hash: FlowHash,
     ) -> Result<Decision, Refusal> {
         let key = &packet.key;
-        let (virtual_address, backend) = match self.table.lookup(key, hash, self.now) {
-            Some(found) => {
-                self.observe(&found, packet, Direction::FromBackend, || {
-                    Some(FlowKey::new(
-                        key.protocol,
-                        key.destination,
-                        found.translated,
-                    ))
-                });
-                (found.translated, Some(BackendId(found.owner)))
-            }
+        let found = self.table.lookup(key, hash, self.now);
+        let known = found.and_then(|found| Some((found, self.sender(&found, key)?)));
+        let (virtual_address, backend) = match known {
+            Some((found, backend)) => (found.translated, backend),
             None => self.unstored_reply(whose, key)?,
         };
+        if backend.hop.is_ok_and(|hop| hop.port != self.ingress) {
+            return Err(DropReason::WrongInterface.into());
+        }
         let hop = self
             .snapshot
             .fib()
             .hop(key.destination.address, packet.family)?;
         let action = Action::ToClient(virtual_address);
         check_path(packet, &action, &hop)?;
+        if let Some((found, _)) = known {
+            self.observe(&found, packet, Direction::FromBackend, || {
+                Some(FlowKey::new(
+                    key.protocol,
+                    key.destination,
+                    found.translated,
+                ))
+            });
+        }
+        let (backend, event) = (Some(backend.id), FlowEvent::None);
         Ok(Decision {
             action,
             hop,
             backend,
-            event: FlowEvent::None,
+            event,
         })
+    }
+
+    /// The backend that sent a reply whose entry is `found`; `None` when the entry is of times
+    /// past: the backend is gone, or serves another service by now.
+    fn sender(&self, found: &Found, key: &FlowKey) -> Option<&'a Backend> {
+        let backend = self.snapshot.backend(BackendId(found.owner))?;
+        let service = self.snapshot.service_at(backend.service)?;
+        (backend.endpoint == key.source && service.listen == found.translated).then_some(backend)
     }
 
     /// Whose reply it is, from the configuration alone.
@@ -221,7 +252,7 @@ impl<'a> Steering<'a> {
         &self,
         whose: Return,
         key: &FlowKey,
-    ) -> Result<(Endpoint, Option<BackendId>), Refusal> {
+    ) -> Result<(Endpoint, &'a Backend), Refusal> {
         let Return::Service(index) = whose else {
             return Err(DropReason::UnknownReturn.into());
         };
@@ -229,15 +260,12 @@ impl<'a> Steering<'a> {
             .snapshot
             .service_at(index)
             .ok_or(DropReason::NotForUs)?;
-        let is_sender = |id: &&BackendId| {
-            self.snapshot
-                .backend(**id)
-                .is_some_and(|backend| backend.endpoint == key.source)
-        };
-        Ok((
-            service.listen,
-            service.members.iter().find(is_sender).copied(),
-        ))
+        let mut members = service
+            .members
+            .iter()
+            .filter_map(|id| self.snapshot.backend(*id));
+        let sender = members.find(|backend| backend.endpoint == key.source);
+        Ok((service.listen, sender.ok_or(DropReason::NotForUs)?))
     }
 
     /// The backend that `id` names, if packets of its flows may be sent to it.
@@ -271,6 +299,24 @@ impl<'a> Steering<'a> {
         }
     }
 
+    /// Removes both entries of a connection that is over.
+    fn forget(&self, found: &Found, packet: &Packet) {
+        if let Some(backend) = self.snapshot.backend(BackendId(found.owner)) {
+            self.forget_reply(backend, packet);
+        }
+        self.table.remove(found);
+    }
+
+    /// Removes the entry of the replies to `packet` from `backend`, if it is this service's.
+    fn forget_reply(&self, backend: &Backend, packet: &Packet) {
+        let key = reply_key(packet, backend);
+        if let Some(reply) = self.table.lookup(&key, self.table.hash(&key), self.now)
+            && reply.translated == packet.key.destination
+        {
+            self.table.remove(&reply);
+        }
+    }
+
     /// Chooses a backend for a flow that the table does not know, and stores it where the
     /// module's table says so.
     fn open(
@@ -285,15 +331,20 @@ impl<'a> Steering<'a> {
             return Err(DropReason::Draining.into());
         }
         let (backend, stored) = self.choose(service, packet, is_syn)?;
-        let event = match stored {
-            // What the table holds under this key is a finished flow of the same ports.
-            Stored::Yes => match self.put(&packet.key, hash, backend, packet, |_| true) {
-                Stored::Yes => FlowEvent::Created,
-                other => other.event(),
-            },
-            other => other.event(),
+        let Stored::Yes = stored else {
+            return Ok((backend, stored.event()));
         };
-        Ok((backend, event))
+        // A flow that lives under this key was stored by another worker a moment ago.
+        match self.put(&packet.key, hash, backend, packet, |found| {
+            found.state.is_closed()
+        }) {
+            Stored::Yes => Ok((backend, FlowEvent::Created)),
+            Stored::Conflict(found) => {
+                let theirs = self.serving(BackendId(found.owner));
+                Ok((theirs.unwrap_or(backend), FlowEvent::Contended))
+            }
+            other => Ok((backend, other.event())),
+        }
     }
 
     /// Gives a flow whose backend is gone to another.
@@ -304,13 +355,23 @@ impl<'a> Steering<'a> {
         found: &Found,
     ) -> Result<(&'a Backend, FlowEvent), Refusal> {
         let (backend, _) = self.choose(service, packet, false)?;
+        if let Some(old) = self.snapshot.backend(BackendId(found.owner)) {
+            self.forget_reply(old, packet);
+        }
         let new = NewFlow {
             owner: backend.id.0,
             state: found.state,
             translated: packet.key.destination,
         };
-        self.table.replace(found, new, self.now);
-        Ok((backend, FlowEvent::Rehashed))
+        let replaced = self.table.replace(found, new, self.now);
+        Ok((
+            backend,
+            if replaced {
+                FlowEvent::Rehashed
+            } else {
+                FlowEvent::Contended
+            },
+        ))
     }
 
     /// The first backend in the ring's order whose replies can be told apart from those of
@@ -328,18 +389,21 @@ impl<'a> Steering<'a> {
                 break;
             };
             way_to(backend, packet)?; // nothing is stored of a packet that goes nowhere
-            if is_syn && !backend.shared {
+            // What the ring says first can be found again without being stored.
+            if is_syn && !backend.shared && nth == 0 {
                 return Ok((backend, Stored::NotYet));
             }
             if backend.forward != Forward::Nat {
                 return Ok((backend, Stored::Yes));
             }
             let key = reply_key(packet, backend);
-            let is_ours = |found: &Found| {
-                found.translated == packet.key.destination || found.state.is_closed()
+            let may_replace = |found: &Found| {
+                found.translated == packet.key.destination
+                    || found.state.is_closed()
+                    || self.sender(found, &key).is_none()
             };
-            match self.put(&key, self.table.hash(&key), backend, packet, is_ours) {
-                Stored::Conflict => refused = DropReason::ReturnConflict,
+            match self.put(&key, self.table.hash(&key), backend, packet, may_replace) {
+                Stored::Conflict(_) => refused = DropReason::ReturnConflict,
                 stored => return Ok((backend, stored)),
             }
         }
@@ -355,20 +419,20 @@ impl<'a> Steering<'a> {
         packet: &Packet,
         may_replace: impl Fn(&Found) -> bool,
     ) -> Stored {
+        let Some(state) = State::opened_by(packet.key.protocol, packet.tcp_flags) else {
+            return Stored::NotYet;
+        };
         let new = NewFlow {
-            state: State::opened_by(packet.key.protocol, packet.tcp_flags),
+            state,
             owner: backend.id.0,
             translated: packet.key.destination,
         };
         match self.table.insert(key, hash, new, self.now) {
             Insert::Inserted => Stored::Yes,
-            Insert::Exists(found) if !may_replace(&found) => Stored::Conflict,
-            Insert::Exists(found) => match self.table.replace(&found, new, self.now) {
-                true => Stored::Yes,
-                false => Stored::Contended,
-            },
+            Insert::Exists(found) if !may_replace(&found) => Stored::Conflict(found),
+            Insert::Exists(found) if self.table.replace(&found, new, self.now) => Stored::Yes,
             Insert::Full => Stored::Full,
-            Insert::Contended => Stored::Contended,
+            Insert::Exists(_) | Insert::Contended => Stored::Contended,
         }
     }
 }
@@ -378,7 +442,7 @@ impl<'a> Steering<'a> {
 enum Stored {
     Yes,
     NotYet,
-    Conflict,
+    Conflict(Found),
     Full,
     Contended,
 }
@@ -388,7 +452,7 @@ impl Stored {
     fn event(self) -> FlowEvent {
         match self {
             Self::Full => FlowEvent::TableFull,
-            Self::Contended | Self::Conflict => FlowEvent::Contended,
+            Self::Contended | Self::Conflict(_) => FlowEvent::Contended,
             Self::Yes | Self::NotYet => FlowEvent::None,
         }
     }
@@ -399,9 +463,9 @@ fn reply_key(packet: &Packet, backend: &Backend) -> FlowKey {
     FlowKey::new(packet.key.protocol, backend.endpoint, packet.key.source)
 }
 
-/// Whether `packet` opens a new connection where an old one has ended.
+/// Whether `packet` opens a new connection where an old one has ended, as far as we can see.
 fn reopens(found: &Found, packet: &Packet) -> bool {
-    found.state.is_closed() && packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+    found.state.may_be_reopened() && packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
 }
 
 /// What is done to a packet for `backend`, and where it leaves.

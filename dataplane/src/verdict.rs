@@ -49,7 +49,7 @@ drop_reasons! {
     BadIpv4Header = "bad_ipv4_header", "the sender built a broken packet";
     /// The IPv4 header checksum does not add up.
     BadIpv4Checksum = "bad_ipv4_checksum", "the packet was damaged on the way: check cabling and NIC errors";
-    /// The version field of an IPv6 header is not 6.
+    /// The version field of an IPv6 header is not 6, or an address is IPv4-mapped.
     BadIpv6Header = "bad_ipv6_header", "the sender built a broken packet";
     /// A length field disagrees with the bytes that are there.
     BadLength = "bad_length", "the sender built a broken packet";
@@ -59,7 +59,8 @@ drop_reasons! {
     Fragment = "fragment", "lower the sender's MTU: fragments are not forwarded in this release";
     /// Neither TCP nor UDP, or behind IPv6 extension headers.
     UnsupportedProtocol = "unsupported_protocol", "the steering program should have passed it to the kernel: report it";
-    /// A source address that no host may use, or equal to the destination (RFC 1122 §3.2.1.3).
+    /// A source address that no host may use (RFC 1122 §3.2.1.3), equal to the destination, or a
+    /// service's own.
     BadSource = "bad_source", "somebody forges packets: filter them at the border";
     /// TTL or hop limit used up where we route (RFC 791, RFC 8200).
     TtlExpired = "ttl_expired", "a routing loop, or a traceroute passing through";
@@ -69,6 +70,8 @@ drop_reasons! {
     NoBackend = "no_backend", "bring a backend up, or set when-empty = \"open\"";
     /// A new flow while the balancer drains before stopping.
     Draining = "draining", "normal while stopping: another balancer should hold the address by now";
+    /// A backend's reply that came in by another interface than the one that leads to it.
+    WrongInterface = "wrong_interface", "somebody forges replies, or routes to and from the backend differ";
     /// A reply from a backend of several services, of a flow that is not in the table.
     UnknownReturn = "unknown_return", "raise [balancer] flows, or give each service its own backend port";
     /// The client reaches two services with one port, and every backend tried serves both.

@@ -22,7 +22,7 @@ use crate::parse::{Packet, parse};
 use crate::port::{BATCH, Batch, Port};
 use crate::publish::Mailbox;
 use crate::rewrite::rewrite;
-use crate::route::Neighbour;
+use crate::route::{Neighbour, PortIndex};
 use crate::snapshot::Snapshot;
 use crate::steer::{Decision, FlowEvent, Refusal, Steering};
 use crate::verdict::{DropReason, Verdict};
@@ -203,6 +203,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             snapshot: &snapshot,
             table: &table,
             now,
+            ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
         };
         for (mut frame, parsed) in self.batch.drain(..).zip(self.parsed.drain(..)) {
             let decided = parsed.map_err(Refusal::from).and_then(|(packet, hash)| {
@@ -311,7 +312,7 @@ fn count_flow(counters: &WorkerCounters, decision: &Decision, bytes: usize) {
     } else {
         backend.packets.add(1);
         backend.bytes.add(bytes as u64);
-        if decision.event != FlowEvent::None {
+        if matches!(decision.event, FlowEvent::Created | FlowEvent::Rehashed) {
             backend.flows.add(1);
         }
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ringgate_config::Model;
+use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
@@ -31,7 +32,7 @@ pub(crate) fn run(args: &Check) -> ExitCode {
 
 /// The snapshot of a configuration that is not running: every check passes, nothing is routed.
 pub(crate) fn proposed(model: &Model) -> Result<Snapshot, ringgate_dataplane::backend::NoSlot> {
-    Builder::default().build(model, |_, _| true, &Arc::new(Fib::default()), false)
+    Builder::default().build(model, |_, _| Health::Up, &Arc::new(Fib::default()), false)
 }
 
 /// Services, backends and each backend's share of the ring.

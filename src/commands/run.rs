@@ -14,7 +14,7 @@ use crate::clock::Monotonic;
 use crate::commands::{REFUSED, load};
 use crate::control;
 use crate::control::admin::{Admin, socket::Claimed};
-use crate::control::checks::{is_up, specs};
+use crate::control::checks::{health, specs};
 use crate::control::driver::{self, DRIVER_VARIABLE, Prefer};
 use crate::control::fib::Ports;
 use crate::control::health::Checker;
@@ -55,8 +55,8 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     let ports = Ports::new(model.interfaces().iter().map(|i| i.name().to_owned()));
     let fib = ports.fib(watcher.network());
     let mut builder = Builder::default();
-    let up = |service: &_, backend: &_| is_up(&checker, service, backend);
-    let snapshot = Arc::new(builder.build(&model, up, &fib, false)?);
+    let health = |service: &_, backend: &_| health(&checker, service, backend);
+    let snapshot = Arc::new(builder.build(&model, health, &fib, false)?);
     let plan = Plan {
         model: &model,
         local_stack: facts
@@ -71,13 +71,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         clock,
         snapshot: Arc::clone(&snapshot),
     };
-    let mut plane = Plane::start(&plan)?;
-    let locals: Vec<_> = watcher
-        .network()
-        .local_addresses()
-        .map(|local| local.address)
-        .collect();
-    plane.set_locals(&locals)?;
+    let plane = Plane::start(&plan)?;
     let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
     let (driver, _) = driver::open(prefer, driver_capacity(specs(&model).count()))?;
     let config = config.to_owned();

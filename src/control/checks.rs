@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use ringgate_config::{Backend, HealthKind, Model, Service};
 
+use ringgate_dataplane::backend::Health;
+
 use super::health::{Checker, Kind, Spec, State};
 
 /// The check of a backend; `None` when it is not checked: its service has no `health`, or the
@@ -34,11 +36,14 @@ pub(crate) fn specs(model: &Model) -> impl Iterator<Item = Spec> + '_ {
     })
 }
 
-/// Whether a backend may be sent packets as far as its check goes.
-pub(crate) fn is_up(checker: &Checker, service: &Service, backend: &Backend) -> bool {
-    spec_of(service, backend).is_none_or(|spec| {
-        checker
-            .report(&spec)
-            .is_some_and(|report| report.state == State::Up)
-    })
+/// What is known of a backend from its check. One without is up.
+pub(crate) fn health(checker: &Checker, service: &Service, backend: &Backend) -> Health {
+    let Some(spec) = spec_of(service, backend) else {
+        return Health::Up;
+    };
+    match checker.report(&spec).map(|report| report.state) {
+        Some(State::Up) => Health::Up,
+        Some(State::Down) => Health::Down,
+        Some(State::Pending) | None => Health::Pending,
+    }
 }

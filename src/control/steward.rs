@@ -17,7 +17,7 @@ use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
 use super::admin::http::{Request, Response};
 use super::admin::{Admin, AdminToken, Wanted};
-use super::checks::{is_up, specs};
+use super::checks::{health, specs};
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::fib::Ports;
 use super::health::{CheckId, Checker, State as Health};
@@ -34,6 +34,12 @@ use crate::reload::{self, Refused as ReloadRefused};
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
 /// adopted snapshots, the drain. A first packet to an unknown next hop waits this long.
 const TICK: Duration = Duration::from_millis(20);
+
+/// How long the first results of checks are waited for before packets are let in.
+const READY_AT_LAST: Duration = Duration::from_secs(3);
+
+/// How often established flows are counted while draining: it reads the whole table's index.
+const COUNT: Duration = Duration::from_millis(200);
 
 /// How often rates are measured.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -97,7 +103,7 @@ pub(crate) struct Steward {
     clock: Monotonic,
     started: Instant,
     /// The network's generation that `fib` shows.
-    network_seen: u64,
+    network_seen: Option<u64>,
     /// Something that a snapshot shows has changed.
     stale: bool,
     /// The steering programs wait for this generation to be adopted.
@@ -128,6 +134,8 @@ struct Drain {
     deadline: Instant,
     /// Established flows at the last tick; unknown until workers refuse new ones.
     left: Option<usize>,
+    /// When they are counted next.
+    next_count: Instant,
     /// The operator has asked twice.
     is_hurried: bool,
 }
@@ -160,7 +168,8 @@ impl Steward {
         Self {
             driver: start.driver,
             signals: start.signals,
-            network_seen: start.watcher.network().generation(),
+            // Adopted with the first tick.
+            network_seen: None,
             watcher: start.watcher,
             admin: start.admin,
             notifier,
@@ -306,6 +315,7 @@ impl Steward {
         self.drain = Some(Drain {
             deadline: now + patience,
             left: None,
+            next_count: now,
             is_hurried: false,
         });
         self.stale = true;
@@ -477,7 +487,7 @@ impl Steward {
 
     fn tick(&mut self, now: Instant) {
         self.resolve_wanted();
-        if self.watcher.network().generation() != self.network_seen {
+        if self.network_seen != Some(self.watcher.network().generation()) {
             self.adopt_network();
         }
         if now >= self.next_refresh {
@@ -500,17 +510,37 @@ impl Steward {
             self.notifier.alive();
         }
         self.steer_when_adopted();
-        if self.drain.is_some() && self.snapshot.draining && self.steer_after.is_none() {
-            let left = self.established();
-            if let Some(drain) = &mut self.drain {
-                drain.left = Some(left);
-            }
+        self.count_established(now);
+        self.become_ready(now);
+    }
+
+    /// While draining, once workers refuse new flows: how many are left.
+    fn count_established(&mut self, now: Instant) {
+        let is_waiting = self.snapshot.draining && self.steer_after.is_none();
+        if !is_waiting || self.drain.is_none_or(|drain| now < drain.next_count) {
+            return;
         }
-        if !self.is_ready && self.checker.pending() == 0 && self.steer_after.is_none() {
-            self.is_ready = true;
-            tracing::info!(admin = %self.admin.path().display(), "ready");
-            self.tell_readiness();
+        let left = self.established();
+        if let Some(drain) = &mut self.drain {
+            drain.left = Some(left);
+            drain.next_count = now + COUNT;
         }
+    }
+
+    /// Lets packets in once it is known which backends are up, or after a while without knowing:
+    /// before, flows of an earlier run would be given to whichever backend answers first.
+    fn become_ready(&mut self, now: Instant) {
+        let is_known = self.checker.pending() == 0 || now - self.started >= READY_AT_LAST;
+        if self.is_ready || !is_known || self.steer_after.is_some() {
+            return;
+        }
+        if let Err(error) = self.plane.register() {
+            tracing::error!(%error, "cannot let packets in");
+            return;
+        }
+        self.is_ready = true;
+        tracing::info!(admin = %self.admin.path().display(), "ready");
+        self.tell_readiness();
     }
 
     fn tell_readiness(&mut self) {
@@ -522,13 +552,14 @@ impl Steward {
 
     fn adopt_network(&mut self) {
         let network = self.watcher.network();
-        self.network_seen = network.generation();
+        self.network_seen = Some(network.generation());
         self.fib = self.ports.fib(network);
         let locals: Vec<IpAddr> = network
             .local_addresses()
             .map(|local| local.address)
             .collect();
-        if let Err(error) = self.plane.set_locals(&locals) {
+        let told = self.plane.set_locals(&locals);
+        if let Err(error) = told.and_then(|()| self.plane.set_own_addresses(self.fib.links())) {
             tracing::error!(%error, "cannot tell the steering program this host's addresses");
         }
         self.stale = true;
@@ -540,11 +571,11 @@ impl Steward {
             return;
         }
         let checker = &self.checker;
-        let is_up = |service: &_, backend: &_| is_up(checker, service, backend);
+        let health = |service: &_, backend: &_| health(checker, service, backend);
         let is_draining = self.drain.is_some();
         match self
             .builder
-            .build(&self.model, is_up, &self.fib, is_draining)
+            .build(&self.model, health, &self.fib, is_draining)
         {
             Ok(snapshot) => self.snapshot = Arc::new(snapshot),
             Err(error) => {

@@ -176,6 +176,16 @@ fn impossible_sources_are_refused() {
 }
 
 #[test]
+fn ipv4_mapped_addresses_inside_ipv6_are_refused() {
+    for field in [22, 38] {
+        let mut frame = udp(V6.0, V6.1, b"");
+        frame[field..field + 16]
+            .copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 100, 0, 1]);
+        assert_eq!(refused(&frame), DropReason::BadIpv6Header);
+    }
+}
+
+#[test]
 fn unfinished_checksums_are_recognised_only_where_they_are_possible() {
     for (source, destination) in [V4, V6] {
         for mut frame in [

@@ -1,4 +1,5 @@
 use super::*;
+use crate::backend::Health;
 use crate::testing::at;
 
 const FILE: &str = r#"
@@ -30,9 +31,13 @@ fn model(text: &str) -> Model {
 
 fn build(builder: &mut Builder, text: &str, down: &[&str]) -> Snapshot {
     let down: Vec<SocketAddr> = down.iter().map(|text| at(text)).collect();
-    let is_up = |_: &_, backend: &ringgate_config::Backend| !down.contains(&backend.address());
+    let health = |_: &_, backend: &ringgate_config::Backend| match down.contains(&backend.address())
+    {
+        true => Health::Down,
+        false => Health::Up,
+    };
     builder
-        .build(&model(text), is_up, &Arc::new(Fib::default()), false)
+        .build(&model(text), health, &Arc::new(Fib::default()), false)
         .unwrap()
 }
 
@@ -153,4 +158,28 @@ fn an_id_of_a_backend_that_is_gone_names_nothing() {
     // Its slot may serve another one day; the id still names nothing.
     let third = build(&mut builder, &without.replace(".11:8080", ".77:8080"), &[]);
     assert!(third.backend(gone).is_none());
+}
+
+#[test]
+fn a_check_that_has_not_ended_yet_changes_nothing_for_who_serves() {
+    let fib = Arc::new(Fib::default());
+    let mut builder = Builder::default();
+    let mut states = |health: Health| -> Vec<BackendState> {
+        let snapshot = builder
+            .build(&model(FILE), |_, _| health, &fib, false)
+            .unwrap();
+        ids(&snapshot)
+            .into_iter()
+            .map(|id| snapshot.backend(id).unwrap().state)
+            .collect()
+    };
+    assert_eq!(
+        states(Health::Pending),
+        [BackendState::Pending; 3],
+        "new: old flows only"
+    );
+    assert_eq!(states(Health::Up), [BackendState::Up; 3]);
+    assert_eq!(states(Health::Pending), [BackendState::Up; 3]);
+    assert_eq!(states(Health::Down), [BackendState::Down; 3]);
+    assert_eq!(states(Health::Pending), [BackendState::Down; 3]);
 }

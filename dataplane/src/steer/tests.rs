@@ -4,6 +4,7 @@ use ringgate_config::Model;
 use ringgate_conntrack::{Secret, Timeouts};
 
 use super::*;
+use crate::backend::Health;
 use crate::parse::parse;
 use crate::route::{Fib, Link, Target};
 use crate::snapshot::Builder;
@@ -94,7 +95,9 @@ impl World {
         let model = ringgate_config::parse("test.toml", file).unwrap().model;
         let mut builder = Builder::default();
         let fib = Arc::new(fib());
-        let snapshot = builder.build(&model, |_, _| true, &fib, false).unwrap();
+        let snapshot = builder
+            .build(&model, |_, _| Health::Up, &fib, false)
+            .unwrap();
         let table = FlowTable::new(flows, Secret([1, 2]), Timeouts::default());
         let (down, draining) = (Vec::new(), false);
         Self {
@@ -112,10 +115,14 @@ impl World {
     /// Publishes what was changed.
     fn publish(&mut self) {
         let down: Vec<_> = self.down.iter().map(|text| at(text)).collect();
-        let is_up = |_: &_, backend: &ringgate_config::Backend| !down.contains(&backend.address());
+        let health =
+            |_: &_, backend: &ringgate_config::Backend| match down.contains(&backend.address()) {
+                true => Health::Down,
+                false => Health::Up,
+            };
         let built = self
             .builder
-            .build(&self.model, is_up, &self.fib, self.draining);
+            .build(&self.model, health, &self.fib, self.draining);
         self.snapshot = built.unwrap();
     }
 
@@ -124,12 +131,18 @@ impl World {
         self.publish();
     }
 
+    /// Clients are at port 0, backends at port 1.
     fn send(&self, frame: &[u8]) -> Result<Decision, DropReason> {
+        self.send_from(u16::from(frame[26..28] == [10, 2]), frame)
+    }
+
+    fn send_from(&self, ingress: PortIndex, frame: &[u8]) -> Result<Decision, DropReason> {
         let packet = parse(frame, false).unwrap();
         let steering = Steering {
             snapshot: &self.snapshot,
             table: &self.table,
             now: Seconds(self.now),
+            ingress,
         };
         steering
             .steer(&packet, self.table.hash(&packet.key))
@@ -416,8 +429,8 @@ fn a_finished_connection_makes_room_for_the_next_on_the_same_ports() {
 fn an_idle_flow_is_kept_by_either_direction_and_ends_by_time() {
     let mut world = World::new();
     let backend = world.backend_of(CLIENT, WEB, ACK);
-    let established = Timeouts::default();
-    let step = established.of(State::opened_by(6, ACK)).0 - 10;
+    world.tcp(CLIENT, WEB, ACK).unwrap();
+    let step = Timeouts::default().of(State::Established).0 - 10;
     for _ in 0..3 {
         // Only the backend speaks: the client's entry must not grow old.
         world.now += step;
@@ -458,6 +471,7 @@ fn a_full_table_forwards_by_the_ring_alone() {
         let client = format!("10.1.0.2:{}", 1024 + n % 60_000);
         let flow = world.tcp(&client, WEB, ACK).unwrap();
         full += usize::from(flow.event == FlowEvent::TableFull);
+        world.tcp(&client, WEB, ACK).unwrap(); // established: it may not be displaced
     }
     assert!(full > 10_000, "{full}");
     // The one that did not fit is still served, by the same backend every time.
@@ -507,6 +521,7 @@ fn an_unknown_neighbour_is_asked_for() {
         snapshot: &world.snapshot,
         table: &world.table,
         now: Seconds(1),
+        ingress: 1,
     };
     let refusal = steering
         .steer(&packet, world.table.hash(&packet.key))
@@ -520,4 +535,148 @@ fn an_unknown_neighbour_is_asked_for() {
             wanted
         }
     );
+}
+
+#[test]
+fn a_flood_of_single_segments_does_not_displace_established_flows() {
+    let world = World::of(SERVICES, 1024);
+    let established: Vec<String> = (1000..1200)
+        .map(|port| format!("10.1.0.2:{port}"))
+        .collect();
+    for client in &established {
+        world.tcp(client, WEB, ACK).unwrap();
+        world.tcp(client, WEB, ACK).unwrap();
+    }
+    for n in 0..60_000u32 {
+        let forged = format!("10.1.{}.7:{}", 1 + n / 30_000, 2000 + n % 30_000);
+        world
+            .tcp(&forged, WEB, [ACK, FIN_ACK][(n % 2) as usize])
+            .unwrap();
+    }
+    let mut left = 0;
+    world.table.for_each(Seconds(1), |key, found| {
+        let is_ours =
+            key.source == Endpoint::from_socket(at(CLIENT)) || found.state == State::Established;
+        left += usize::from(is_ours);
+    });
+    assert_eq!(left, 2 * established.len());
+}
+
+#[test]
+fn what_begins_nothing_is_forwarded_and_not_stored() {
+    let world = World::new();
+    for flags in [RST, RST | ACK, SYN | ACK] {
+        assert_eq!(
+            world.tcp(CLIENT, WEB, flags).unwrap().event,
+            FlowEvent::None
+        );
+    }
+    assert_eq!(world.flows(), 0);
+}
+
+#[test]
+fn with_direct_return_a_reused_port_begins_anew() {
+    let mut world = World::new();
+    let to = "10.100.0.2:80";
+    let backend = |world: &World, flags| world.tcp(CLIENT, to, flags).unwrap().backend.unwrap();
+    let first = backend(&world, ACK);
+    world.tcp(CLIENT, to, ACK).unwrap();
+    world.tcp(CLIENT, to, FIN_ACK).unwrap();
+    let endpoint = world.snapshot.backend(first).unwrap().endpoint.to_socket();
+    let address = format!("address = \"{}\"\n", endpoint.ip());
+    let direct = SERVICES.find("name = \"direct\"").unwrap();
+    let (before, after) = SERVICES.split_at(direct);
+    world.reload(&format!(
+        "{before}{}",
+        after.replacen(&address, &format!("{address}weight = 0\n"), 1)
+    ));
+    assert_eq!(backend(&world, ACK), first, "the old connection stays");
+    let second = backend(&world, SYN);
+    assert_ne!(second, first, "the next one is new");
+    assert_eq!(backend(&world, ACK), second);
+}
+
+#[test]
+fn a_reply_must_come_from_where_its_backend_is() {
+    let world = World::new();
+    let backend = world.backend_of(CLIENT, WEB, ACK);
+    let forged = tcp(&backend, CLIENT, RST, b"");
+    assert_eq!(world.send_from(0, &forged), Err(DropReason::WrongInterface));
+    assert_eq!(world.flows(), 2);
+    world.tcp(CLIENT, WEB, ACK).unwrap();
+    let found = world.table.lookup(
+        &parse(&tcp(CLIENT, WEB, ACK, b""), false).unwrap().key,
+        world
+            .table
+            .hash(&parse(&tcp(CLIENT, WEB, ACK, b""), false).unwrap().key),
+        Seconds(1),
+    );
+    assert_eq!(
+        found.unwrap().state,
+        State::Established,
+        "the forged reset changed nothing"
+    );
+}
+
+#[test]
+fn a_service_is_nobodys_client() {
+    let world = World::new();
+    let frame = udp("10.100.0.1:53", "10.100.0.1:53", b"");
+    assert!(parse(&frame, false).is_err(), "itself: refused by parsing");
+    assert_eq!(
+        world.tcp("10.100.0.3:80", WEB, SYN),
+        Err(DropReason::BadSource)
+    );
+}
+
+#[test]
+fn direct_return_needs_the_backend_on_a_link() {
+    let mut world = World::new();
+    let mut fib = fib();
+    let gateway = Target::Port {
+        port: 1,
+        gateway: Some([10, 2, 0, 13].into()),
+    };
+    fib.insert_route("10.2.0.0/24".parse().unwrap(), gateway);
+    world.fib = Arc::new(fib);
+    world.publish();
+    assert!(
+        world.tcp(CLIENT, WEB, SYN).is_ok(),
+        "nat goes through a router"
+    );
+    assert_eq!(
+        world.tcp(CLIENT, "10.100.0.2:80", SYN),
+        Err(DropReason::NoRoute)
+    );
+}
+
+#[test]
+fn an_entry_of_times_past_does_not_mislead_replies() {
+    let mut world = World::new();
+    world.tcp(CLIENT, "10.100.0.4:80", SYN).unwrap();
+    // The backend leaves the one service, and serves only the other.
+    let twin_b = SERVICES.find("name = \"twin-b\"").unwrap();
+    let (before, after) = SERVICES.split_at(twin_b);
+    world.reload(&format!(
+        "{before}{}",
+        after.replace("10.2.0.11:9090", "10.2.0.13:9090")
+    ));
+    let source = world.source_of("10.2.0.11:9090", CLIENT, SYN | ACK);
+    assert_eq!(source.as_deref(), Ok("10.100.0.3:80"));
+}
+
+#[test]
+fn a_packet_that_is_refused_leaves_its_flow_as_it_was() {
+    let world = World::new();
+    world.tcp(CLIENT, WEB, ACK).unwrap();
+    world.tcp(CLIENT, WEB, ACK).unwrap();
+    let mut reset = tcp(CLIENT, WEB, RST, b"");
+    set_ttl(&mut reset, 1);
+    assert_eq!(world.send(&reset), Err(DropReason::TtlExpired));
+    let key = parse(&reset, false).unwrap().key;
+    let found = world
+        .table
+        .lookup(&key, world.table.hash(&key), Seconds(1))
+        .unwrap();
+    assert_eq!(found.state, State::Established);
 }

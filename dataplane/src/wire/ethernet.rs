@@ -55,7 +55,13 @@ impl<'a> Ethernet<'a> {
 #[derive(Debug)]
 pub struct EthernetMut<'a>(pub(crate) &'a mut [u8; HEADER]);
 
-impl EthernetMut<'_> {
+impl<'a> EthernetMut<'a> {
+    /// A view of this header.
+    #[inline]
+    pub fn new(header: &'a mut [u8; HEADER]) -> Self {
+        Self(header)
+    }
+
     /// Replaces both hardware addresses; the EtherType stays.
     #[inline]
     pub fn set_addresses(&mut self, destination: Mac, source: Mac) {

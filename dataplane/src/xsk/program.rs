@@ -14,10 +14,11 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, Xdp};
 use thiserror::Error;
 
+use crate::wire::ethernet::Mac;
 use crate::xsk::sockopt;
 
 /// Queues of one interface that can have a socket: `MAX_QUEUES` in steer.bpf.c.
@@ -28,6 +29,9 @@ static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/s
 
 /// Bytes of `struct endpoint` in steer.bpf.c.
 const ENDPOINT_BYTES: usize = 20;
+
+/// Bytes of `struct own` in steer.bpf.c: an Ethernet address and padding.
+const OWN_BYTES: usize = 8;
 
 /// Bytes of `struct address` in steer.bpf.c.
 const ADDRESS_BYTES: usize = 16;
@@ -219,6 +223,7 @@ pub struct SteeringProgram {
     services: Table<ENDPOINT_BYTES>,
     returns: Table<ENDPOINT_BYTES>,
     locals: Table<ADDRESS_BYTES>,
+    own: Array<MapData, [u8; OWN_BYTES]>,
     stats: PerCpuArray<MapData, u64>,
 }
 
@@ -269,6 +274,7 @@ impl SteeringProgram {
             services: maps.take("services", HashMap::try_from)?,
             returns: maps.take("returns", HashMap::try_from)?,
             locals: maps.take("locals", HashMap::try_from)?,
+            own: maps.take("own", Array::try_from)?,
             stats: maps.take("steer_stats", PerCpuArray::try_from)?,
             _link: link,
             interface: interface.to_owned(),
@@ -349,6 +355,18 @@ impl SteeringProgram {
             wanted.iter().map(|&address| mapped(address)),
         );
         result.map_err(|error| self.error("locals", &error))
+    }
+
+    /// Makes `address` the hardware address that frames must be sent to; others are left to the
+    /// kernel. Until this is called, and with an address of zeroes, every frame counts as ours.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused to change the map.
+    pub fn set_own_address(&mut self, address: Mac) -> Result<(), SteerError> {
+        let [a, b, c, d, e, f] = address.0;
+        let result = self.own.set(0, [a, b, c, d, e, f, 0, 0], 0);
+        result.map_err(|error| self.error("own", &error))
     }
 
     /// Reads the counters: one system call for each.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use ringgate_conntrack::{FlowTable, Secret, Timeouts};
+use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::clock::{Clock, Millis};
 use ringgate_dataplane::counters::WorkerCounters;
 use ringgate_dataplane::port::MemoryPort;
@@ -161,8 +162,12 @@ pub(crate) fn backend_mac(host: u8) -> Mac {
 
 fn snapshot(builder: &mut Builder, file: &str, down: &[SocketAddr]) -> Arc<Snapshot> {
     let model = ringgate_config::parse("test.toml", file).unwrap().model;
-    let is_up = |_: &_, backend: &ringgate_config::Backend| !down.contains(&backend.address());
-    Arc::new(builder.build(&model, is_up, &fib(), false).unwrap())
+    let health = |_: &_, backend: &ringgate_config::Backend| match down.contains(&backend.address())
+    {
+        true => Health::Down,
+        false => Health::Up,
+    };
+    Arc::new(builder.build(&model, health, &fib(), false).unwrap())
 }
 
 impl World {

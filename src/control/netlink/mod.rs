@@ -274,6 +274,9 @@ impl Watcher {
     /// # Errors
     /// When the socket cannot be written.
     pub(crate) fn resolve(&mut self, ifindex: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        if self.network.is_fixed(ifindex, address) {
+            return Ok(());
+        }
         let mut message = NeighbourMessage::default();
         message.header.family = match address {
             IpAddr::V4(_) => AddressFamily::Inet,

@@ -102,13 +102,21 @@ struct Seen<V> {
     epoch: u32,
 }
 
+/// Who an address on a link belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Neighbour {
+    mac: Mac,
+    /// An administrator said so, or the link needs no resolution: nothing to be asked.
+    fixed: bool,
+}
+
 /// What is known.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
     links: BTreeMap<u32, Seen<Link>>,
     addresses: BTreeMap<(u32, IpAddr, u8), Seen<LocalAddress>>,
     routes: Routes,
-    neighbours: HashMap<(u32, IpAddr), Seen<Mac>>,
+    neighbours: HashMap<(u32, IpAddr), Seen<Neighbour>>,
     /// How many dumps of each table have begun, modulo 2^32.
     epochs: [u32; Table::ALL.len()],
     generation: u64,
@@ -177,7 +185,15 @@ impl Network {
     /// Every neighbour that the kernel would use itself: interface, address, Ethernet address.
     pub(crate) fn neighbours(&self) -> impl Iterator<Item = (u32, IpAddr, Mac)> + '_ {
         let neighbours = self.neighbours.iter();
-        neighbours.map(|((ifindex, address), seen)| (*ifindex, *address, seen.value))
+        neighbours.map(|((ifindex, address), seen)| (*ifindex, *address, seen.value.mac))
+    }
+
+    /// Whether the kernel knows this neighbour for good. Asking it to resolve one would make an
+    /// administrator's permanent entry an ordinary one that can fail (`NTF_USE` clears
+    /// NUD_PERMANENT, net/core/neighbour.c, __neigh_update).
+    pub(crate) fn is_fixed(&self, ifindex: u32, address: IpAddr) -> bool {
+        let neighbour = self.neighbours.get(&(ifindex, address));
+        neighbour.is_some_and(|seen| seen.value.fixed)
     }
 
     fn usable(&self, hop: &Hop) -> Usable {
@@ -224,7 +240,7 @@ impl Network {
     pub(crate) fn neighbour(&self, ifindex: u32, address: IpAddr) -> Option<Mac> {
         self.neighbours
             .get(&(ifindex, address))
-            .map(|seen| seen.value)
+            .map(|seen| seen.value.mac)
     }
 
     /// How much is known: links, addresses, routes, neighbours. For `status`.
@@ -377,8 +393,13 @@ impl Network {
             return self.neighbours.remove(&key).is_some();
         };
         let epoch = self.epoch(Table::Neighbours);
-        match self.neighbours.insert(key, Seen { value: mac, epoch }) {
-            Some(old) => old.value != mac,
+        let fixed = matches!(
+            message.header.state,
+            NeighbourState::Permanent | NeighbourState::Noarp
+        );
+        let value = Neighbour { mac, fixed };
+        match self.neighbours.insert(key, Seen { value, epoch }) {
+            Some(old) => old.value.mac != mac,
             None => true,
         }
     }

@@ -312,6 +312,21 @@ fn nowhere(text: &'static str) -> impl Fn(&Network) -> bool {
 
 #[test]
 #[ignore = "needs CAP_NET_ADMIN"]
+fn a_permanent_neighbour_stays_permanent() {
+    in_namespace(|| {
+        let _there = veth();
+        run_ip("neigh replace 10.7.0.9 lladdr 02:00:00:00:00:09 dev here nud permanent");
+        let (mut watcher, index) = watch();
+        watcher.resolve(index, ip("10.7.0.9")).unwrap();
+        watcher.audit().unwrap();
+        watcher.settle(PATIENCE).unwrap();
+        assert!(watcher.network().is_fixed(index, ip("10.7.0.9")));
+        assert!(watcher.network().neighbour(index, ip("10.7.0.9")).is_some());
+    });
+}
+
+#[test]
+#[ignore = "needs CAP_NET_ADMIN"]
 fn changes_of_routes_arrive() {
     in_namespace(|| {
         let _there = veth();
