@@ -13,12 +13,13 @@ mod support;
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, UdpSocket};
+    use std::net::{IpAddr, Ipv6Addr, UdpSocket};
     use std::os::fd::AsFd;
     use std::process::{Command, Stdio};
     use std::time::Duration;
 
     use ringgate_dataplane::port::{BATCH, Batch, Port, XskPort};
+    use ringgate_dataplane::wire::ethernet::Mac;
     use ringgate_dataplane::xsk::{
         AttachError, BindMode, Binding, BoundMode, BusyPoll, Endpoint, OpenError, Options, Pool,
         SteeringProgram, XdpMode, open,
@@ -355,6 +356,36 @@ mod tests {
                 (counters.redirected_service, counters.redirected_return),
                 (1, 0)
             );
+            world.close();
+        });
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn frames_for_another_hardware_address_are_the_kernels() {
+        in_namespace(|| {
+            let mut world = Steered::new();
+            world.steer.register(0, world.port.as_fd()).unwrap();
+            let [v4, v6] = to_services().map(|flow| udp(flow, b"mine?"));
+            let mine = Mac(v4[..6].try_into().unwrap());
+            world.steer.set_own_address(mine).unwrap();
+            let to = |address: [u8; 6]| {
+                let mut frame = v4.clone();
+                frame[..6].copy_from_slice(&address);
+                frame
+            };
+            let mut mapped = v6.clone();
+            mapped[22..38]
+                .copy_from_slice(&"::ffff:10.0.0.2".parse::<Ipv6Addr>().unwrap().octets());
+            world.send(&[
+                to([0xFF; 6]),
+                to([2, 0, 0, 0, 0, 99]),
+                to([1, 0, 0x5E, 0, 0, 1]),
+                mapped,
+            ]);
+            world.send(&[v4.clone(), v6.clone()]);
+            assert_eq!(world.receive(2), [v4, v6]);
+            assert_eq!(world.steer.counters().unwrap().redirected_service, 2);
             world.close();
         });
     }
