@@ -152,6 +152,10 @@ mod tests {
             .filter_map(|line| line.trim().strip_prefix("pub ")?.strip_suffix(": Counter,"))
             .collect();
         assert!(names.len() >= 15, "{names:?}");
+        for name in PORT_COUNTERS {
+            let is_explained = documentation.contains(&format!("`{name}`"));
+            assert!(is_explained, "{name} is not explained");
+        }
         let files = rust_files();
         for name in names {
             assert!(
@@ -177,7 +181,7 @@ mod tests {
             for (number, line) in lines.iter().enumerate() {
                 let is_ordering = |ordering: &&str| line.contains(&format!("Ordering::{ordering}"));
                 let is_code = !line.trim_start().starts_with("//");
-                if !is_code || !ORDERINGS.iter().any(|ordering| is_ordering(ordering)) {
+                if !is_code || !ORDERINGS.iter().any(is_ordering) {
                     continue;
                 }
                 let near = &lines[number.saturating_sub(COMMENT_WITHIN)..=number];

@@ -18,6 +18,11 @@ use crate::status::Status;
 /// How long a start may take. A bind may have to wait 2 s for the previous owner's queues.
 const START_WITHIN: Duration = Duration::from_secs(15);
 
+/// How long after a new generation every worker works with it, and the steering programs know
+/// of it: an idle worker sleeps 10 ms at a time, control looks every 20 ms. No status tells, so
+/// this is several times that.
+const ADOPTED_WITHIN: Duration = Duration::from_millis(200);
+
 /// A running balancer. Killed when dropped; if the test has failed, its log is printed.
 #[derive(Debug)]
 pub struct Balancer {
@@ -26,6 +31,8 @@ pub struct Balancer {
     namespace: String,
     environment: Vec<(String, String)>,
     directory: TempDir,
+    /// How often it was started; its log is one for all.
+    starts: usize,
 }
 
 impl Balancer {
@@ -52,6 +59,23 @@ impl Balancer {
         configuration: &Configuration,
         environment: &[(&str, &str)],
     ) -> Self {
+        let mut balancer = Self::start_unready(binary, playground, configuration, environment);
+        balancer.wait_until_ready();
+        balancer
+    }
+
+    /// The same, without waiting for anything.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_unready(
+        binary: &str,
+        playground: &Playground,
+        configuration: &Configuration,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         fs::write(
@@ -64,15 +88,14 @@ impl Balancer {
         let namespace = playground.namespace("lb");
         let binary = PathBuf::from(binary);
         let process = spawn(&binary, &namespace, &environment, path);
-        let mut balancer = Self {
+        Self {
             process,
             binary,
             namespace,
             environment,
             directory,
-        };
-        balancer.wait_until_ready();
-        balancer
+            starts: 1,
+        }
     }
 
     /// Starts it again, with the file as it is now, after it has ended.
@@ -82,6 +105,7 @@ impl Balancer {
     /// When it does not get ready.
     pub fn restart(&mut self) {
         assert!(self.process.ended().is_some(), "the balancer still runs");
+        self.starts += 1;
         self.process = spawn(
             &self.binary,
             &self.namespace,
@@ -91,20 +115,20 @@ impl Balancer {
         self.wait_until_ready();
     }
 
+    /// It is ready when its log says so: a status is answered before packets are let in.
     fn wait_until_ready(&mut self) {
         until(START_WITHIN, "the balancer is ready", || {
             if let Some(status) = self.process.ended() {
                 panic!("the balancer ended with {status}:\n{}", self.log());
             }
-            let status = self.try_status()?;
-            let backends = status
-                .list("/services")
-                .into_iter()
-                .flat_map(|s| s.list("/backends"));
-            let is_up = |backend: &Status| backend.text("/state") != "down";
+            let is_ready = self.log().matches(" ready admin=").count() == self.starts;
+            let status = self.try_status().filter(|_| is_ready)?;
+            let services = status.list("/services");
+            let mut backends = services
+                .iter()
+                .flat_map(|service| service.list("/backends"));
             backends
-                .into_iter()
-                .all(|backend| is_up(&backend))
+                .all(|backend| ["up", "draining"].contains(&backend.text("/state")))
                 .then_some(())
         });
     }
@@ -202,12 +226,17 @@ impl Balancer {
     ///
     /// When it does not take it.
     pub fn reload(&mut self, configuration: &Configuration) {
-        let before = self.log().matches("reloaded").count();
+        let before = self.status().number("/generation");
+        let reloads = self.log().matches("reloaded").count();
         self.rewrite(&configuration.text(&self.admin()));
         self.process.signal(Signal::HUP);
         until(Duration::from_secs(5), "the balancer has reloaded", || {
-            (self.log().matches("reloaded").count() > before).then_some(())
+            (self.log().matches("reloaded").count() > reloads).then_some(())
         });
+        self.wait_for(Duration::from_secs(5), "a new generation", |status| {
+            status.number("/generation") > before
+        });
+        pause(ADOPTED_WITHIN);
     }
 
     /// Sends it a signal.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::clock::until;
+use crate::clock::{now, pause};
 use crate::playground::Playground;
 use crate::process::Process;
 
@@ -56,18 +56,24 @@ impl Download {
     ///
     /// When no answer came.
     pub fn backend(&self) -> String {
-        until(
-            Duration::from_secs(10),
-            "the download's head has come",
-            || {
-                let head = fs::read_to_string(self.directory.path().join("head")).ok()?;
-                let value = head
-                    .lines()
-                    .find_map(|line| line.strip_prefix("X-Backend: "));
-                head.ends_with("\r\n\r\n")
-                    .then(|| value.unwrap().trim().to_owned())
-            },
-        )
+        let read =
+            |name: &str| fs::read_to_string(self.directory.path().join(name)).unwrap_or_default();
+        let deadline = now() + Duration::from_secs(10);
+        loop {
+            let head = read("head");
+            let value = head
+                .lines()
+                .find_map(|line| line.strip_prefix("X-Backend: "));
+            if let (Some(backend), true) = (value, head.ends_with("\r\n\r\n")) {
+                return backend.trim().to_owned();
+            }
+            assert!(
+                now() < deadline,
+                "no answer: {head:?} {:?}",
+                read("complaint")
+            );
+            pause(Duration::from_millis(10));
+        }
     }
 
     /// Bytes received so far.
