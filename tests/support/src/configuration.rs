@@ -1,0 +1,231 @@
+//! Configurations, told as sentences and written as the file that `ringgate run` reads.
+
+use std::fmt;
+use std::path::Path;
+
+/// The interval of [`Service::checked`], milliseconds.
+const CHECK_INTERVAL_MS: u64 = 200;
+
+/// How many flows the balancer shall remember: several times what a test opens, and few enough
+/// that a status, which counts them, costs a debug build nothing to speak of.
+const FLOWS: usize = 65_536;
+
+/// One server of a service.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    address: String,
+    weight: u32,
+}
+
+impl Backend {
+    /// At `address`, with the weight that the file's default is.
+    #[must_use]
+    pub fn at(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            weight: 100,
+        }
+    }
+
+    /// With another weight.
+    #[must_use]
+    pub fn weight(self, weight: u32) -> Self {
+        Self { weight, ..self }
+    }
+}
+
+/// A service.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Service {
+    name: String,
+    listen: String,
+    protocol: &'static str,
+    forward: &'static str,
+    is_checked: bool,
+    check_port: Option<u16>,
+    backends: Vec<Backend>,
+}
+
+impl Service {
+    /// A TCP service by this name.
+    pub fn tcp(name: &str, listen: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            listen: listen.to_owned(),
+            protocol: "tcp",
+            forward: "nat",
+            is_checked: false,
+            check_port: None,
+            backends: Vec::new(),
+        }
+    }
+
+    /// A UDP service by this name.
+    pub fn udp(name: &str, listen: &str) -> Self {
+        Self {
+            protocol: "udp",
+            ..Self::tcp(name, listen)
+        }
+    }
+
+    /// Whose backends answer clients directly.
+    pub fn direct(self) -> Self {
+        Self {
+            forward: "dsr-l2",
+            ..self
+        }
+    }
+
+    /// Whose backends are checked every 200 ms, with a timeout of 200 ms, rise 2 and fall 2.
+    pub fn checked(self) -> Self {
+        Self {
+            is_checked: true,
+            ..self
+        }
+    }
+
+    /// Checked as by [`Self::checked`], but at another port than the backends'.
+    pub fn checked_at(self, port: u16) -> Self {
+        Self {
+            check_port: Some(port),
+            ..self.checked()
+        }
+    }
+
+    /// With one more backend.
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backends.push(backend);
+        self
+    }
+
+    /// With these backends of a playground, by number, at `port` (none with [`Self::direct`])
+    /// of their address of this service's family.
+    pub fn backends(mut self, numbers: impl IntoIterator<Item = u8>, port: u16) -> Self {
+        for number in numbers {
+            let address = match (self.listen.starts_with('['), self.forward == "nat") {
+                (false, true) => format!("10.2.0.{}:{port}", 10 + number),
+                (true, true) => format!("[fd00:2::{}]:{port}", 10 + number),
+                (false, false) => format!("10.2.0.{}", 10 + number),
+                (true, false) => format!("fd00:2::{}", 10 + number),
+            };
+            self.backends.push(Backend::at(address));
+        }
+        self
+    }
+}
+
+impl Service {
+    /// The longest that the checks of [`Service::checked`] may take to find a backend down, in
+    /// milliseconds: fall × interval + timeout.
+    pub const DOWN_WITHIN_MS: u64 = 2 * CHECK_INTERVAL_MS + CHECK_INTERVAL_MS;
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n[[service]]\nname = \"{}\"\nlisten = \"{}\"",
+            self.name, self.listen
+        )?;
+        writeln!(
+            f,
+            "protocol = \"{}\"\nforward = \"{}\"",
+            self.protocol, self.forward
+        )?;
+        if self.is_checked {
+            let every = format!("{CHECK_INTERVAL_MS}ms");
+            let port = self
+                .check_port
+                .map_or_else(String::new, |port| format!(", port = {port}"));
+            writeln!(
+                f,
+                "health = {{ kind = \"tcp\", interval = \"{every}\", timeout = \"{every}\", \
+                 rise = 2, fall = 2{port} }}"
+            )?;
+        }
+        for backend in &self.backends {
+            writeln!(
+                f,
+                "\n  [[service.backend]]\n  address = \"{}\"",
+                backend.address
+            )?;
+            writeln!(f, "  weight = {}", backend.weight)?;
+        }
+        Ok(())
+    }
+}
+
+/// A configuration for the node `lb`.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Configuration {
+    mode: &'static str,
+    drain: &'static str,
+    services: Vec<Service>,
+}
+
+impl Configuration {
+    /// Of native XDP, without services.
+    pub fn native() -> Self {
+        Self {
+            mode: "copy",
+            drain: "5s",
+            services: Vec::new(),
+        }
+    }
+
+    /// Of generic XDP, without services.
+    pub fn generic() -> Self {
+        Self {
+            mode: "generic",
+            ..Self::native()
+        }
+    }
+
+    /// Draining for this long before it stops.
+    pub fn drain(self, drain: &'static str) -> Self {
+        Self { drain, ..self }
+    }
+
+    /// With one more service.
+    pub fn service(mut self, service: Service) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// With a checked web service for each family and mode over the given backends' nginx:
+    /// `web4`, `web6`, `direct4`, `direct6`.
+    pub fn web(self, backends: impl IntoIterator<Item = u8>) -> Self {
+        let numbers: Vec<u8> = backends.into_iter().collect();
+        let over = |service: Service| service.checked().backends(numbers.iter().copied(), 8080);
+        self.service(over(Service::tcp("web4", "10.100.0.1:80")))
+            .service(over(Service::tcp("web6", "[fd00:100::1]:80")))
+            .service(over(Service::tcp("direct4", "10.100.0.2:80").direct()))
+            .service(over(Service::tcp("direct6", "[fd00:100::2]:80").direct()))
+    }
+
+    /// The mode that every interface asks for.
+    #[must_use]
+    pub fn mode(&self) -> &'static str {
+        self.mode
+    }
+
+    /// The file, for a balancer whose admin socket is `admin`.
+    #[must_use]
+    pub fn text(&self, admin: &Path) -> String {
+        let mut text = String::from("[balancer]\n");
+        text += &format!("admin = \"{}\"\n", admin.display());
+        text += &format!("drain = \"{}\"\nflows = {FLOWS}\n", self.drain);
+        for name in ["front", "back"] {
+            text += &format!(
+                "\n[[interface]]\nname = \"{name}\"\nmode = \"{}\"\n",
+                self.mode
+            );
+        }
+        for service in &self.services {
+            text += &service.to_string();
+        }
+        text
+    }
+}
