@@ -266,7 +266,7 @@ impl Watcher {
     }
 
     /// Asks the kernel to find out, or to confirm, the Ethernet address of a neighbour (NTF_USE: as if a
-    /// packet were waiting for it). The answer comes as a change of [`Network::neighbour`]. Repeated every
+    /// packet were waiting for it). The answer comes as a change of [`Network::neighbours`]. Repeated every
     /// few seconds for a neighbour in use it keeps the entry fresh and out of the garbage collector's way;
     /// for one that is confirmed already it costs nothing. Needs CAP_NET_ADMIN: without it the refusal is
     /// counted.
