@@ -109,6 +109,21 @@ impl FlowKey {
             ports | self.protocol as u64,
         ]
     }
+
+    /// The key that has these [words](Self::words).
+    #[inline]
+    pub(crate) const fn from_words([a, b, c, d, ports]: [u64; 5]) -> Self {
+        let [protocol, _, p, q, r, s, ..] = ports.to_le_bytes();
+        let source = Endpoint {
+            address: [a, b],
+            port: u16::from_le_bytes([r, s]),
+        };
+        let destination = Endpoint {
+            address: [c, d],
+            port: u16::from_le_bytes([p, q]),
+        };
+        Self::new(protocol, source, destination)
+    }
 }
 
 impl fmt::Display for FlowKey {
@@ -159,6 +174,7 @@ mod tests {
             let key = FlowKey::new(17, source, destination);
             prop_assert_eq!(key.reversed().reversed(), key);
             prop_assert_eq!(key.reversed().source, destination);
+            prop_assert_eq!(FlowKey::from_words(key.words()), key);
         }
     }
 }

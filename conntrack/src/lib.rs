@@ -20,26 +20,32 @@
 //! | file | owns |
 //! |---|---|
 //! | `key` | [`Endpoint`], [`FlowKey`]: what identifies a flow |
-//! | `hash` | SipHash-1-3, keyed |
+//! | `hash` | NH, keyed, and mixed |
 //! | `state` | the life cycle as a pure function |
 //! | `expiry` | timeouts, each with its reason |
-//! | `entry` | a flow's eight words |
-//! | `bucket` | slot words, and the protocol that guards entries; the table of all atomics |
-//! | `table` | placing, finding, sweeping |
-//! | `sync` | the facade over atomics: the standard library's or loom's |
-#![forbid(unsafe_code)]
+//! | `control` | the word of a slot that says whose it is |
+//! | `slot` | a slot's line and the protocol that guards it |
+//! | `index` | a bucket's tags and its gate |
+//! | `region` | the memory: layout, header, prefetching |
+//! | `table` | finding, changing, sweeping |
+//! | `insert` | placing, and who gives way |
+//! | `sync` | the one door to atomics: the standard library's or loom's |
 
-mod bucket;
-mod entry;
+mod control;
 mod expiry;
 mod hash;
+mod index;
+mod insert;
 mod key;
+mod region;
+mod slot;
 mod state;
 mod sync;
 mod table;
 
 pub use expiry::{Seconds, Span, Timeouts};
 pub use hash::{FlowHash, Secret, siphash13};
+pub use insert::Insert;
 pub use key::{Endpoint, FlowKey};
 pub use state::{Direction, State};
-pub use table::{Cursor, FlowTable, Found, Insert, NewFlow};
+pub use table::{Cursor, FlowTable, Found, NewFlow};

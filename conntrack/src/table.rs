@@ -1,23 +1,25 @@
-//! The table: fixed size, two candidate buckets a flow, full is a value.
+//! The table: hash, look up, advance, replace the owner, remove, sweep.
 //!
-//! A flow lives in one of two buckets that its hash names; a newcomer takes the emptier one
-//! (Azar et al., "Balanced Allocations", STOC 1994), so that buckets overflow only when nearly
-//! all are full. Two threads that insert the same flow at the same moment choose alike unless
-//! others interfere between them; then both copies may exist for a while. Lookups always find the
-//! first, and the other ends by time; should the two threads have had different snapshots, and the
-//! copies different owners, the flow may change its backend once, when the first copy goes.
+//! A key may be in either of two buckets and in no other (Azar et al., "Balanced Allocations",
+//! STOC 1994); every loop here is over those two or has a number of tries in its head. Insertion
+//! has a file of its own (`insert`).
 
-use crate::bucket::{Bucket, Line, Read, SLOTS, Slot, Word};
-use crate::entry::{Entry, Record};
+use crate::control::Control;
 use crate::expiry::{Seconds, Timeouts};
-use crate::hash::{FlowHash, Secret, siphash13};
-use crate::key::{Endpoint, FlowKey};
+use crate::hash::{FlowHash, HashKey, NO_HINT, Secret};
+use crate::index::{Index, Tag, lanes_in};
+use crate::key::FlowKey;
+use crate::region::{Region, SLOTS};
+use crate::slot::{Owner, Reading, Slot};
 use crate::state::{Direction, State};
 
-/// Slots for each flow of the capacity, in quarters: with two choices of eight-slot buckets a
-/// table at four fifths of its slots loses fewer than one newcomer in a thousand (measured by
-/// the test `a_table_holds_its_capacity`).
-const SLACK_QUARTERS: usize = 5;
+/// How often an update is tried again after another thread's update of the same flow. Each
+/// failure means that one of those succeeded; they come at changes of state and when an age is
+/// renewed.
+#[cfg(not(lb_loom))]
+const UPDATE_TRIES: u32 = 8;
+#[cfg(lb_loom)]
+const UPDATE_TRIES: u32 = 2;
 
 /// A flow as it was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,23 +28,18 @@ pub struct Found {
     pub state: State,
     /// What the caller stored: whose it is.
     pub owner: u32,
-    /// What the caller stored: the other address that belongs to it.
-    pub translated: Endpoint,
-    /// When it was last seen before.
-    pub last_seen: Seconds,
-    key: FlowKey,
-    place: usize,
-    word: Word,
+    /// What the caller stored: who sends its packets.
+    pub direction: Direction,
+    pub(crate) place: u32,
+    pub(crate) word: Control,
 }
 
 impl Found {
-    const fn record(&self) -> Record {
-        Record {
-            key: self.key,
-            translated: self.translated,
-            owner: self.owner,
-            last_seen: self.last_seen,
-        }
+    /// When it was last seen before.
+    #[inline]
+    #[must_use]
+    pub const fn last_seen(&self) -> Seconds {
+        self.word.last_seen()
     }
 }
 
@@ -53,52 +50,46 @@ pub struct NewFlow {
     pub state: State,
     /// The caller's: whose it is.
     pub owner: u32,
-    /// The caller's: the other address that belongs to it.
-    pub translated: Endpoint,
-}
-
-/// What became of an insertion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Insert {
-    /// Stored.
-    Inserted,
-    /// The key is in the table already, with this flow.
-    Exists(Found),
-    /// Both buckets are full of flows that a newcomer must not displace.
-    Full,
-    /// Another thread was writing the place. Trying again later will do.
-    Contended,
+    /// The caller's: who sends its packets.
+    pub direction: Direction,
 }
 
 /// Where a sweep goes on: a range of buckets and the next one to look at.
 #[derive(Debug, Clone)]
 pub struct Cursor {
-    from: usize,
-    to: usize,
-    next: usize,
+    from: u32,
+    to: u32,
+    next: u32,
 }
 
-/// See the module's and the crate's documentation.
+/// What came of looking for a key in both its buckets.
+pub(crate) enum Search {
+    /// Here, its time up or not.
+    Hit(Found),
+    /// In neither bucket.
+    Miss,
+    /// A record that may be it was being written.
+    Unreadable,
+}
+
+/// See the crate's documentation.
 #[derive(Debug)]
 pub struct FlowTable {
-    lines: Box<[Line]>,
-    entries: Box<[Entry]>,
-    secret: Secret,
+    region: Region,
+    key: HashKey,
     timeouts: Timeouts,
     capacity: usize,
 }
 
 impl FlowTable {
-    /// A table with room for `capacity` flows. All memory is taken, and touched, here:
-    /// 72 bytes a slot, and between 1.25 and 2.5 slots a flow.
+    /// A table with room for `capacity` flows. All memory is taken, and touched, here: at most
+    /// 72 bytes a flow.
     #[must_use]
     pub fn new(capacity: usize, secret: Secret, timeouts: Timeouts) -> Self {
-        let slots = capacity.saturating_mul(SLACK_QUARTERS).div_ceil(4);
-        let buckets = slots.div_ceil(SLOTS).max(2).next_power_of_two();
+        let key = HashKey::new(secret);
         Self {
-            lines: (0..buckets).map(|_| Line::default()).collect(),
-            entries: (0..buckets * SLOTS).map(|_| Entry::default()).collect(),
-            secret,
+            region: Region::take(capacity, &key),
+            key,
             timeouts,
             capacity,
         }
@@ -110,104 +101,72 @@ impl FlowTable {
         self.capacity
     }
 
-    /// How many buckets there are.
+    /// How many buckets there are: what a sweep goes over.
     #[inline]
     #[must_use]
-    pub const fn buckets(&self) -> usize {
-        self.lines.len()
+    pub const fn buckets(&self) -> u32 {
+        self.region.buckets()
+    }
+
+    /// How many slots there are: no table holds more flows than that.
+    #[inline]
+    #[must_use]
+    pub const fn slots(&self) -> u32 {
+        self.region.slots()
+    }
+
+    /// The memory of the table, in bytes.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> usize {
+        self.region.bytes()
     }
 
     /// The hash by which `key` is placed.
     #[inline]
     #[must_use]
     pub fn hash(&self, key: &FlowKey) -> FlowHash {
-        FlowHash(siphash13(&key.words(), self.secret))
+        self.key.hash(key)
     }
 
-    /// Loads the flow's two index lines, so that they are in the cache when it is looked up. The
-    /// value means nothing; hand it to [`std::hint::black_box`], and nothing waits for it.
+    /// Fetches the flow's two index lines into the cache, and waits for nothing.
     #[inline]
-    #[must_use]
-    pub fn warm(&self, hash: FlowHash) -> u64 {
-        let [first, second] = self.candidates(hash);
-        let of = |candidate| self.bucket(candidate).map_or(0, Bucket::warm);
-        of(first) ^ of(second)
-    }
-
-    /// Once the index lines are there: loads the entry that the flow is probably in, likewise.
-    #[inline]
-    #[must_use]
-    pub fn warm_entry(&self, hash: FlowHash) -> u64 {
-        let tag = Word::tag(hash.0);
-        for candidate in self.candidates(hash) {
-            let Some(bucket) = self.bucket(candidate) else {
-                continue;
-            };
-            if let Some(slot) = bucket.slots().find(|slot| slot.word().has_tag(tag)) {
-                return u64::from(slot.last_seen().0);
-            }
+    pub fn prefetch(&self, hash: FlowHash) {
+        for bucket in self.buckets_of(hash) {
+            self.region.prefetch_index(bucket);
         }
-        0
+    }
+
+    /// Once the index lines are there: fetches the slot that the flow is probably in, and
+    /// remembers it. A lookup with the hash that is returned looks there first.
+    #[inline]
+    #[must_use]
+    pub fn locate(&self, hash: FlowHash) -> FlowHash {
+        let hint = self.candidates(hash).next().unwrap_or(NO_HINT);
+        self.region.prefetch_slot(hint);
+        hash.with_hint(hint)
     }
 
     /// The flow with this key, unless its time is up. Writes nothing.
+    ///
+    /// A flow whose record is being written by a thread that does not finish is not found.
     #[inline]
     #[must_use]
     pub fn lookup(&self, key: &FlowKey, hash: FlowHash, now: Seconds) -> Option<Found> {
-        match self.find(key, hash) {
-            Search::Found(found) if !self.timeouts.has_ended(found.state, found.last_seen, now) => {
-                Some(found)
-            }
-            _ => None,
-        }
-    }
-
-    /// Stores a flow under a key that has none.
-    ///
-    /// A newcomer takes, in this order: the place of an ended flow of the same key, an empty
-    /// slot of the emptier bucket, an ended flow's, a closed one's, that of the half-open or
-    /// unanswered flow that was seen longest ago. Never that of an established one.
-    pub fn insert(&self, key: &FlowKey, hash: FlowHash, new: NewFlow, now: Seconds) -> Insert {
-        let place = match self.find(key, hash) {
-            Search::Found(found) if self.timeouts.has_ended(found.state, found.last_seen, now) => {
-                Some((found.place, found.word))
-            }
-            Search::Found(found) => return Insert::Exists(found),
-            Search::Busy => return Insert::Contended,
-            Search::Absent => self.place_for(hash, now),
-        };
-        let Some((place, word)) = place else {
-            return Insert::Full;
-        };
-        let record = Record {
-            key: *key,
-            translated: new.translated,
-            owner: new.owner,
-            last_seen: now,
-        };
-        let written = self
-            .slot(place)
-            .is_some_and(|slot| slot.write(word, Word::tag(hash.0), new.state, record));
-        if written {
-            Insert::Inserted
-        } else {
-            Insert::Contended
+        match self.search(&key.words(), hash) {
+            Search::Hit(found) if !self.has_ended(found.word, now) => Some(found),
+            Search::Hit(_) | Search::Miss | Search::Unreadable => None,
         }
     }
 
     /// Puts `new` in the place of a flow that was found, under the same key. `false` when the
     /// flow is no longer there or another thread is writing it.
     pub fn replace(&self, found: &Found, new: NewFlow, now: Seconds) -> bool {
-        let record = Record {
-            key: found.key,
-            translated: new.translated,
+        let owner = Owner {
             owner: new.owner,
-            last_seen: now,
+            direction: new.direction,
         };
-        self.slot(found.place).is_some_and(|slot| {
-            // Its state may have moved on since it was found; the tenancy must not have.
-            let word = slot.word();
-            word.is_same_tenancy(found.word) && slot.write(word, word.own_tag(), new.state, record)
+        self.change(found, |slot, seen| {
+            slot.rewrite(seen, owner, (new.state, now))
         })
     }
 
@@ -215,63 +174,78 @@ impl FlowTable {
     #[inline]
     #[must_use]
     pub const fn is_stale(&self, found: &Found, now: Seconds) -> bool {
-        self.timeouts.is_stale(found.state, found.last_seen, now)
+        self.timeouts
+            .is_stale(found.state, found.word.last_seen(), now)
     }
 
     /// Takes note of a packet of a flow that was found: its state, and its age if that is
-    /// [stale](Self::is_stale). Nothing happens if the flow is no longer there.
-    #[inline]
-    pub fn advance(&self, found: &Found, direction: Direction, tcp_flags: u8, now: Seconds) {
-        let Some(slot) = self.slot(found.place) else {
-            return;
-        };
-        let changes = found.state.after(direction, tcp_flags) != found.state;
-        if changes {
-            slot.set_state(found.word, |state| state.after(direction, tcp_flags));
-        }
-        // A new state's time begins now, however short it is.
-        if (changes && found.last_seen != now) || self.is_stale(found, now) {
-            slot.touch(&found.record(), now);
-        }
+    /// [stale](Self::is_stale) or the state is new. `false` when the flow is no longer there.
+    pub fn advance(
+        &self,
+        found: &Found,
+        direction: Direction,
+        tcp_flags: u8,
+        now: Seconds,
+    ) -> bool {
+        self.change(found, |slot, seen| {
+            let Some(state) = seen.state().filter(|_| !self.has_ended(seen, now)) else {
+                return false;
+            };
+            let next = state.after(direction, tcp_flags);
+            let renews = next != state || self.timeouts.is_stale(state, seen.last_seen(), now);
+            // A thread whose clock is behind does not make a flow older than it is.
+            let last_seen = if renews {
+                now.max(seen.last_seen())
+            } else {
+                seen.last_seen()
+            };
+            let moved = seen.moved_to(next, last_seen);
+            moved == seen || slot.update(seen, moved)
+        })
     }
 
     /// Removes a flow that was found. `false` when it is no longer there.
     pub fn remove(&self, found: &Found) -> bool {
-        self.slot(found.place).is_some_and(|slot| {
-            let word = slot.word();
-            word.is_same_tenancy(found.word) && slot.clear(word)
-        })
+        self.change(found, |slot, seen| slot.clear(seen))
     }
 
     /// The share of the table's upkeep of one of `shares` equals, from 0.
     #[must_use]
     pub fn share(&self, index: usize, shares: usize) -> Cursor {
-        let shares = shares.max(1);
-        let from = self.buckets() * index.min(shares) / shares;
-        let to = self.buckets() * (index + 1).min(shares) / shares;
+        let (all, shares) = (u64::from(self.buckets()), shares.max(1) as u64);
+        let border = |index: u64| {
+            let at = all * index.min(shares) / shares;
+            u32::try_from(at).unwrap_or(u32::MAX) // it is at most `all`
+        };
+        let from = border(index as u64);
         Cursor {
             from,
-            to,
+            to: border((index as u64).saturating_add(1)),
             next: from,
         }
     }
 
     /// Removes ended flows from the next `budget` buckets of a share. Returns how many.
     pub fn sweep(&self, cursor: &mut Cursor, budget: usize, now: Seconds) -> usize {
+        let size = cursor.to - cursor.from;
+        let budget = u32::try_from(budget).map_or(size, |budget| budget.min(size));
         let mut removed = 0;
-        for _ in 0..budget.min(cursor.to - cursor.from) {
-            let Some(bucket) = self.bucket(cursor.next) else {
-                break;
-            };
-            removed += bucket
-                .slots()
-                .filter(|slot| self.clear_if_ended(*slot, now))
-                .count();
-            cursor.next = if cursor.next + 1 < cursor.to {
-                cursor.next + 1
-            } else {
-                cursor.from
-            };
+        for _ in 0..budget {
+            let bucket = cursor.next;
+            cursor.next += 1;
+            if cursor.next == cursor.to {
+                cursor.next = cursor.from;
+            }
+            // The flows of the bucket after this one are on their way meanwhile.
+            for lane in lanes_in(u32::from(self.index(cursor.next).lanes().held())) {
+                self.region.prefetch_slot(Self::place(cursor.next, lane));
+            }
+            for lane in lanes_in(u32::from(self.index(bucket).lanes().held())) {
+                let slot = self.slot(Self::place(bucket, lane));
+                let word = slot.observe();
+                let ended = word.state().is_some() && self.has_ended(word, now);
+                removed += usize::from(ended && slot.clear(word));
+            }
         }
         removed
     }
@@ -279,186 +253,127 @@ impl FlowTable {
     /// Shows every flow whose time is not up to `visit`. Flows that come, go or move meanwhile
     /// may be shown or not.
     pub fn for_each(&self, now: Seconds, mut visit: impl FnMut(&FlowKey, &Found)) {
-        for place in 0..self.entries.len() {
-            let Some(slot) = self.slot(place) else { break };
-            if let Read::Held(word, state, record) = slot.read(slot.word().own_tag()) {
-                let found = found(place, word, state, record);
-                if !self.timeouts.has_ended(state, found.last_seen, now) {
-                    visit(&record.key, &found);
-                }
+        for place in 0..self.slots() {
+            if let Some((key, word, state, owner)) = self.slot(place).read_any()
+                && !self.has_ended(word, now)
+            {
+                visit(&key, &found(place, word, state, owner));
             }
         }
     }
 
     /// How many slots hold a flow, ended ones that were not swept yet included. Reads the whole
-    /// index: 8 bytes a slot.
+    /// index: about 2 bytes a slot.
     #[must_use]
     pub fn stored(&self) -> usize {
-        let buckets = (0..self.buckets()).filter_map(|index| self.bucket(index));
-        buckets
-            .map(|bucket| {
-                bucket
-                    .slots()
-                    .filter(|s| s.word().state().is_some())
-                    .count()
-            })
+        (0..self.buckets())
+            .map(|bucket| self.index(bucket).lanes().held().count_ones() as usize)
             .sum()
     }
 
-    /// The two buckets of a flow; they may be one.
+    /// The two buckets of a hash, which differ: one from each half of it, scaled to the number
+    /// of buckets by multiplication (Lemire, "Fast Random Integer Generation in an Interval", ACM
+    /// TOMACS 2019).
     #[inline]
-    fn candidates(&self, hash: FlowHash) -> [usize; 2] {
-        // The number of buckets is a power of two; the tag is the hash's upper 24 bits.
-        let mask = self.lines.len() - 1;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "only the low bits are wanted"
-        )]
-        let low = hash.0 as usize;
-        [low & mask, (low >> mask.count_ones()) & mask]
-    }
-
-    #[inline]
-    fn bucket(&self, index: usize) -> Option<Bucket<'_>> {
-        let line = self.lines.get(index)?;
-        let entries = self.entries.get(index * SLOTS..(index + 1) * SLOTS)?;
-        Some(Bucket { line, entries })
-    }
-
-    #[inline]
-    fn slot(&self, place: usize) -> Option<Slot<'_>> {
-        self.bucket(place / SLOTS)?.slot(place % SLOTS)
-    }
-
-    #[inline]
-    fn find(&self, key: &FlowKey, hash: FlowHash) -> Search {
-        let tag = Word::tag(hash.0);
-        let mut busy = false;
-        for candidate in self.candidates(hash) {
-            let Some(bucket) = self.bucket(candidate) else {
-                continue;
-            };
-            for (index, slot) in bucket.slots().enumerate() {
-                match slot.read(tag) {
-                    Read::Held(word, state, record) if record.key == *key => {
-                        return Search::Found(found(
-                            candidate * SLOTS + index,
-                            word,
-                            state,
-                            record,
-                        ));
-                    }
-                    Read::Held(..) | Read::Other => {}
-                    Read::Busy => busy = true,
-                }
-            }
-        }
-        if busy { Search::Busy } else { Search::Absent }
-    }
-
-    /// The slot that a newcomer takes, and its word.
-    fn place_for(&self, hash: FlowHash, now: Seconds) -> Option<(usize, Word)> {
-        let [first, second] = self.candidates(hash);
-        let emptier = if self.held(second) < self.held(first) {
-            [second, first]
-        } else {
-            [first, second]
+    pub(crate) fn buckets_of(&self, hash: FlowHash) -> [u32; 2] {
+        let all = u64::from(self.buckets());
+        let scaled = |half: u64| {
+            let [_, _, _, _, a, b, c, d] = (half * all).to_le_bytes();
+            u32::from_le_bytes([a, b, c, d])
         };
-        // Mostly there is room, and then no entry need be looked at, only the two index lines.
-        for candidate in emptier {
-            if let Some(place) = self.empty_slot(candidate) {
-                return Some(place);
-            }
+        let first = scaled(hash.value() >> 32);
+        let second = scaled(hash.value() & 0xFFFF_FFFF);
+        // The number of buckets is even, so an odd number has a neighbour below, an even one above.
+        [first, if second == first { first ^ 1 } else { second }]
+    }
+
+    #[inline]
+    pub(crate) fn index(&self, bucket: u32) -> Index<'_> {
+        Index(self.region.index(bucket))
+    }
+
+    /// The number of the slot of a bucket's lane (1 and up).
+    #[inline]
+    pub(crate) const fn place(bucket: u32, lane: u32) -> u32 {
+        bucket * SLOTS + lane - 1
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self, place: u32) -> Slot<'_> {
+        Slot::new(&self.region, place)
+    }
+
+    /// Whether the time of the flow under a control word is up.
+    #[inline]
+    pub(crate) fn has_ended(&self, word: Control, now: Seconds) -> bool {
+        word.state()
+            .is_none_or(|state| self.timeouts.has_ended(state, word.last_seen(), now))
+    }
+
+    #[inline]
+    pub(crate) fn search(&self, key: &[u64; 5], hash: FlowHash) -> Search {
+        if hash.hint() < self.slots()
+            && let Reading::Found(word, state, owner) = self.slot(hash.hint()).read(key)
+        {
+            return Search::Hit(found(hash.hint(), word, state, owner));
         }
-        let mut best: Option<(Claim, usize, Word)> = None;
-        for candidate in emptier {
-            let Some(bucket) = self.bucket(candidate) else {
-                continue;
-            };
-            for (index, slot) in bucket.slots().enumerate() {
-                let word = slot.word();
-                let Some(claim) = self.claim(slot, word, now) else {
-                    continue;
-                };
-                if best.is_none_or(|(best, _, _)| claim < best) {
-                    best = Some((claim, candidate * SLOTS + index, word));
+        self.search_all(key, hash)
+    }
+
+    /// Looks at every slot whose tag fits.
+    fn search_all(&self, key: &[u64; 5], hash: FlowHash) -> Search {
+        let mut absent = Search::Miss;
+        for place in self.candidates(hash) {
+            match self.slot(place).read(key) {
+                Reading::Found(word, state, owner) => {
+                    return Search::Hit(found(place, word, state, owner));
                 }
+                Reading::Other => {}
+                Reading::Unreadable => absent = Search::Unreadable,
             }
         }
-        best.map(|(_, place, word)| (place, word))
+        absent
     }
 
-    /// The first empty slot of a bucket, and its word.
-    fn empty_slot(&self, candidate: usize) -> Option<(usize, Word)> {
-        let slots = self.bucket(candidate)?.slots().enumerate();
-        slots
-            .map(|(index, slot)| (candidate * SLOTS + index, slot.word()))
-            .find(|(_, word)| !word.is_busy() && word.state().is_none())
+    /// The places of all slots whose tag fits, of both buckets: usually one or none. Without a
+    /// branch that depends on which bucket it is.
+    #[inline]
+    fn candidates(&self, hash: FlowHash) -> impl Iterator<Item = u32> + use<> {
+        let [first, second] = self.buckets_of(hash);
+        let tag = Tag::of(hash);
+        let matching = |bucket| u32::from(self.index(bucket).lanes().matching(tag));
+        lanes_in(matching(first) | matching(second) << 16).map(move |lane| {
+            let bucket = if lane < 16 { first } else { second };
+            Self::place(bucket, lane % 16)
+        })
     }
 
-    /// What a newcomer would displace in a slot that is held; `None` when it must not.
-    fn claim(&self, slot: Slot<'_>, word: Word, now: Seconds) -> Option<Claim> {
-        let state = word.state().filter(|_| !word.is_busy())?;
-        let last_seen = slot.last_seen();
-        if self.timeouts.has_ended(state, last_seen, now) {
-            Some(Claim::Ended)
-        } else if state.is_closed() {
-            Some(Claim::Closed)
-        } else if state.may_be_evicted() {
-            Some(Claim::Unestablished(last_seen))
-        } else {
-            None
+    /// Applies `change` to the slot of a flow that was found, as long as it is the same record,
+    /// until it succeeds.
+    fn change(&self, found: &Found, change: impl Fn(Slot<'_>, Control) -> bool) -> bool {
+        if found.place >= self.slots() {
+            return false;
         }
-    }
-
-    fn held(&self, candidate: usize) -> usize {
-        self.bucket(candidate).map_or(SLOTS, |bucket| {
-            bucket
-                .slots()
-                .filter(|slot| slot.word().state().is_some())
-                .count()
-        })
-    }
-
-    fn clear_if_ended(&self, slot: Slot<'_>, now: Seconds) -> bool {
-        let word = slot.word();
-        // Should the flow be touched between these two looks, it is removed all the same: it had
-        // ended, and nobody finds an ended flow to touch it but who found it a moment before.
-        word.state().is_some_and(|state| {
-            self.timeouts.has_ended(state, slot.last_seen(), now) && slot.clear(word)
-        })
+        let slot = self.slot(found.place);
+        for _ in 0..UPDATE_TRIES {
+            let seen = slot.observe();
+            // A busy record is about to have another version: not ours either.
+            if !seen.is_same_record(found.word) || seen.state().is_none() {
+                return false;
+            }
+            if change(slot, seen) {
+                return true;
+            }
+        }
+        false
     }
 }
 
-/// What looking for a key came to.
-enum Search {
-    Found(Found),
-    Absent,
-    /// Not found, but a slot with its tag is being written.
-    Busy,
-}
-
-/// How little a newcomer disturbs, in order of preference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Claim {
-    Ended,
-    Closed,
-    Unestablished(Seconds),
-}
-
-const fn found(place: usize, word: Word, state: State, record: Record) -> Found {
-    let Record {
-        key,
-        translated,
-        owner,
-        last_seen,
-    } = record;
+const fn found(place: u32, word: Control, state: State, owner: Owner) -> Found {
     Found {
         state,
-        owner,
-        translated,
-        last_seen,
-        key,
+        owner: owner.owner,
+        direction: owner.direction,
         place,
         word,
     }

@@ -66,23 +66,23 @@ mod tests {
         let new = NewFlow {
             state: State::Opening,
             owner: n,
-            translated: key.source,
+            direction: Direction::FromBackend,
         };
         let Some(found) = table.lookup(&key, hash, now) else {
             if let Insert::Exists(found) = table.insert(&key, hash, new, now) {
-                assert_eq!((found.owner, found.translated), (n, key.source));
+                assert_eq!((found.owner, found.direction), (n, Direction::FromBackend));
             }
             return;
         };
-        assert_eq!((found.owner, found.translated), (n, key.source));
+        assert_eq!((found.owner, found.direction), (n, Direction::FromBackend));
         // Relaxed: a plain total.
         found_total.fetch_add(1, Ordering::Relaxed);
         match random >> 60 {
             0 => drop(table.remove(&found)),
             1 => drop(table.replace(&found, new, now)),
-            2 => table.advance(&found, Direction::FromClient, 0x04, now),
+            2 => drop(table.advance(&found, Direction::FromClient, 0x04, now)),
             3 => drop(table.sweep(&mut table.share(0, 1), 4, now)),
-            _ => table.advance(&found, Direction::FromBackend, 0x10, now),
+            _ => drop(table.advance(&found, Direction::FromBackend, 0x10, now)),
         }
     }
 }

@@ -100,6 +100,8 @@ pub struct Backend {
     pub id: BackendId,
     /// Its service's position in the snapshot.
     pub service: u16,
+    /// Its service's address and port.
+    pub listen: Endpoint,
     /// Its address and port.
     pub endpoint: Endpoint,
     /// IP version of its address.

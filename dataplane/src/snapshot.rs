@@ -166,6 +166,7 @@ impl Builder {
                 let backend = Backend {
                     id,
                     service: index,
+                    listen: identity.listen,
                     endpoint: identity.address,
                     family,
                     forward: service.forward(),

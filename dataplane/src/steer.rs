@@ -134,6 +134,58 @@ impl<'a> Steering<'a> {
     /// The one reason why the packet must be dropped.
     #[inline]
     pub fn steer(&self, packet: &Packet, hash: FlowHash) -> Result<Decision, Refusal> {
+        let known = self.table.lookup(&packet.key, hash, self.now);
+        if let Some(decision) = known.and_then(|found| self.go_on(packet, &found)) {
+            return Ok(decision);
+        }
+        self.decide(packet, hash)
+    }
+
+    /// The way of nearly all packets: one of a flow that is known, goes on as before, and has
+    /// nothing to be noted. `None` for all others, and wherever anything is missing.
+    ///
+    /// The flow was admitted when it was stored, and its owner's id names one service, address
+    /// and port for as long as it resolves; so neither the service nor the source is looked up
+    /// again.
+    #[inline]
+    fn go_on(&self, packet: &Packet, found: &Found) -> Option<Decision> {
+        if found.state.after(found.direction, packet.tcp_flags) != found.state
+            || reopens(found, packet)
+            || self.table.is_stale(found, self.now)
+        {
+            return None;
+        }
+        let backend = self.snapshot.backend(BackendId(found.owner))?;
+        let (action, hop) = match found.direction {
+            Direction::FromClient if backend.state.serves() => way_to(backend, packet).ok()?,
+            Direction::FromClient => return None,
+            Direction::FromBackend => self.way_back(backend, packet)?,
+        };
+        Some(Decision {
+            action,
+            hop,
+            backend: Some(backend.id),
+            event: FlowEvent::None,
+        })
+    }
+
+    /// The way of a reply from `backend` to its client.
+    #[inline]
+    fn way_back(&self, backend: &Backend, packet: &Packet) -> Option<(Action, Hop)> {
+        if backend.forward != Forward::Nat || backend.hop.is_ok_and(|hop| hop.port != self.ingress)
+        {
+            return None;
+        }
+        let client = packet.key.destination.address;
+        let hop = self.snapshot.fib().hop(client, packet.family).ok()?;
+        let action = Action::ToClient(backend.listen);
+        check_path(packet, &action, &hop).ok()?;
+        Some((action, hop))
+    }
+
+    /// The way of all other packets: those that begin, change or end a flow, and those that are
+    /// refused.
+    fn decide(&self, packet: &Packet, hash: FlowHash) -> Result<Decision, Refusal> {
         let key = &packet.key;
         if let Some(service) = self.snapshot.service(key.destination, key.protocol) {
             // A service as the source would make two services answer each other for ever.
@@ -158,7 +210,6 @@ impl<'a> Steering<'a> {
         }
     }
 
-    #[inline]
     fn forward(
         &self,
         service: &Service,
@@ -197,7 +248,6 @@ impl<'a> Steering<'a> {
         })
     }
 
-    #[inline]
     fn send_back(
         &self,
         whose: Return,
@@ -208,7 +258,7 @@ impl<'a> Steering<'a> {
         let found = self.table.lookup(key, hash, self.now);
         let known = found.and_then(|found| Some((found, self.sender(&found, key)?)));
         let (virtual_address, backend) = match known {
-            Some((found, backend)) => (found.translated, backend),
+            Some((_, backend)) => (backend.listen, backend),
             None => self.unstored_reply(whose, key)?,
         };
         if backend.hop.is_ok_and(|hop| hop.port != self.ingress) {
@@ -222,11 +272,7 @@ impl<'a> Steering<'a> {
         check_path(packet, &action, &hop)?;
         if let Some((found, _)) = known {
             self.observe(&found, packet, Direction::FromBackend, || {
-                Some(FlowKey::new(
-                    key.protocol,
-                    key.destination,
-                    found.translated,
-                ))
+                Some(FlowKey::new(key.protocol, key.destination, virtual_address))
             });
         }
         let (backend, event) = (Some(backend.id), FlowEvent::None);
@@ -242,8 +288,8 @@ impl<'a> Steering<'a> {
     /// past: the backend is gone, or serves another service by now.
     fn sender(&self, found: &Found, key: &FlowKey) -> Option<&'a Backend> {
         let backend = self.snapshot.backend(BackendId(found.owner))?;
-        let service = self.snapshot.service_at(backend.service)?;
-        (backend.endpoint == key.source && service.listen == found.translated).then_some(backend)
+        let is_nat = backend.forward == Forward::Nat;
+        (is_nat && backend.endpoint == key.source).then_some(backend)
     }
 
     /// Whose reply it is, from the configuration alone.
@@ -276,7 +322,6 @@ impl<'a> Steering<'a> {
     }
 
     /// Keeps a known flow's age and state, in both its entries.
-    #[inline]
     fn observe(
         &self,
         found: &Found,
@@ -310,10 +355,17 @@ impl<'a> Steering<'a> {
     fn forget_reply(&self, backend: &Backend, packet: &Packet) {
         let key = reply_key(packet, backend);
         if let Some(reply) = self.table.lookup(&key, self.table.hash(&key), self.now)
-            && reply.translated == packet.key.destination
+            && self.is_of_service(&reply, packet)
         {
             self.table.remove(&reply);
         }
+    }
+
+    /// Whether a flow's owner is a backend of the service that `packet` is sent to.
+    fn is_of_service(&self, found: &Found, packet: &Packet) -> bool {
+        self.snapshot
+            .backend(BackendId(found.owner))
+            .is_some_and(|backend| backend.listen == packet.key.destination)
     }
 
     /// Chooses a backend for a flow that the table does not know, and stores it where the
@@ -334,9 +386,9 @@ impl<'a> Steering<'a> {
             return Ok((backend, stored.event()));
         };
         // A flow that lives under this key was stored by another worker a moment ago.
-        match self.put(&packet.key, hash, backend, packet, |found| {
-            found.state.is_closed()
-        }) {
+        let is_closed = |found: &Found| found.state.is_closed();
+        let from = Direction::FromClient;
+        match self.put(&packet.key, hash, backend, packet, from, is_closed) {
             Stored::Yes => Ok((backend, FlowEvent::Created)),
             Stored::Conflict(found) => {
                 let theirs = self.serving(BackendId(found.owner));
@@ -360,7 +412,7 @@ impl<'a> Steering<'a> {
         let new = NewFlow {
             owner: backend.id.0,
             state: found.state,
-            translated: packet.key.destination,
+            direction: Direction::FromClient,
         };
         let replaced = self.table.replace(found, new, self.now);
         Ok((
@@ -397,11 +449,19 @@ impl<'a> Steering<'a> {
             }
             let key = reply_key(packet, backend);
             let may_replace = |found: &Found| {
-                found.translated == packet.key.destination
+                self.is_of_service(found, packet)
                     || found.state.is_closed()
                     || self.sender(found, &key).is_none()
             };
-            match self.put(&key, self.table.hash(&key), backend, packet, may_replace) {
+            let hash = self.table.hash(&key);
+            match self.put(
+                &key,
+                hash,
+                backend,
+                packet,
+                Direction::FromBackend,
+                may_replace,
+            ) {
                 Stored::Conflict(_) => refused = DropReason::ReturnConflict,
                 stored => return Ok((backend, stored)),
             }
@@ -416,6 +476,7 @@ impl<'a> Steering<'a> {
         hash: FlowHash,
         backend: &Backend,
         packet: &Packet,
+        direction: Direction,
         may_replace: impl Fn(&Found) -> bool,
     ) -> Stored {
         let Some(state) = State::opened_by(packet.key.protocol, packet.tcp_flags) else {
@@ -424,7 +485,7 @@ impl<'a> Steering<'a> {
         let new = NewFlow {
             state,
             owner: backend.id.0,
-            translated: packet.key.destination,
+            direction,
         };
         match self.table.insert(key, hash, new, self.now) {
             Insert::Inserted => Stored::Yes,

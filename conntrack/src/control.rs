@@ -1,0 +1,161 @@
+//! The control word of a slot: everything about a flow that changes while it lives.
+//!
+//! | bits | content |
+//! |---|---|
+//! | 0 | busy: the slot's other words are being written |
+//! | 1..5 | number of the [`State`], 0 = no flow |
+//! | 5..32 | version, one more for every record that the slot held |
+//! | 32..64 | last seen, [`Seconds`] |
+//!
+//! One word, so that one compare-and-swap decides: "this very flow, in this very state, last seen
+//! then" is what an update or an eviction expects, and it fails if any of it has changed. All zero
+//! is an empty slot.
+//!
+//! The version is what tells a reader that the record under it was exchanged. It repeats after
+//! 2^27 records in one slot; a reader would have to be stopped between two of its loads for all
+//! of them (seconds of one slot being rewritten without pause) and then meet that very number.
+
+use crate::expiry::Seconds;
+use crate::state::State;
+
+const BUSY: u64 = 1;
+const STATE_SHIFT: u32 = 1;
+const STATE_MASK: u64 = 0xF << STATE_SHIFT;
+const VERSION_SHIFT: u32 = 5;
+const SEEN_SHIFT: u32 = 32;
+const VERSION_MASK: u64 = (1 << SEEN_SHIFT) - (1 << VERSION_SHIFT);
+
+/// The value of a control word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Control(pub(crate) u64);
+
+impl Control {
+    /// Whether the slot's other words are being written.
+    #[inline]
+    pub(crate) const fn is_busy(self) -> bool {
+        self.0 & BUSY != 0
+    }
+
+    /// The state of the flow, `None` if the slot holds none.
+    #[inline]
+    pub(crate) const fn state(self) -> Option<State> {
+        let [number, ..] = ((self.0 & STATE_MASK) >> STATE_SHIFT).to_le_bytes();
+        State::from_number(number)
+    }
+
+    /// Whether a newcomer may take the slot without anybody noticing.
+    #[inline]
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 & (STATE_MASK | BUSY) == 0
+    }
+
+    /// When the flow was last seen.
+    #[inline]
+    pub(crate) const fn last_seen(self) -> Seconds {
+        let [_, _, _, _, a, b, c, d] = self.0.to_le_bytes();
+        Seconds(u32::from_le_bytes([a, b, c, d]))
+    }
+
+    /// Whether `other` is the same record, still (or again) readable: version and busy agree;
+    /// state and last-seen may have moved on.
+    #[inline]
+    pub(crate) const fn is_same_record(self, other: Self) -> bool {
+        self.record() == other.record()
+    }
+
+    /// The same flow in `state`, last seen then.
+    #[inline]
+    pub(crate) const fn moved_to(self, state: State, last_seen: Seconds) -> Self {
+        Self(self.record() | bits(state, last_seen))
+    }
+
+    /// The slot claimed for another record: its flow is gone, none is there yet.
+    #[inline]
+    pub(crate) const fn claimed(self) -> Self {
+        Self((self.0 & !STATE_MASK) | BUSY)
+    }
+
+    /// The slot claimed to rewrite the record of the flow that stays in it.
+    #[inline]
+    pub(crate) const fn rewriting(self) -> Self {
+        Self(self.0 | BUSY)
+    }
+
+    /// The next record in this slot: a flow in `state`, last seen then.
+    #[inline]
+    pub(crate) const fn renewed(self, state: State, last_seen: Seconds) -> Self {
+        Self(self.next_version() | bits(state, last_seen))
+    }
+
+    /// The slot without a flow. The version moves on, so what was found of the flow that was
+    /// here never fits the next one.
+    #[inline]
+    pub(crate) const fn emptied(self) -> Self {
+        Self(self.next_version())
+    }
+
+    const fn record(self) -> u64 {
+        self.0 & (BUSY | VERSION_MASK)
+    }
+
+    const fn next_version(self) -> u64 {
+        (self.0 & VERSION_MASK).wrapping_add(1 << VERSION_SHIFT) & VERSION_MASK
+    }
+}
+
+const fn bits(state: State, last_seen: Seconds) -> u64 {
+    (state as u64) << STATE_SHIFT | (last_seen.0 as u64) << SEEN_SHIFT
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn all_zero_is_empty_and_a_claim_is_neither_empty_nor_a_flow() {
+        let empty = Control(0);
+        assert!(empty.is_empty() && empty.state().is_none());
+        for word in [empty, empty.renewed(State::Established, Seconds(5))] {
+            let claimed = word.claimed();
+            assert!(!claimed.is_empty() && claimed.is_busy() && claimed.state().is_none());
+            assert!(!claimed.is_same_record(word));
+            assert!(word.emptied().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_state_that_does_not_exist_is_no_flow() {
+        for number in 8..16 {
+            assert_eq!(Control(number << STATE_SHIFT).state(), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_new_record_has_another_version(word: u64, seen: u32) {
+            let word = Control(word & !BUSY);
+            for state in State::ALL {
+                let renewed = word.renewed(state, Seconds(seen));
+                prop_assert_eq!(renewed.state(), Some(state));
+                prop_assert_eq!(renewed.last_seen(), Seconds(seen));
+                prop_assert!(!renewed.is_busy() && !renewed.is_same_record(word));
+                prop_assert!(!renewed.emptied().is_same_record(renewed));
+            }
+        }
+
+        #[test]
+        fn moving_on_and_rewriting_change_what_they_say_only(word: u64, seen: u32) {
+            let word = Control(word & !BUSY);
+            for state in State::ALL {
+                let moved = word.moved_to(state, Seconds(seen));
+                prop_assert!(moved.is_same_record(word));
+                prop_assert_eq!((moved.state(), moved.last_seen()), (Some(state), Seconds(seen)));
+                let rewriting = moved.rewriting();
+                prop_assert_eq!(rewriting.state(), Some(state));
+                prop_assert!(rewriting.is_busy() && !rewriting.is_same_record(moved));
+            }
+        }
+    }
+}

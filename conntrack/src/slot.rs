@@ -1,0 +1,423 @@
+//! One slot of the table, and the protocol by which it is read and written: a sequence lock
+//! that nobody ever waits for.
+//!
+//! A slot is one line: the control word and the record, of which the control word says whose it
+//! is. Its tag stands in the bucket's index; it belongs to the slot's record, but is only a hint.
+//!
+//! # Roles and the calls each may make
+//!
+//! | role | who | calls |
+//! |---|---|---|
+//! | reader | any thread | `observe`, `read`, `read_any` |
+//! | updater | any thread with a word it has observed | `update` (state and last seen) |
+//! | inserter | the thread inside the gate of the key's first bucket | `replace` |
+//! | rewriter | any thread with a word it has observed | `rewrite` (owner, direction) |
+//! | remover | any thread with a word it has observed | `clear` |
+//!
+//! # States of a slot
+//!
+//! | state | state bits | busy | record |
+//! |---|---|---|---|
+//! | Empty | 0 | no | means nothing |
+//! | Claimed | 0 | yes | an inserter writes it, or a remover clears the tag |
+//! | Live | a flow's | no | the flow's |
+//! | Rewriting | a flow's | yes | a rewriter writes it |
+//!
+//! # Transitions
+//!
+//! Each starts by a compare-and-swap from the very word that was observed, so it happens to that
+//! record in that state, last seen then, or not at all.
+//!
+//! | from | to | by | version | why |
+//! |---|---|---|---|---|
+//! | Empty, Live | Claimed | inserter | same | a new record is to be written; the flow that was here is gone at once |
+//! | Claimed | Live | the same inserter | +1 | its record is complete and its tag set |
+//! | Live | Claimed | remover | same | removed or expired: gone at once |
+//! | Claimed | Empty | the same remover | +1 | the tag is cleared |
+//! | Live | Rewriting | rewriter | same | the owner is to change |
+//! | Rewriting | Live | the same rewriter | +1 | the record is complete |
+//! | Live | Live | updater | same | a packet was seen; no other word changes, so readers need not notice |
+//!
+//! # Prohibited transitions
+//!
+//! | never | why, and what prevents it |
+//! |---|---|
+//! | anything from Claimed or Rewriting by another thread | words would mix; every call refuses a busy word |
+//! | Live to Live with another record and the same version | a reader could not tell; only `publish` follows stores, and it is given a word of the next version |
+//! | a tag changed by two threads at once | exclusive ors would mix; only who has claimed the slot sets it |
+//! | two slots live for one key | only the thread inside the gate inserts, after it has found the key in neither bucket |
+
+use crate::control::Control;
+use crate::expiry::Seconds;
+use crate::index::{Index, Tag};
+use crate::key::FlowKey;
+use crate::region::{Line, Region, SLOTS};
+use crate::state::{Direction, State};
+use crate::sync::{Ordering, fence, spin_loop};
+
+/// How often a record that changes under a reader is read again. Writing one takes ten stores;
+/// a reader that finds it unfinished so often has met a writer that is not running, and its packet
+/// should not wait for that.
+#[cfg(not(lb_loom))]
+const READ_TRIES: u32 = 16;
+#[cfg(lb_loom)]
+const READ_TRIES: u32 = 2;
+
+/// The bit of the owner's word that says where packets come from.
+const FROM_BACKEND: u64 = 1 << 32;
+
+/// Whose a flow is: the record beside its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) owner: u32,
+    pub(crate) direction: Direction,
+}
+
+impl Owner {
+    const fn to_word(self) -> u64 {
+        match self.direction {
+            Direction::FromClient => self.owner as u64,
+            Direction::FromBackend => self.owner as u64 | FROM_BACKEND,
+        }
+    }
+
+    #[inline]
+    const fn from_word(word: u64) -> Self {
+        let [a, b, c, d, ..] = word.to_le_bytes();
+        Self {
+            owner: u32::from_le_bytes([a, b, c, d]),
+            direction: if word & FROM_BACKEND == 0 {
+                Direction::FromClient
+            } else {
+                Direction::FromBackend
+            },
+        }
+    }
+}
+
+/// What came of looking for a key in one slot.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// The key is here: the word under which its record was read, its state and its owner.
+    Found(Control, State, Owner),
+    /// The key is not here.
+    Other,
+    /// A record that may be the key's was being written at every try.
+    Unreadable,
+}
+
+/// A slot of a region.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot<'a> {
+    line: &'a Line,
+    region: &'a Region,
+    place: u32,
+}
+
+impl<'a> Slot<'a> {
+    #[inline]
+    pub(crate) fn new(region: &'a Region, place: u32) -> Self {
+        Self {
+            line: region.slot(place),
+            region,
+            place,
+        }
+    }
+
+    /// The control word; loads that follow see at least the record that it stands for.
+    #[inline]
+    pub(crate) fn observe(&self) -> Control {
+        let [control, ..] = &self.line.words;
+        // Acquire: pairs with the Release of `publish`, also through the compare-and-swaps of
+        // `update`, which continue its release sequence.
+        Control(control.load(Ordering::Acquire))
+    }
+
+    /// Looks for a key, given as its words.
+    #[inline]
+    pub(crate) fn read(&self, key: &[u64; 5]) -> Reading {
+        for _ in 0..READ_TRIES {
+            let seen = self.observe();
+            let Some(state) = seen.state() else {
+                return Reading::Other;
+            };
+            if seen.is_busy() {
+                spin_loop();
+                continue;
+            }
+            let (found, owner) = self.record();
+            let differs = found
+                .iter()
+                .zip(key)
+                .fold(0, |differs, (mine, theirs)| differs | (mine ^ theirs));
+            if self.still_holds(seen) {
+                return if differs == 0 {
+                    Reading::Found(seen, state, owner)
+                } else {
+                    Reading::Other
+                };
+            }
+        }
+        Reading::Unreadable
+    }
+
+    /// Whatever flow is here, or `None` if there is none or it cannot be read.
+    pub(crate) fn read_any(&self) -> Option<(FlowKey, Control, State, Owner)> {
+        for _ in 0..READ_TRIES {
+            let seen = self.observe();
+            let state = seen.state()?;
+            if seen.is_busy() {
+                spin_loop();
+                continue;
+            }
+            let (key, owner) = self.record();
+            if self.still_holds(seen) {
+                return Some((FlowKey::from_words(key), seen, state, owner));
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn record(&self) -> ([u64; 5], Owner) {
+        let [_, a, b, c, d, e, owner, _] = &self.line.words;
+        // Relaxed: whether they belong together is for `still_holds` to say.
+        let key = [a, b, c, d, e].map(|word| word.load(Ordering::Relaxed));
+        (key, Owner::from_word(owner.load(Ordering::Relaxed)))
+    }
+
+    /// Whether what was loaded since `seen` is its record.
+    #[inline]
+    fn still_holds(&self, seen: Control) -> bool {
+        let [control, ..] = &self.line.words;
+        // Acquire fence: pairs with the Release fence of `claim`. If a load above saw a word
+        // stored by a later writer, then the load below sees that writer's busy word or a later
+        // one, and the record is not taken for whole.
+        fence(Ordering::Acquire);
+        Control(control.load(Ordering::Relaxed)).is_same_record(seen)
+    }
+
+    /// Changes the control word alone: another state, another time. Fails if the slot no longer
+    /// says `expected`.
+    pub(crate) fn update(&self, expected: Control, updated: Control) -> bool {
+        let [control, ..] = &self.line.words;
+        // Relaxed: this thread publishes no other words, and a read-modify-write continues the
+        // release sequence of whoever did.
+        !expected.is_busy()
+            && expected.state().is_some()
+            && control
+                .compare_exchange(expected.0, updated.0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Puts another flow here. Fails if the slot no longer says `expected`.
+    pub(crate) fn replace(
+        &self,
+        expected: Control,
+        key: &[u64; 5],
+        tag: Tag,
+        owner: Owner,
+        (state, now): (State, Seconds),
+    ) -> bool {
+        let claimed = self.claim(expected, expected.claimed());
+        if claimed {
+            let [_, a, b, c, d, e, whose, _] = &self.line.words;
+            for (word, value) in [a, b, c, d, e].into_iter().zip(key) {
+                // Relaxed, here and below: between the fence of `claim` and `publish`.
+                word.store(*value, Ordering::Relaxed);
+            }
+            whose.store(owner.to_word(), Ordering::Relaxed);
+            self.set_tag(tag);
+            self.publish(expected.renewed(state, now));
+        }
+        claimed
+    }
+
+    /// Gives the flow that stays here to another owner. Fails if the slot no longer says
+    /// `expected`.
+    pub(crate) fn rewrite(
+        &self,
+        expected: Control,
+        owner: Owner,
+        (state, now): (State, Seconds),
+    ) -> bool {
+        let claimed = expected.state().is_some() && self.claim(expected, expected.rewriting());
+        if claimed {
+            let [.., whose, _] = &self.line.words;
+            whose.store(owner.to_word(), Ordering::Relaxed);
+            self.publish(expected.renewed(state, now));
+        }
+        claimed
+    }
+
+    /// Empties the slot. Fails if it no longer says `expected`.
+    pub(crate) fn clear(&self, expected: Control) -> bool {
+        let claimed = expected.state().is_some() && self.claim(expected, expected.claimed());
+        if claimed {
+            self.set_tag(Tag::EMPTY);
+            self.publish(expected.emptied());
+        }
+        claimed
+    }
+
+    fn set_tag(&self, tag: Tag) {
+        let index = Index(self.region.index(self.place / SLOTS));
+        index.set(self.place % SLOTS + 1, tag);
+    }
+
+    fn claim(&self, expected: Control, busy: Control) -> bool {
+        let [control, ..] = &self.line.words;
+        // Acquire: pairs with the Release of the last `publish`, so that our stores come after
+        // that writer's. Every caller has observed the word itself, which implies as much; a
+        // claim should not depend on that.
+        let claimed = !expected.is_busy()
+            && control
+                .compare_exchange(expected.0, busy.0, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok();
+        if claimed {
+            // Release fence: pairs with the Acquire fence of `still_holds`.
+            fence(Ordering::Release);
+        }
+        claimed
+    }
+
+    fn publish(&self, published: Control) {
+        let [control, ..] = &self.line.words;
+        // Release: pairs with the Acquire of `observe` and of `claim`. A plain store: no other
+        // thread changes a busy word.
+        control.store(published.0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::{HashKey, Secret};
+
+    const NOW: Seconds = Seconds(50);
+    const KEY: [u64; 5] = [1, 2, 3, 4, 5];
+    const OTHER: [u64; 5] = [1, 2, 3, 4, 6];
+    const TAG: Tag = Tag::EMPTY;
+
+    fn owner(number: u32) -> Owner {
+        Owner {
+            owner: number,
+            direction: Direction::FromBackend,
+        }
+    }
+
+    /// Runs `body` on an empty slot of its own.
+    fn with_slot(body: impl FnOnce(Slot<'_>)) {
+        let region = Region::take(1, &HashKey::new(Secret([1, 2])));
+        body(Slot::new(&region, 0));
+    }
+
+    fn put(slot: Slot<'_>, key: &[u64; 5], number: u32) -> Control {
+        let empty = slot.observe();
+        assert!(slot.replace(empty, key, TAG, owner(number), (State::Opening, NOW)));
+        slot.observe()
+    }
+
+    fn force(slot: Slot<'_>, control: Control) {
+        slot.line.words[0].store(control.0, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_record_is_found_by_its_key_only() {
+        with_slot(|slot| {
+            assert_eq!(slot.read(&KEY), Reading::Other);
+            let word = put(slot, &KEY, 7);
+            assert_eq!(
+                slot.read(&KEY),
+                Reading::Found(word, State::Opening, owner(7))
+            );
+            for changed in 0..5 {
+                let mut other = KEY;
+                other[changed] ^= 1 << 63;
+                assert_eq!(slot.read(&other), Reading::Other);
+            }
+            let (key, ..) = slot.read_any().unwrap();
+            assert_eq!(key.words(), KEY);
+        });
+    }
+
+    #[test]
+    fn a_busy_slot_is_unreadable_and_nobody_changes_it() {
+        with_slot(|slot| {
+            let live = put(slot, &KEY, 7);
+            let busy = live.rewriting();
+            force(slot, busy);
+            assert_eq!(slot.read(&KEY), Reading::Unreadable);
+            assert_eq!(slot.read_any(), None);
+            assert!(!slot.update(busy, live));
+            assert!(!slot.replace(busy, &OTHER, TAG, owner(8), (State::Closed, NOW)));
+            assert!(!slot.rewrite(busy, owner(8), (State::Closed, NOW)));
+            assert!(!slot.clear(busy));
+            assert_eq!(slot.observe(), busy);
+        });
+    }
+
+    #[test]
+    fn a_claimed_slot_holds_nobody() {
+        with_slot(|slot| {
+            force(slot, put(slot, &KEY, 7).claimed());
+            assert_eq!(slot.read(&KEY), Reading::Other);
+            assert_eq!(slot.read_any(), None);
+        });
+    }
+
+    #[test]
+    fn an_empty_slot_is_neither_updated_nor_rewritten_nor_cleared() {
+        with_slot(|slot| {
+            let empty = slot.observe();
+            assert!(!slot.update(empty, empty.moved_to(State::Closed, NOW)));
+            assert!(!slot.rewrite(empty, owner(8), (State::Closed, NOW)));
+            assert!(!slot.clear(empty));
+            assert_eq!(slot.observe(), empty);
+        });
+    }
+
+    #[test]
+    fn an_observation_that_is_no_longer_true_changes_nothing() {
+        with_slot(|slot| {
+            let old = put(slot, &KEY, 1);
+            let new = put(slot, &OTHER, 2);
+            assert!(!slot.update(old, old.moved_to(State::Closed, NOW)));
+            assert!(!slot.rewrite(old, owner(3), (State::Closed, NOW)));
+            assert!(!slot.replace(old, &KEY, TAG, owner(3), (State::Closed, NOW)));
+            assert!(!slot.clear(old));
+            assert_eq!(
+                slot.read(&OTHER),
+                Reading::Found(new, State::Opening, owner(2))
+            );
+        });
+    }
+
+    #[test]
+    fn a_rewrite_moves_the_version_and_keeps_the_key() {
+        with_slot(|slot| {
+            let old = put(slot, &KEY, 1);
+            assert!(slot.rewrite(old, owner(2), (State::Established, Seconds(60))));
+            let new = slot.observe();
+            assert!(!old.is_same_record(new));
+            assert_eq!(
+                slot.read(&KEY),
+                Reading::Found(new, State::Established, owner(2))
+            );
+            assert_eq!(new.last_seen(), Seconds(60));
+        });
+    }
+
+    #[test]
+    fn owners_go_and_come_back() {
+        for number in [0, 1, u32::MAX] {
+            for direction in [Direction::FromClient, Direction::FromBackend] {
+                let owner = Owner {
+                    owner: number,
+                    direction,
+                };
+                assert_eq!(Owner::from_word(owner.to_word()), owner);
+            }
+        }
+    }
+}
