@@ -43,6 +43,17 @@ pub(crate) enum StartError {
     /// A steering program's map could not be filled.
     #[error(transparent)]
     Steer(#[from] SteerError),
+    /// The flow table's memory was refused.
+    #[error(
+        "no memory for a table of {flows} flows, 72 bytes each: {error}; set a smaller `flows` in \
+         [balancer], or give the process more"
+    )]
+    Memory {
+        /// The capacity that was asked for.
+        flows: usize,
+        /// What the system said.
+        error: io::Error,
+    },
     /// A worker's sockets could not be opened.
     #[error("worker {worker}: {error}")]
     Open {
@@ -148,7 +159,9 @@ impl Plane {
             programs.push(attach(interface)?);
         }
         let options = options(model, &programs)?;
-        let table = FlowTable::new(model.balancer().flows(), plan.secret, Timeouts::default());
+        let flows = model.balancer().flows();
+        let table = FlowTable::new(flows, plan.secret, Timeouts::default())
+            .map_err(|error| StartError::Memory { flows, error })?;
         let mut plane = Self {
             interfaces: Vec::new(),
             workers: Vec::new(),

@@ -105,11 +105,10 @@ pub fn pipeline(mode: &str, flows: u32, packets: u64) -> Result<Cost, String> {
         ports,
         pool,
         partial: vec![false; 2],
-        table: Arc::new(FlowTable::new(
-            capacity,
-            Secret([1, 2]),
-            Timeouts::default(),
-        )),
+        table: Arc::new(
+            FlowTable::new(capacity, Secret([1, 2]), Timeouts::default())
+                .map_err(|error| error.to_string())?,
+        ),
         clock: Still,
         mailbox: Arc::new(Mailbox::default()),
         snapshot: Arc::new(snapshot),

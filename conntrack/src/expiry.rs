@@ -58,14 +58,14 @@ impl Timeouts {
         }
     }
 
-    /// How old a flow's last-seen may get before a packet renews it: a sixteenth of its time, at
+    /// How old a flow's last-seen may get before a packet renews it: a quarter of its time, at
     /// most half a minute. So a flow of many packets a second writes to its cache line, and to that
     /// of its other entry, hardly ever.
     #[inline]
     #[must_use]
     pub const fn grain(&self, state: State) -> Span {
-        let sixteenth = self.of(state).0 / 16;
-        Span(if sixteenth < 30 { sixteenth } else { 30 })
+        let quarter = self.of(state).0 / 4;
+        Span(if quarter < 30 { quarter } else { 30 })
     }
 
     /// Whether a packet now should renew the last-seen of a flow in `state`.
@@ -96,7 +96,7 @@ mod tests {
         let timeouts = Timeouts::default();
         for state in State::ALL {
             let (span, grain) = (timeouts.of(state).0, timeouts.grain(state).0);
-            assert!(grain <= 30 && grain * 16 <= span);
+            assert!(grain <= 30 && grain * 4 <= span);
             // The packet at 100 + grain did not renew it; it ends a whole span later.
             assert!(!timeouts.is_stale(state, Seconds(100), Seconds(100 + grain)));
             assert!(timeouts.is_stale(state, Seconds(100), Seconds(101 + grain)));

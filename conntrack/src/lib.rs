@@ -26,7 +26,8 @@
 //! | `control` | the word of a slot that says whose it is |
 //! | `slot` | a slot's line and the protocol that guards it |
 //! | `index` | a bucket's tags and its gate |
-//! | `region` | the memory: layout, header, prefetching |
+//! | `region` | what lies where: layout and header |
+//! | `memory` | the lines themselves, mapped; the only unsafe code |
 //! | `table` | finding, changing, sweeping |
 //! | `insert` | placing, and who gives way |
 //! | `sync` | the one door to atomics: the standard library's or loom's |
@@ -37,6 +38,7 @@ mod hash;
 mod index;
 mod insert;
 mod key;
+mod memory;
 mod region;
 mod slot;
 mod state;

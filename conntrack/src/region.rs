@@ -29,15 +29,11 @@
 //! | 1..6 | the key, see [`FlowKey::words`](crate::FlowKey::words) |
 //! | 6 | owner in bits 0..32; bit 32: packets come from the backend |
 //! | 7 | 0, for the future |
-#![cfg_attr(
-    not(lb_loom),
-    expect(
-        unsafe_code,
-        reason = "prefetching has no safe form; worth a third of a lookup at 4 M flows"
-    )
-)]
+
+use std::io;
 
 use crate::hash::HashKey;
+use crate::memory::{Line, Memory};
 use crate::sync::{AtomicU64, Ordering};
 
 /// "ringflow" in ASCII.
@@ -64,40 +60,10 @@ const MOST_BUCKETS: u64 = 1 << 28;
 
 const HEADER_LINES: usize = 2;
 
-/// One cache line.
-#[derive(Debug)]
-#[cfg_attr(not(lb_loom), repr(C, align(64)))]
-pub(crate) struct Line {
-    pub(crate) words: [AtomicU64; 8],
-}
-
-#[cfg(not(lb_loom))]
-const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
-
-impl Line {
-    fn zeroed() -> Self {
-        Self {
-            words: std::array::from_fn(|_| AtomicU64::new(0)),
-        }
-    }
-
-    /// Asks the processor to fetch the line. Does nothing where there is no such instruction.
-    #[inline]
-    fn prefetch(&self) {
-        #[cfg(all(target_arch = "x86_64", not(lb_loom), not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: SSE is part of x86_64, and a prefetch has no effect but on the cache whatever
-            // the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(self).cast()) }
-        }
-    }
-}
-
 /// A table's lines.
 #[derive(Debug)]
 pub(crate) struct Region {
-    lines: Box<[Line]>,
+    memory: Memory,
     buckets: u32,
     slots_at: usize,
 }
@@ -105,12 +71,16 @@ pub(crate) struct Region {
 impl Region {
     /// Takes and clears the memory for `capacity` flows (at least 1, and no more than can be
     /// numbered), and writes its header.
-    pub(crate) fn take(capacity: usize, key: &HashKey) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it refuses the memory.
+    pub(crate) fn take(capacity: usize, key: &HashKey) -> io::Result<Self> {
         let buckets = buckets_for(capacity);
         let count = usize::try_from(buckets).unwrap_or(usize::MAX);
         let slots_at = HEADER_LINES + count / 2;
         let total = slots_at + count * SLOTS as usize;
-        let lines: Box<[Line]> = (0..total).map(|_| Line::zeroed()).collect();
+        let memory = Memory::zeroed(total)?;
         let header = [
             MAGIC,
             VERSION,
@@ -121,16 +91,17 @@ impl Region {
             0,
             0,
         ];
-        let words = lines.iter().take(HEADER_LINES).flat_map(|line| &line.words);
+        let lines = memory.lines().iter().take(HEADER_LINES);
+        let words = lines.flat_map(|line| &line.words);
         for (word, value) in words.zip(header.into_iter().chain(key.words())) {
             // Relaxed: nobody else has the region yet.
             word.store(value, Ordering::Relaxed);
         }
-        Self {
-            lines,
+        Ok(Self {
+            memory,
             buckets,
             slots_at,
-        }
+        })
     }
 
     /// How many buckets there are: an even number.
@@ -146,8 +117,8 @@ impl Region {
     }
 
     /// The memory of all lines, in bytes.
-    pub(crate) const fn bytes(&self) -> usize {
-        size_of_val::<[Line]>(&self.lines)
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(self.memory.lines())
     }
 
     /// The index words of a bucket.
@@ -157,7 +128,7 @@ impl Region {
     /// If there is no such bucket: numbers come from [`Self::buckets`].
     #[inline]
     pub(crate) fn index(&self, bucket: u32) -> &[AtomicU64; 4] {
-        let line = &self.lines[HEADER_LINES + bucket as usize / 2];
+        let line = &self.memory.lines()[HEADER_LINES + bucket as usize / 2];
         let (halves, _) = line.words.as_chunks::<4>();
         &halves[bucket as usize % 2]
     }
@@ -169,13 +140,13 @@ impl Region {
     /// If there is no such slot: places come from bucket and lane.
     #[inline]
     pub(crate) fn slot(&self, place: u32) -> &Line {
-        &self.lines[self.slots_at + place as usize]
+        &self.memory.lines()[self.slots_at + place as usize]
     }
 
     /// Fetches the index line of a bucket into the cache.
     #[inline]
     pub(crate) fn prefetch_index(&self, bucket: u32) {
-        if let Some(line) = self.lines.get(HEADER_LINES + bucket as usize / 2) {
+        if let Some(line) = self.memory.lines().get(HEADER_LINES + bucket as usize / 2) {
             line.prefetch();
         }
     }
@@ -183,7 +154,7 @@ impl Region {
     /// Fetches the line of a slot into the cache.
     #[inline]
     pub(crate) fn prefetch_slot(&self, place: u32) {
-        if let Some(line) = self.lines.get(self.slots_at + place as usize) {
+        if let Some(line) = self.memory.lines().get(self.slots_at + place as usize) {
             line.prefetch();
         }
     }
@@ -214,8 +185,8 @@ mod tests {
             let bytes = u64::from(buckets_for(capacity)) * (32 + 64 * u64::from(SLOTS)) + 128;
             assert!(bytes <= 72 * capacity as u64, "{capacity}: {bytes}");
         }
-        let region = Region::take(100_000, &HashKey::new(Secret([1, 2])));
-        assert_eq!(region.bytes(), region.lines.len() * 64);
+        let region = Region::take(100_000, &HashKey::new(Secret([1, 2]))).unwrap();
+        assert_eq!(region.bytes(), region.memory.lines().len() * 64);
         assert!(region.bytes() <= 7_200_000);
     }
 
@@ -230,7 +201,7 @@ mod tests {
 
     #[test]
     fn every_place_is_a_line_of_its_own() {
-        let region = Region::take(50, &HashKey::new(Secret([1, 2])));
+        let region = Region::take(50, &HashKey::new(Secret([1, 2]))).unwrap();
         let mut seen = std::collections::HashSet::new();
         for bucket in 0..region.buckets() {
             for word in region.index(bucket) {
@@ -243,15 +214,15 @@ mod tests {
             }
         }
         let header = 16;
-        assert_eq!(seen.len() + header, region.lines.len() * 8);
+        assert_eq!(seen.len() + header, region.memory.lines().len() * 8);
     }
 
     #[test]
     fn the_header_says_what_it_is() {
         let key = HashKey::new(Secret([1, 2]));
-        let region = Region::take(1000, &key);
+        let region = Region::take(1000, &key).unwrap();
         let read = |line: usize| {
-            region.lines[line]
+            region.memory.lines()[line]
                 .words
                 .each_ref()
                 .map(|word| word.load(Ordering::Relaxed))
@@ -262,7 +233,7 @@ mod tests {
             [
                 MAGIC,
                 VERSION,
-                region.lines.len() as u64,
+                region.memory.lines().len() as u64,
                 buckets,
                 1000,
                 2 + buckets / 2,

@@ -51,7 +51,8 @@ use crate::control::Control;
 use crate::expiry::Seconds;
 use crate::index::{Index, Tag};
 use crate::key::FlowKey;
-use crate::region::{Line, Region, SLOTS};
+use crate::memory::Line;
+use crate::region::{Region, SLOTS};
 use crate::state::{Direction, State};
 use crate::sync::{Ordering, fence, spin_loop};
 
@@ -308,7 +309,7 @@ mod tests {
 
     /// Runs `body` on an empty slot of its own.
     fn with_slot(body: impl FnOnce(Slot<'_>)) {
-        let region = Region::take(1, &HashKey::new(Secret([1, 2])));
+        let region = Region::take(1, &HashKey::new(Secret([1, 2]))).unwrap();
         body(Slot::new(&region, 0));
     }
 

@@ -4,6 +4,8 @@
 //! STOC 1994); every loop here is over those two or has a number of tries in its head. Insertion
 //! has a file of its own (`insert`).
 
+use std::io;
+
 use crate::control::Control;
 use crate::expiry::{Seconds, Timeouts};
 use crate::hash::{FlowHash, HashKey, NO_HINT, Secret};
@@ -84,15 +86,18 @@ pub struct FlowTable {
 impl FlowTable {
     /// A table with room for `capacity` flows. All memory is taken, and touched, here: at most
     /// 72 bytes a flow.
-    #[must_use]
-    pub fn new(capacity: usize, secret: Secret, timeouts: Timeouts) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it refuses the memory.
+    pub fn new(capacity: usize, secret: Secret, timeouts: Timeouts) -> io::Result<Self> {
         let key = HashKey::new(secret);
-        Self {
-            region: Region::take(capacity, &key),
+        Ok(Self {
+            region: Region::take(capacity, &key)?,
             key,
             timeouts,
             capacity,
-        }
+        })
     }
 
     /// How many flows the table is for.
@@ -117,7 +122,7 @@ impl FlowTable {
 
     /// The memory of the table, in bytes.
     #[must_use]
-    pub const fn memory_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         self.region.bytes()
     }
 
