@@ -135,20 +135,24 @@ impl FlowTable {
 
     /// Fetches the flow's two index lines into the cache, and waits for nothing.
     #[inline]
-    pub fn prefetch(&self, hash: FlowHash) {
+    pub fn prefetch_index(&self, hash: FlowHash) {
         for bucket in self.buckets_of(hash) {
             self.region.prefetch_index(bucket);
         }
     }
 
-    /// Once the index lines are there: fetches the slot that the flow is probably in, and
-    /// remembers it. A lookup with the hash that is returned looks there first.
+    /// Once the index lines are there: finds the slot that the flow is probably in. A lookup
+    /// with the hash that is returned looks there first.
     #[inline]
     #[must_use]
     pub fn locate(&self, hash: FlowHash) -> FlowHash {
-        let hint = self.candidates(hash).next().unwrap_or(NO_HINT);
-        self.region.prefetch_slot(hint);
-        hash.with_hint(hint)
+        hash.with_hint(self.candidates(hash).next().unwrap_or(NO_HINT))
+    }
+
+    /// Fetches the slot that was located into the cache, and waits for nothing.
+    #[inline]
+    pub fn prefetch_slot(&self, located: FlowHash) {
+        self.region.prefetch_slot(located.hint());
     }
 
     /// The flow with this key, unless its time is up. Writes nothing.
