@@ -11,7 +11,7 @@
 //! | class | of several |
 //! |---|---|
 //! | the key's own, its time up | there is one |
-//! | empty | of the bucket with more of them |
+//! | empty | of the first bucket while that is less than half full, so that lookups seldom need the second; else of the bucket with more of them |
 //! | a flow whose time is up | any |
 //! | `Closed` | silent for longest |
 //! | `Opening`, `OneWay` | silent for longest |
@@ -25,6 +25,7 @@ use crate::expiry::Seconds;
 use crate::hash::FlowHash;
 use crate::index::{Tag, lanes_in};
 use crate::key::FlowKey;
+use crate::region::SLOTS;
 use crate::slot::Owner;
 use crate::table::{FlowTable, Found, NewFlow, Search};
 
@@ -118,10 +119,11 @@ impl FlowTable {
             let lanes = self.index(bucket).lanes();
             (bucket, lanes.empty(), lanes.held())
         });
-        let emptier = if second.1.count_ones() > first.1.count_ones() {
-            [second, first]
-        } else {
+        let (room, room_elsewhere) = (first.1.count_ones(), second.1.count_ones());
+        let emptier = if room > SLOTS / 2 || room >= room_elsewhere {
             [first, second]
+        } else {
+            [second, first]
         };
         let mut busy = false;
         // Mostly there is room, and then no flow need be looked at, only the two indices.

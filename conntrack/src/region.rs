@@ -50,7 +50,7 @@ pub(crate) const SLOTS: u32 = 1;
 
 /// Slots for each flow of the capacity: 13 / 12. A slot and its share of the index take
 /// 64 + 32 / 15 = 66.13 bytes, which makes 71.65 a flow. A key has two buckets of fifteen slots
-/// and goes to the emptier one; of random keys up to the capacity one in a thousand finds both
+/// (which it goes to: `insert`); of random keys up to the capacity one in a thousand finds both
 /// full (simulated, and held by the test `a_table_holds_its_capacity`); up to nine tenths of it, one
 /// in a hundred thousand.
 const SLACK: (u64, u64) = (13, 12);

@@ -133,26 +133,46 @@ impl FlowTable {
         self.key.hash(key)
     }
 
-    /// Fetches the flow's two index lines into the cache, and waits for nothing.
+    /// The first of three steps before a lookup, each for a whole batch before the next: fetches
+    /// the index line of the flow's first bucket into the cache, and waits for nothing.
     #[inline]
     pub fn prefetch_index(&self, hash: FlowHash) {
-        for bucket in self.buckets_of(hash) {
-            self.region.prefetch_index(bucket);
-        }
+        let [first, _] = self.buckets_of(hash);
+        self.region.prefetch_index(first);
     }
 
-    /// Once the index lines are there: finds the slot that the flow is probably in. A lookup
-    /// with the hash that is returned looks there first.
+    /// The second: if the flow seems to be in its first bucket, as most are, remembers where.
+    /// Else fetches the index line of the second.
     #[inline]
     #[must_use]
     pub fn locate(&self, hash: FlowHash) -> FlowHash {
-        hash.with_hint(self.candidates(hash).next().unwrap_or(NO_HINT))
+        let [first, second] = self.buckets_of(hash);
+        if let Some(place) = self.candidate(first, hash) {
+            return hash.with_hint(place);
+        }
+        self.region.prefetch_index(second);
+        hash
     }
 
-    /// Fetches the slot that was located into the cache, and waits for nothing.
+    /// The third: looks into the second bucket where the first had nothing, and fetches the
+    /// flow's slot. A lookup with the hash that is returned looks there first.
     #[inline]
-    pub fn prefetch_slot(&self, located: FlowHash) {
-        self.region.prefetch_slot(located.hint());
+    #[must_use]
+    pub fn prefetch_slot(&self, mut hash: FlowHash) -> FlowHash {
+        if hash.hint() == NO_HINT {
+            let [_, second] = self.buckets_of(hash);
+            hash = hash.with_hint(self.candidate(second, hash).unwrap_or(NO_HINT));
+        }
+        self.region.prefetch_slot(hash.hint());
+        hash
+    }
+
+    /// The first slot of a bucket whose tag fits.
+    #[inline]
+    fn candidate(&self, bucket: u32, hash: FlowHash) -> Option<u32> {
+        let matching = self.index(bucket).lanes().matching(Tag::of(hash));
+        let lane = lanes_in(u32::from(matching)).next()?;
+        Some(Self::place(bucket, lane))
     }
 
     /// The flow with this key, unless its time is up. Writes nothing.
@@ -344,9 +364,7 @@ impl FlowTable {
         absent
     }
 
-    /// The places of all slots whose tag fits, of both buckets: usually one or none. Without a
-    /// branch that depends on which bucket it is.
-    #[inline]
+    /// The places of all slots whose tag fits, of both buckets: usually one or none.
     fn candidates(&self, hash: FlowHash) -> impl Iterator<Item = u32> + use<> {
         let [first, second] = self.buckets_of(hash);
         let tag = Tag::of(hash);

@@ -182,7 +182,7 @@ mod tests {
             put(&table, 1, State::Closed, 11);
             put(&table, 3, State::Established, 33);
             // The hint stays with the slot, so the reader goes to it whatever the tag says.
-            let hint = table.locate(table.hash(&key(1)));
+            let hint = table.prefetch_slot(table.locate(table.hash(&key(1))));
             let other = Arc::clone(&table);
             let thread = thread::spawn(move || insert(&other, 2, State::Established, 22));
             if let Some(found) = table.lookup(&key(1), hint, NOW) {

@@ -53,13 +53,13 @@ fn what_is_stored_is_found_until_its_time_is_up() {
     );
     assert_eq!(found.direction, Direction::FromClient);
     assert_eq!(insert(&table, 1, State::OneWay, 20), Insert::Exists(found));
-    // 120 s and the grain of 7 s after the last packet.
-    assert!(lookup(&table, 1, 137).is_some());
-    assert_eq!(lookup(&table, 1, 138), None);
+    // 120 s and the grain of 30 s after the last packet.
+    assert!(lookup(&table, 1, 160).is_some());
+    assert_eq!(lookup(&table, 1, 161), None);
     assert_eq!(table.stored(), 1);
-    assert_eq!(insert(&table, 1, State::Opening, 138), Insert::Inserted);
+    assert_eq!(insert(&table, 1, State::Opening, 161), Insert::Inserted);
     assert_eq!(
-        (lookup(&table, 1, 138).unwrap().state, table.stored()),
+        (lookup(&table, 1, 161).unwrap().state, table.stored()),
         (State::Opening, 1)
     );
 }
