@@ -85,6 +85,7 @@ impl<'a> Index<'a> {
                 }
             } else {
                 spin_loop();
+                // Relaxed: as above.
                 seen = word.load(Ordering::Relaxed);
             }
         }

@@ -245,6 +245,7 @@ impl<'a> Slot<'a> {
         let claimed = expected.state().is_some() && self.claim(expected, expected.rewriting());
         if claimed {
             let [.., whose, _] = &self.line.words;
+            // Relaxed: between the fence of `claim` and `publish`.
             whose.store(owner.to_word(), Ordering::Relaxed);
             self.publish(expected.renewed(state, now));
         }
