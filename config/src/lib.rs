@@ -77,8 +77,8 @@ mod resolve;
 
 pub use error::{Place, Problem, Problems, Warning};
 pub use model::{
-    Backend, Balancer, Forward, Health, HealthKind, Interface, Mode, Model, PartialChecksums,
-    Protocol, Service, WhenEmpty,
+    Backend, Balancer, Choose, Forward, Health, HealthKind, Interface, Mode, Model,
+    PartialChecksums, Protocol, Service, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

@@ -33,18 +33,18 @@ pub const WORKERS_MAX: u16 = 256;
 /// (`NR_CPUS_RANGE_END` in arch/x86/Kconfig), counted from 0.
 pub const CORE_MAX: usize = 8_192 - 1;
 
-/// Most memory of one flow of the capacity, in bytes: 2.5 slots of a cache line and an index word (the
-/// flow table rounds up to a power of two). Only for the derivations here.
-const FLOW_BYTES: usize = (64 + 8) * 5 / 2;
+/// Most memory of one flow of the capacity, in bytes, the flow table's word. Only for the derivations
+/// here.
+const FLOW_BYTES: usize = 72;
 
 /// Smallest flow table. Below it even the shards of the table would be nearly empty, and a
 /// test that wants a full table can still fill it.
 pub const FLOWS_MIN: usize = 1 << 10;
 
-/// Largest flow table: 64 Mi flows, at most 12 GiB of memory.
+/// Largest flow table: 64 Mi flows, at most 4.5 GiB of memory.
 pub const FLOWS_MAX: usize = 1 << 26;
 
-/// Flow table unless the file says otherwise: 1 Mi flows, at most 180 MiB.
+/// Flow table unless the file says otherwise: 1 Mi flows, at most 72 MiB.
 pub const FLOWS_DEFAULT: usize = 1 << 20;
 
 /// Longest `drain`. A supervisor that waits longer than an hour for a stop is not waiting for it.
@@ -132,12 +132,12 @@ const _: () = {
     assert!(FILE_BYTES_MAX >= BACKENDS_TOTAL_MAX * BACKEND_TEXT_BYTES);
     assert!(FLOWS_MIN <= FLOWS_DEFAULT && FLOWS_DEFAULT <= FLOWS_MAX);
     assert!(
-        FLOWS_MAX * FLOW_BYTES <= 12 << 30,
-        "the doc of FLOWS_MAX says 12 GiB"
+        FLOWS_MAX * FLOW_BYTES <= 9 << 29,
+        "the doc of FLOWS_MAX says 4.5 GiB"
     );
     assert!(
-        FLOWS_DEFAULT * FLOW_BYTES <= 180 << 20,
-        "the doc of FLOWS_DEFAULT says 180 MiB"
+        FLOWS_DEFAULT * FLOW_BYTES <= 72 << 20,
+        "the doc of FLOWS_DEFAULT says 72 MiB"
     );
     assert!(DRAIN_DEFAULT.as_millis() <= DRAIN_MAX.as_millis());
     assert!(ADMIN_DEFAULT.len() <= ADMIN_BYTES_MAX);

@@ -122,6 +122,16 @@ words! {
 }
 
 words! {
+    /// By what a new flow is placed on the service's ring.
+    Choose {
+        /// Its addresses and ports: flows spread as evenly as can be.
+        FlowHash = "flow-hash",
+        /// The client's address alone: all flows of a client go to the same backend.
+        SourceHash = "source-hash",
+    }
+}
+
+words! {
     /// What happens to packets of a service none of whose backends is up.
     WhenEmpty {
         /// They are dropped, counted.
@@ -242,6 +252,7 @@ pub struct Service {
     pub(crate) listen: SocketAddr,
     pub(crate) protocol: Protocol,
     pub(crate) forward: Forward,
+    pub(crate) choose: Choose,
     pub(crate) when_empty: WhenEmpty,
     pub(crate) table_size: u32,
     pub(crate) health: Option<Health>,
@@ -267,6 +278,11 @@ impl Service {
     /// How packets reach the backends.
     pub const fn forward(&self) -> Forward {
         self.forward
+    }
+
+    /// By what new flows choose their backend.
+    pub const fn choose(&self) -> Choose {
+        self.choose
     }
 
     /// What happens when no backend is up.

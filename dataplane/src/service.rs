@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringgate_config::Forward;
+use ringgate_config::{Choose, Forward};
 use ringgate_conntrack::{Endpoint, FlowKey};
 
 use crate::backend::BackendId;
@@ -19,6 +19,8 @@ pub struct Service {
     pub protocol: u8,
     /// How packets are forwarded to its backends.
     pub forward: Forward,
+    /// By what new flows are placed on the ring.
+    pub choose: Choose,
     /// Where new flows go; `None` while no backend takes any.
     pub ring: Option<Arc<Ring>>,
     /// The backends in file order: what the ring's slots stand for.
@@ -31,8 +33,24 @@ impl Service {
     #[must_use]
     pub fn choose(&self, key: &FlowKey, nth: u32) -> Option<BackendId> {
         let ring = self.ring.as_ref()?;
-        self.members
-            .get(usize::from(ring.pick_nth(key, nth)))
-            .copied()
+        let member = match self.choose {
+            Choose::FlowHash => ring.pick_nth(key, nth),
+            Choose::SourceHash => ring.pick_nth(&of_client(key), nth),
+        };
+        self.members.get(usize::from(member)).copied()
     }
+}
+
+/// What all flows of a client have in common: its address.
+#[inline]
+const fn of_client(key: &FlowKey) -> FlowKey {
+    let nobody = Endpoint {
+        address: [0; 2],
+        port: 0,
+    };
+    let client = Endpoint {
+        port: 0,
+        ..key.source
+    };
+    FlowKey::new(0, client, nobody)
 }

@@ -189,6 +189,7 @@ impl Builder {
                 listen: Endpoint::from_socket(service.listen()),
                 protocol: service.protocol().number(),
                 forward: service.forward(),
+                choose: service.choose(),
                 ring: self.ring(service, &states),
                 members,
             });

@@ -299,6 +299,7 @@ impl Page<'_> {
                 "listen": service.listen().to_string(),
                 "protocol": service.protocol().as_str(),
                 "forward": service.forward().as_str(),
+                "choose": service.choose().as_str(),
                 "when_empty": service.when_empty().as_str(),
                 "backends": backends,
             })

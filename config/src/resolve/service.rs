@@ -16,10 +16,13 @@ use crate::limits::{
     TABLE_SIZE_MIN, TIMEOUT_DEFAULT, TIMEOUT_MIN, WEIGHT_DEFAULT, WEIGHT_MAX, is_prime,
     table_sizes_around,
 };
-use crate::model::{Backend, Forward, Health, Protocol, Service, WhenEmpty};
+use crate::model::{Backend, Choose, Forward, Health, Protocol, Service, WhenEmpty};
 
 /// Forwarding modes of later releases.
 const LATER_MODES: [&str; 4] = ["full-nat", "ipip", "gue", "gre"];
+
+/// Ways to choose a backend of later releases.
+const LATER_CHOICES: [&str; 2] = ["round-robin", "least-connections"];
 
 pub(super) fn resolve<'a>(
     raw: &'a file::Service<'a>,
@@ -35,6 +38,12 @@ pub(super) fn resolve<'a>(
     let protocol = scope.word::<Protocol>("protocol", &raw.protocol, None, &[]);
     let listen = listen(&mut scope, raw, protocol, seen);
     let forward = scope.word::<Forward>("forward", &raw.forward, None, &LATER_MODES);
+    let choose = scope.word(
+        "choose",
+        &raw.choose,
+        Some(Choose::FlowHash),
+        &LATER_CHOICES,
+    );
     let when_empty = scope.word("when-empty", &raw.when_empty, Some(WhenEmpty::Drop), &[]);
     let table_size = table_size(&mut scope, raw);
     let health = raw
@@ -51,6 +60,7 @@ pub(super) fn resolve<'a>(
         listen: listen?,
         protocol: protocol?,
         forward: forward?,
+        choose: choose?,
         when_empty: when_empty?,
         table_size: table_size?,
         health,

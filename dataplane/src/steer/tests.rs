@@ -680,3 +680,24 @@ fn a_packet_that_is_refused_leaves_its_flow_as_it_was() {
         .unwrap();
     assert_eq!(found.state, State::Established);
 }
+
+#[test]
+fn by_source_hash_all_flows_of_a_client_meet_one_backend() {
+    let by_source = SERVICES.replacen(
+        "forward = \"nat\"",
+        "forward = \"nat\"\nchoose = \"source-hash\"",
+        1,
+    );
+    let backends = |file: &str, from: &dyn Fn(u32) -> String| {
+        let world = World::of(file, 4096);
+        let chosen: std::collections::HashSet<_> = (0..100)
+            .map(|n| world.tcp(&from(n), WEB, SYN).unwrap().backend.unwrap())
+            .collect();
+        chosen.len()
+    };
+    let many_ports = |n| format!("10.1.0.7:{}", 2000 + n);
+    let many_clients = |n| format!("10.1.0.{}:2000", 2 + n);
+    assert_eq!(backends(&by_source, &many_ports), 1);
+    assert_eq!(backends(&by_source, &many_clients), 3);
+    assert_eq!(backends(SERVICES, &many_ports), 3);
+}
