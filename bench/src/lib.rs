@@ -5,7 +5,7 @@
 //! | [`traffic`] | frames and flows, the same for every contestant |
 //! | [`blast`] | the source: sends them as fast as the host lets it |
 //! | [`bare`] | the bare forwarder: what AF_XDP alone costs on this host |
-//! | [`micro`] | the whole pipeline in memory, without a kernel |
+//! | [`micro`] | the balancer's own work in memory, beside what memory costs |
 //! | [`machine`] | which host, kernel and commit a number belongs to |
 //! | [`meter`] | CPU time and packet counts of a window |
 //!

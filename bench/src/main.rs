@@ -29,15 +29,8 @@ enum Command {
     Blast(BlastArgs),
     /// Forward between two interfaces with AF_XDP and nothing else
     Bare(BareArgs),
-    /// Measure the pipeline in memory: nanoseconds a packet by mode and number of flows
-    Micro {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        /// Packets of each measurement
-        #[arg(long, default_value_t = 4_000_000)]
-        packets: u64,
-    },
+    /// Measure the balancer's own work in memory, beside what memory costs on this machine
+    Micro(MicroArgs),
     /// Print what a result measured here belongs to
     Machine,
 }
@@ -86,6 +79,19 @@ struct BareArgs {
     core: usize,
 }
 
+#[derive(Debug, clap::Args)]
+struct MicroArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Few packets and few flows: whether it works, not what it costs
+    #[arg(long)]
+    quick: bool,
+    /// These sections only
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<micro::Section>,
+}
+
 /// A hardware address as `ip link` prints it.
 #[derive(Debug, Clone, Copy)]
 struct HardwareAddress(Mac);
@@ -109,7 +115,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Blast(args) => run_blast(&args),
         Command::Bare(args) => run_bare(&args),
-        Command::Micro { json, packets } => run_micro(json, packets),
+        Command::Micro(args) => run_micro(&args),
         Command::Machine => {
             println!("{}", machine::describe());
             Ok(())
@@ -154,26 +160,20 @@ fn run_bare(args: &BareArgs) -> Result<(), String> {
     Ok(())
 }
 
-fn run_micro(as_json: bool, packets: u64) -> Result<(), String> {
-    let mut rows = Vec::new();
-    for mode in ["nat", "dsr-l2"] {
-        for flows in [1, 1_000, 64_000, 1_000_000] {
-            let cost = micro::pipeline(mode, flows, packets)?;
-            if !as_json {
-                let own = cost.total - cost.ports;
-                println!(
-                    "{mode:<8} {flows:>9} flows  {:>6.1} ns a packet, {own:>6.1} beyond ports and loop",
-                    cost.total
-                );
-            }
-            rows.push(json!({ "mode": mode, "flows": flows, "total_ns": cost.total, "ports_ns": cost.ports }));
+fn run_micro(args: &MicroArgs) -> Result<(), String> {
+    let plan = micro::Plan {
+        only: args.only.clone(),
+        ..if args.quick {
+            micro::Plan::quick()
+        } else {
+            micro::Plan::full()
         }
-    }
-    if as_json {
-        println!(
-            "{}",
-            json!({ "machine": machine::describe(), "rows": rows })
-        );
+    };
+    let report = micro::run(&plan, |what| eprintln!("measuring {what}"))?;
+    if args.json {
+        println!("{}", report.to_json(machine::describe()));
+    } else {
+        print!("{}", report.to_text());
     }
     Ok(())
 }
