@@ -1,17 +1,25 @@
 //! What memory costs on this machine, taken in the same run as what is compared with it.
 //!
-//! Three figures: a random DRAM access that the next one waits for, one of 64 that are
-//! under way together, and copying one cache line to another, both in the cache. No table of many
-//! flows can be cheaper than the second, no packet can be moved for less than the third.
+//! Three figures: a random DRAM access that the next one waits for, one of many that are under
+//! way together since their addresses are known beforehand, and copying one cache line to another,
+//! both in the cache. No table of many flows can be cheaper than the second, no packet can be
+//! moved for less than the third.
 //!
 //! The pages are ordinary ones, as the flow table's are: a random access includes its TLB miss.
 
 use std::hint::black_box;
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use crate::micro::order::Walk;
 use crate::micro::sample::{median, nanoseconds, on_cores};
 
-/// Accesses that are under way together: a worker's batch.
+/// Addresses known beforehand, and lines copied: a worker's batch.
 const BATCH: usize = 64;
+
+/// How many batches are drawn: far more lines than any cache of today holds.
+const BATCHES: usize = 64 * 1024;
 
 /// Multiplier and increment of a full-period congruential sequence modulo a power of two (Hull and
 /// Dobell, 1962); the multiplier is Knuth's for MMIX.
@@ -31,6 +39,11 @@ pub struct MachineLimits {
     pub region_bytes: u64,
 }
 
+/// A cache line that is copied.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Bytes(#[expect(dead_code, reason = "only moved, never looked at")] [u8; 64]);
+
 /// A cache line that names the next one to look at.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
@@ -45,13 +58,14 @@ pub fn measure(log2_bytes: u32, accesses: u64, samples: usize) -> Result<Machine
     let region_bytes = 1u64 << log2_bytes.max(16);
     let mask = region_bytes / 64 - 1;
     let lines: Vec<Line> = (0..=mask).map(|line| Line(next(line, mask))).collect();
+    let far = draw(mask);
     let figures = on_cores(&mut [()], |(), _| {
         let mut taken: [Vec<f64>; 3] = Default::default();
-        let mut position = 0;
+        let (mut position, mut walk) = (0, Walk::new(&far));
         for _ in 0..samples {
             let [dependent, prefetched, copy] = &mut taken;
             dependent.push(chase(&lines, accesses, &mut position));
-            prefetched.push(scatter(&lines, accesses, &mut position));
+            prefetched.push(scatter(&lines, &mut walk, accesses));
             copy.push(copy_lines(accesses));
         }
         taken.map(median)
@@ -87,20 +101,23 @@ fn chase(lines: &[Line], accesses: u64, position: &mut u64) -> f64 {
     })
 }
 
-/// The same accesses, with their addresses known beforehand: plain loads that nothing waits for,
-/// as many under way as the CPU can have.
-fn scatter(lines: &[Line], accesses: u64, position: &mut u64) -> f64 {
-    let mask = lines.len() as u64 - 1;
-    let mut addresses = [0; BATCH];
+/// Lines in random order.
+fn draw(mask: u64) -> Vec<u32> {
+    let mut dice = StdRng::seed_from_u64(1);
+    let mask = u32::try_from(mask).unwrap_or(u32::MAX);
+    (0..BATCH * BATCHES)
+        .map(|_| dice.next_u32() & mask)
+        .collect()
+}
+
+/// Such accesses with their addresses known beforehand: plain loads that nothing waits for, as
+/// many under way as the CPU can have.
+fn scatter(lines: &[Line], walk: &mut Walk<'_>, accesses: u64) -> f64 {
     let mut sum = 0u64;
     let figure = nanoseconds(accesses, || {
         for _ in 0..accesses / BATCH as u64 {
-            for address in &mut addresses {
-                *position = next(*position, mask);
-                *address = *position;
-            }
-            for address in black_box(&addresses) {
-                sum = sum.wrapping_add(at(lines, *address));
+            for line in walk.burst() {
+                sum = sum.wrapping_add(at(lines, u64::from(*line)));
             }
         }
     });
@@ -110,14 +127,17 @@ fn scatter(lines: &[Line], accesses: u64, position: &mut u64) -> f64 {
 
 /// Between places that stay in the first-level cache.
 fn copy_lines(count: u64) -> f64 {
-    let from = [[1u8; 64]; BATCH];
-    let mut to = [[0u8; 64]; BATCH];
+    let from = [Bytes([1; 64]); BATCH];
+    let mut to = [Bytes([0; 64]); BATCH];
+    // Which goes where is not known to the compiler, or it would copy all of them as one.
+    let places: [usize; BATCH] = std::array::from_fn(|place| place * 37 % BATCH);
     nanoseconds(count, || {
         for _ in 0..count / BATCH as u64 {
-            for (to, from) in to.iter_mut().zip(&from) {
-                *to = *black_box(from);
-                black_box(to);
+            let (from, places) = (black_box(&from), black_box(&places));
+            for (to, place) in to.iter_mut().zip(places) {
+                *to = from.get(*place % BATCH).copied().unwrap_or(Bytes([0; 64]));
             }
+            black_box(&mut to);
         }
     })
 }

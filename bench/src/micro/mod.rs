@@ -6,7 +6,8 @@
 //! | [`frames`], [`order`] | packets of many flows, and in which order the flows come |
 //! | [`world`] | workers over memory ports, and the bare loop |
 //! | `pipeline` | workers against bare loops |
-//! | [`table`] | all that is known here of the flow table |
+//! | `stages` | parsing, hashing, a table's four operations |
+//! | `table` | all that is known here of the flow table |
 //! | [`report`] | JSON and text |
 //! | `sample` | threads, time, medians |
 //!
@@ -18,7 +19,8 @@ pub mod order;
 mod pipeline;
 pub mod report;
 mod sample;
-pub mod table;
+mod stages;
+mod table;
 pub mod world;
 
 use ringgate_dataplane::parse::Family;
@@ -50,6 +52,10 @@ pub struct Plan {
 /// A part of the whole that can be run by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Section {
+    /// Parsing and hashing
+    Parts,
+    /// The flow table's four operations
+    Table,
     /// Workers against bare loops, flows in the table
     Pipeline,
     /// Workers against bare loops, every packet a new flow
@@ -126,6 +132,14 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String
         missing.push("two threads: this process may run on one CPU only".to_owned());
     }
     let mut rows = Vec::new();
+    if plan.has(Section::Parts) {
+        progress("parts");
+        rows.extend(stages::measure_parts(plan)?);
+    }
+    for flows in plan.flows.iter().filter(|_| plan.has(Section::Table)) {
+        progress(&format!("table {flows}"));
+        rows.extend(stages::measure_ours(*flows, plan)?);
+    }
     for mode in [Mode::Nat, Mode::DsrL2] {
         for family in [Family::V4, Family::V6] {
             let name = format!("{} {}", mode.name(), world::family_name(family));
@@ -235,6 +249,12 @@ mod tests {
             }
             assert!(has("pipeline", "nat", family, "to-client", "uniform"));
         }
+        for stage in ["lookup-hit", "lookup-miss", "insert", "remove"] {
+            for mode in ["batched", "single"] {
+                assert!(has(stage, mode, "ipv4", "", "uniform"));
+            }
+        }
+        assert!(has("parse", "", "ipv6", "", "") && has("hash", "", "", "", ""));
         let two = report.rows.iter().any(|row| row.threads == 2);
         assert_eq!(two, report.missing.is_empty());
         let hot = &report.promises[0];

@@ -144,7 +144,7 @@ impl Report {
     pub fn to_text(&self) -> String {
         let limits = &self.limits;
         let mut text = format!(
-            "this machine: DRAM access {:.1} ns alone, {:.2} ns among 64 (over {} MiB); \
+            "this machine: DRAM access {:.1} ns alone, {:.2} ns among others (over {} MiB); \
              64 bytes copied in {:.2} ns\n\n\
              {:<12} {:<17} {:<6} {:<10} {:>7} {:<8} {:>7} {:>8} {:>7} {:>7} {:>7} {:>9} {:>8}\n",
             limits.dependent_ns,
