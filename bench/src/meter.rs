@@ -1,4 +1,4 @@
-//! CPU time and packet counts of a window.
+//! CPU time and packet counts of a window, and memory.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -35,4 +35,26 @@ pub fn interface_counter(interface: &str, counter: &str) -> std::io::Result<u64>
         .join(counter);
     let text = std::fs::read_to_string(path)?;
     text.trim().parse().map_err(std::io::Error::other)
+}
+
+/// Memory of this process that is in RAM, bytes (VmRSS of proc_pid_status(5)); 0 where `/proc`
+/// does not say.
+#[must_use]
+pub fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kibibytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+        .and_then(|number| number.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_process_has_memory() {
+        assert!(resident() > 100 * 1024);
+    }
 }

@@ -6,17 +6,21 @@
 //! | [`frames`], [`order`] | packets of many flows, and in which order the flows come |
 //! | [`world`] | workers over memory ports, and the bare loop |
 //! | `pipeline` | workers against bare loops |
+//! | `fill` | a table from empty to nine tenths full |
 //! | `stages` | parsing, hashing, a table's four operations |
 //! | `table` | all that is known here of the flow table |
+//! | `promises` | what the project has set itself |
 //! | [`report`] | JSON and text |
 //! | `sample` | threads, time, medians |
 //!
 //! `docs/MICRO.md` says how to read the result.
 
+mod fill;
 pub mod frames;
 pub mod machine_limits;
 pub mod order;
 mod pipeline;
+mod promises;
 pub mod report;
 mod sample;
 mod stages;
@@ -25,7 +29,7 @@ pub mod world;
 
 use ringgate_dataplane::parse::Family;
 
-use crate::micro::report::{Promise, Report, Row};
+use crate::micro::report::Report;
 use crate::micro::world::Mode;
 
 /// What is measured, and for how long.
@@ -37,6 +41,8 @@ pub struct Plan {
     pub fewest_for_zipf: u32,
     /// Flows that the table of a new-flow storm has room for.
     pub storm_flows: u32,
+    /// Capacity of the table that is filled.
+    pub fill_capacity: u32,
     /// Packets or operations of one sample.
     pub packets: u64,
     /// Those before the first sample.
@@ -56,6 +62,8 @@ pub enum Section {
     Parts,
     /// The flow table's four operations
     Table,
+    /// The table from empty to nine tenths full
+    Fill,
     /// Workers against bare loops, flows in the table
     Pipeline,
     /// Workers against bare loops, every packet a new flow
@@ -70,6 +78,7 @@ impl Plan {
             flows: vec![1, HOT, 64_000, 1_000_000, MANY],
             fewest_for_zipf: 64_000,
             storm_flows: MANY,
+            fill_capacity: MANY,
             packets: 256 * 1024,
             warm_up: 64 * 1024,
             samples: 9,
@@ -84,6 +93,7 @@ impl Plan {
         Self {
             flows: vec![1, HOT, 64_000],
             storm_flows: 64_000,
+            fill_capacity: 64_000,
             packets: 16 * 1024,
             warm_up: 4 * 1024,
             samples: 3,
@@ -99,6 +109,7 @@ impl Plan {
             flows: vec![1, HOT],
             fewest_for_zipf: HOT,
             storm_flows: 10_000,
+            fill_capacity: 10_000,
             packets: 256,
             warm_up: 0,
             samples: 1,
@@ -140,6 +151,13 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String
         progress(&format!("table {flows}"));
         rows.extend(stages::measure_ours(*flows, plan)?);
     }
+    let mut table_bytes_per_flow = None;
+    if plan.has(Section::Fill) {
+        progress("fill");
+        let filled = fill::measure(plan)?;
+        rows.extend(filled.rows);
+        table_bytes_per_flow = Some(filled.bytes_per_flow);
+    }
     for mode in [Mode::Nat, Mode::DsrL2] {
         for family in [Family::V4, Family::V6] {
             let name = format!("{} {}", mode.name(), world::family_name(family));
@@ -153,80 +171,14 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String
             }
         }
     }
-    let promises = promises(&rows, limits.prefetched_ns);
+    let promises = promises::judge(&rows, &limits, table_bytes_per_flow);
     Ok(Report {
         limits,
         rows,
+        table_bytes_per_flow,
         promises,
         missing,
     })
-}
-
-/// What was promised, as far as it was measured.
-fn promises(rows: &[Row], prefetched_ns: f64) -> Vec<Promise> {
-    let pipeline = |family, flows, threads| {
-        rows.iter()
-            .find(|row| {
-                (row.stage, row.mode, row.direction, row.order)
-                    == ("pipeline", "nat", "to-backend", "uniform")
-                    && (row.family, row.flows, row.threads) == (family, flows, threads)
-            })
-            .map(|row| row.ns)
-    };
-    let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
-    let many = f64::max(35.0, 4.0 * prefetched_ns);
-    let at_most = |what, value: Option<f64>, aim, least| {
-        value.map(|value| Promise {
-            what,
-            value,
-            aim,
-            least,
-            more_is_better: false,
-        })
-    };
-    let scaling = ratio(pipeline("ipv4", MANY, 1), pipeline("ipv4", MANY, 2));
-    [
-        at_most(
-            "nat ipv4, 1,000 flows, ns a packet",
-            pipeline("ipv4", HOT, 1),
-            20.0,
-            40.0,
-        ),
-        at_most(
-            "nat ipv4, 4 million flows, ns a packet",
-            pipeline("ipv4", MANY, 1),
-            many,
-            2.0 * many,
-        ),
-        at_most(
-            "ipv6 to ipv4, 1,000 flows",
-            ratio(pipeline("ipv6", HOT, 1), pipeline("ipv4", HOT, 1)),
-            1.3,
-            1.3,
-        ),
-        at_most(
-            "ipv6 to ipv4, 4 million flows",
-            ratio(pipeline("ipv6", MANY, 1), pipeline("ipv4", MANY, 1)),
-            1.3,
-            1.3,
-        ),
-        at_most(
-            "4 million flows to 64,000",
-            ratio(pipeline("ipv4", MANY, 1), pipeline("ipv4", 64_000, 1)),
-            2.5,
-            2.5,
-        ),
-        scaling.map(|ratio| Promise {
-            what: "two threads to one, packets a second, 4 million flows",
-            value: 2.0 * ratio,
-            aim: 1.8,
-            least: 1.8,
-            more_is_better: true,
-        }),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
 #[cfg(test)]
@@ -257,7 +209,17 @@ mod tests {
         assert!(has("parse", "", "ipv6", "", "") && has("hash", "", "", "", ""));
         let two = report.rows.iter().any(|row| row.threads == 2);
         assert_eq!(two, report.missing.is_empty());
-        let hot = &report.promises[0];
-        assert_eq!(hot.what, "nat ipv4, 1,000 flows, ns a packet");
+        let promised: Vec<&str> = report.promises.iter().map(|p| p.what).collect();
+        // Those about millions of flows need as many.
+        assert_eq!(
+            promised,
+            [
+                "nat ipv4, 1,000 flows, ns a packet",
+                "ipv6 to ipv4, 1,000 flows",
+                "new flows into the table, 0 to 90 % full, million a second",
+                "lookups at 90 % of capacity to those at 50 %",
+                "memory of the table, bytes a flow of capacity",
+            ]
+        );
     }
 }

@@ -80,6 +80,8 @@ pub struct Report {
     pub limits: MachineLimits,
     /// All figures, in the order in which they were taken.
     pub rows: Vec<Row>,
+    /// Memory of the flow table for each flow of its capacity, bytes, if it was measured.
+    pub table_bytes_per_flow: Option<f64>,
     /// What was promised.
     pub promises: Vec<Promise>,
     /// What could not be measured here, and why.
@@ -113,7 +115,13 @@ impl Report {
                 })
             })
             .collect();
-        json!({ "machine": machine, "rows": rows, "promises": promises, "missing": self.missing })
+        json!({
+            "machine": machine,
+            "rows": rows,
+            "table_bytes_per_flow": self.table_bytes_per_flow.map(figure),
+            "promises": promises,
+            "missing": self.missing,
+        })
     }
 
     fn row(&self, row: &Row) -> Value {
@@ -188,6 +196,9 @@ impl Report {
             text.push('\n');
         }
         text.push('\n');
+        if let Some(bytes) = self.table_bytes_per_flow {
+            let _infallible = writeln!(text, "the table takes {bytes:.1} bytes a flow\n");
+        }
         for promise in &self.promises {
             let _infallible = writeln!(
                 text,
@@ -237,6 +248,7 @@ mod tests {
                     bare_ns: 30.0,
                 }),
             }],
+            table_bytes_per_flow: Some(72.0),
             promises: vec![Promise {
                 what: "hot",
                 value: 30.0,
@@ -268,6 +280,7 @@ mod tests {
         );
         assert_eq!(value["promises"][0]["verdict"], "least");
         assert_eq!(value["missing"][0], "two threads");
+        assert_eq!(value["table_bytes_per_flow"], 72.0);
     }
 
     #[test]
