@@ -6,6 +6,7 @@
 //! | [`frames`], [`order`] | packets of many flows, and in which order the flows come |
 //! | [`world`] | workers over memory ports, and the bare loop |
 //! | `pipeline` | workers against bare loops |
+//! | `peers` | other tables under the same operations |
 //! | `fill` | a table from empty to nine tenths full |
 //! | `stages` | parsing, hashing, a table's four operations |
 //! | `table` | all that is known here of the flow table |
@@ -19,6 +20,7 @@ mod fill;
 pub mod frames;
 pub mod machine_limits;
 pub mod order;
+mod peers;
 mod pipeline;
 mod promises;
 pub mod report;
@@ -39,6 +41,8 @@ pub struct Plan {
     pub flows: Vec<u32>,
     /// Fewest flows for which a Zipf order says something.
     pub fewest_for_zipf: u32,
+    /// Numbers of flows for the comparison with other tables.
+    pub peer_flows: Vec<u32>,
     /// Flows that the table of a new-flow storm has room for.
     pub storm_flows: u32,
     /// Capacity of the table that is filled.
@@ -62,6 +66,8 @@ pub enum Section {
     Parts,
     /// The flow table's four operations
     Table,
+    /// Other tables beside it
+    Peers,
     /// The table from empty to nine tenths full
     Fill,
     /// Workers against bare loops, flows in the table
@@ -77,6 +83,7 @@ impl Plan {
         Self {
             flows: vec![1, HOT, 64_000, 1_000_000, MANY],
             fewest_for_zipf: 64_000,
+            peer_flows: vec![64_000, 1_000_000],
             storm_flows: MANY,
             fill_capacity: MANY,
             packets: 256 * 1024,
@@ -92,6 +99,7 @@ impl Plan {
     pub fn quick() -> Self {
         Self {
             flows: vec![1, HOT, 64_000],
+            peer_flows: vec![64_000],
             storm_flows: 64_000,
             fill_capacity: 64_000,
             packets: 16 * 1024,
@@ -108,6 +116,7 @@ impl Plan {
         Self {
             flows: vec![1, HOT],
             fewest_for_zipf: HOT,
+            peer_flows: vec![1_000],
             storm_flows: 10_000,
             fill_capacity: 10_000,
             packets: 256,
@@ -150,6 +159,12 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String
     for flows in plan.flows.iter().filter(|_| plan.has(Section::Table)) {
         progress(&format!("table {flows}"));
         rows.extend(stages::measure_ours(*flows, plan)?);
+    }
+    for flows in plan.peer_flows.iter().filter(|_| plan.has(Section::Peers)) {
+        for threads in 1..=threads {
+            progress(&format!("peers {flows}, {threads} thread(s)"));
+            rows.extend(peers::compare(*flows, threads, plan)?);
+        }
     }
     let mut table_bytes_per_flow = None;
     if plan.has(Section::Fill) {
@@ -205,6 +220,9 @@ mod tests {
             for mode in ["batched", "single"] {
                 assert!(has(stage, mode, "ipv4", "", "uniform"));
             }
+        }
+        for name in ["ringgate", "papaya", "dashmap", "hashbrown-mutex"] {
+            assert!(has("peer-hit", name, "ipv4", "", "uniform"));
         }
         assert!(has("parse", "", "ipv6", "", "") && has("hash", "", "", "", ""));
         let two = report.rows.iter().any(|row| row.threads == 2);

@@ -23,7 +23,8 @@ pub struct Row {
     pub order: &'static str,
     /// Threads at once.
     pub threads: usize,
-    /// CPU time of one operation on one of the threads, nanoseconds.
+    /// CPU time of one operation on one of the threads, nanoseconds; of a table's operations on
+    /// two threads the time that passed, since locks make threads wait.
     pub ns: f64,
     /// Of a pipeline: the whole loop with ports and frames, and the bare loop alone. `ns` is
     /// the median of their differences.

@@ -2,9 +2,11 @@
 //!
 //! CPU time and not wall time, so that another process that takes a turn on the CPU is not in
 //! the figure. What it does to the caches is: hence what is compared runs alternately, so that
-//! a noisy neighbour hits both, and the median is what counts.
+//! a noisy neighbour hits both, and the median is what counts. Only where one may have to wait for
+//! another, at a lock, it is the time that passed.
 
 use std::sync::Barrier;
+use std::time::Duration;
 
 use ringgate_dataplane::pin::{allowed_cores, pin};
 
@@ -17,11 +19,19 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.get(middle).copied().unwrap_or(0.0)
 }
 
+/// Something that tells the time.
+pub(crate) type Clock = fn() -> Duration;
+
 /// Nanoseconds of CPU time that each of `count` operations took in `work`.
 pub(crate) fn nanoseconds(count: u64, work: impl FnOnce()) -> f64 {
-    let start = meter::thread_cpu();
+    nanoseconds_by(meter::thread_cpu, count, work)
+}
+
+/// The same by another clock.
+pub(crate) fn nanoseconds_by(clock: Clock, count: u64, work: impl FnOnce()) -> f64 {
+    let start = clock();
     work();
-    (meter::thread_cpu() - start).as_secs_f64() * 1e9 / count.max(1) as f64
+    (clock() - start).as_secs_f64() * 1e9 / count.max(1) as f64
 }
 
 /// How many CPUs there are to measure on.

@@ -15,7 +15,7 @@ use crate::micro::Plan;
 use crate::micro::frames::{Frames, LENGTH};
 use crate::micro::order::{self, BURST, Walk};
 use crate::micro::report::Row;
-use crate::micro::sample::{median, nanoseconds, on_cores};
+use crate::micro::sample::{Clock, median, nanoseconds, nanoseconds_by, on_cores};
 use crate::micro::table::{HashOnly, Ours};
 use crate::micro::world::{Direction, Mode, family_name};
 
@@ -40,6 +40,20 @@ pub(crate) trait Contestant: Sync {
     fn find(&self, flows: &[u32]) -> usize;
     /// Removes flows that are there.
     fn remove(&self, flows: &[u32]) -> usize;
+}
+
+impl<T: Contestant + ?Sized> Contestant for &T {
+    fn insert(&self, flows: &[u32]) -> usize {
+        (**self).insert(flows)
+    }
+
+    fn find(&self, flows: &[u32]) -> usize {
+        (**self).find(flows)
+    }
+
+    fn remove(&self, flows: &[u32]) -> usize {
+        (**self).remove(flows)
+    }
 }
 
 /// How many newcomers there are beside so many flows.
@@ -159,6 +173,12 @@ pub(crate) fn measure(
                 strangers: Walk::new(order::share(&strangers, index, threads)),
                 coming: mine.to_vec(),
                 going: shuffled(mine),
+                // A thread that waits for another at a lock uses no CPU time.
+                clock: if threads > 1 {
+                    meter::elapsed
+                } else {
+                    meter::thread_cpu
+                },
             }
         })
         .collect();
@@ -207,6 +227,7 @@ struct Lane<'a> {
     strangers: Walk<'a>,
     coming: Vec<u32>,
     going: Vec<u32>,
+    clock: Clock,
 }
 
 impl Lane<'_> {
@@ -221,7 +242,7 @@ impl Lane<'_> {
         let mut seen = Seen::default();
         for _ in 0..plan.samples {
             barrier.wait();
-            let hit = nanoseconds(plan.packets, || {
+            let hit = nanoseconds_by(self.clock, plan.packets, || {
                 for _ in 0..plan.packets / BURST as u64 {
                     let burst = self.stored.burst();
                     seen.missing += burst.len() - contestant.find(burst);
@@ -229,7 +250,7 @@ impl Lane<'_> {
                 }
             });
             barrier.wait();
-            let miss = nanoseconds(plan.packets, || {
+            let miss = nanoseconds_by(self.clock, plan.packets, || {
                 for _ in 0..plan.packets / BURST as u64 {
                     seen.phantoms += contestant.find(self.strangers.burst());
                 }
@@ -248,15 +269,15 @@ impl Lane<'_> {
         let mut time = [Duration::ZERO; 2];
         let mut count = 0;
         while count < operations {
-            let start = meter::thread_cpu();
+            let start = (self.clock)();
             for burst in self.coming.chunks(BURST) {
                 seen.inserted += contestant.insert(burst);
             }
-            let middle = meter::thread_cpu();
+            let middle = (self.clock)();
             for burst in self.going.chunks(BURST) {
                 seen.removed += contestant.remove(burst);
             }
-            let end = meter::thread_cpu();
+            let end = (self.clock)();
             time = [time[0] + (middle - start), time[1] + (end - middle)];
             count += self.coming.len() as u64;
             seen.came += self.coming.len();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use ringgate_conntrack::{
     Endpoint, FlowHash, FlowKey, FlowTable, Insert, NewFlow, Seconds, Secret, State, Timeouts,
+    siphash13,
 };
 
 use crate::micro::frames::place;
@@ -46,6 +47,12 @@ pub(crate) fn key(flow: u32) -> Key {
         port: 53,
     };
     FlowKey::new(PROTOCOL, client, service)
+}
+
+/// The table's hash of a key, for those that are compared with it.
+#[inline]
+pub(crate) fn hash(key: &Key) -> u64 {
+    siphash13(&key.words(), SECRET)
 }
 
 /// The flow table as a worker uses it, or as somebody would who does not know what comes next.
