@@ -10,7 +10,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use ringgate_bench::micro::steady::{self, Steady};
+use ringgate_bench::micro::world::{Direction, Mode};
 use ringgate_bench::{bare, blast, machine, micro, traffic};
+use ringgate_dataplane::parse::Family;
 use ringgate_dataplane::pin::pin;
 use ringgate_dataplane::wire::ethernet::Mac;
 use serde_json::json;
@@ -31,6 +34,8 @@ enum Command {
     Bare(BareArgs),
     /// Measure the balancer's own work in memory, beside what memory costs on this machine
     Micro(MicroArgs),
+    /// Run packets through the pipeline in memory and nothing else, for tools that count
+    Pipeline(PipelineArgs),
     /// Print what a result measured here belongs to
     Machine,
 }
@@ -92,6 +97,28 @@ struct MicroArgs {
     only: Vec<micro::Section>,
 }
 
+#[derive(Debug, clap::Args)]
+struct PipelineArgs {
+    /// Rounded up to whole bursts of 64
+    #[arg(long)]
+    packets: u64,
+    #[arg(long, default_value_t = 1_000)]
+    flows: u32,
+    #[arg(long)]
+    mode: Mode,
+    #[arg(long, default_value = "to-backend")]
+    direction: Direction,
+    /// IPv6 packets
+    #[arg(long)]
+    ipv6: bool,
+    /// Every packet is the first of a flow
+    #[arg(long)]
+    new: bool,
+    /// The bare loop, without parsing, tables and rewriting
+    #[arg(long)]
+    bare: bool,
+}
+
 /// A hardware address as `ip link` prints it.
 #[derive(Debug, Clone, Copy)]
 struct HardwareAddress(Mac);
@@ -116,6 +143,7 @@ fn main() -> ExitCode {
         Command::Blast(args) => run_blast(&args),
         Command::Bare(args) => run_bare(&args),
         Command::Micro(args) => run_micro(&args),
+        Command::Pipeline(args) => run_pipeline(&args),
         Command::Machine => {
             println!("{}", machine::describe());
             Ok(())
@@ -175,5 +203,19 @@ fn run_micro(args: &MicroArgs) -> Result<(), String> {
     } else {
         print!("{}", report.to_text());
     }
+    Ok(())
+}
+
+fn run_pipeline(args: &PipelineArgs) -> Result<(), String> {
+    let driven = steady::run(&Steady {
+        mode: args.mode,
+        family: if args.ipv6 { Family::V6 } else { Family::V4 },
+        direction: args.direction,
+        flows: args.flows,
+        new: args.new,
+        bare: args.bare,
+        packets: args.packets.next_multiple_of(64),
+    })?;
+    println!("{}", json!({ "packets": driven.packets }));
     Ok(())
 }

@@ -8,6 +8,7 @@
 //! | `pipeline` | workers against bare loops |
 //! | `peers` | other tables under the same operations |
 //! | `fill` | a table from empty to nine tenths full |
+//! | [`steady`] | one kind of packets alone, for counting instructions |
 //! | `stages` | parsing, hashing, a table's four operations |
 //! | `table` | all that is known here of the flow table |
 //! | `promises` | what the project has set itself |
@@ -26,6 +27,7 @@ mod promises;
 pub mod report;
 mod sample;
 mod stages;
+pub mod steady;
 mod table;
 pub mod world;
 

@@ -35,7 +35,7 @@ const BACK: u16 = 1;
 const CHUNKS: u32 = 2048;
 
 /// A forwarding mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
     /// Destination rewritten, replies come back.
     Nat,
@@ -64,7 +64,7 @@ impl Mode {
 }
 
 /// Whose packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Direction {
     /// The clients'.
     ToBackend,
