@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::micro::Plan;
 use crate::micro::report::Row;
-use crate::micro::stages::{Contestant, capacity, measure};
+use crate::micro::stages::{Contestant, Entrant, capacity, measure};
 use crate::micro::table::{Key, Ours, hash, key};
 
 /// Rows of all contestants, the project's own table among them, with so many flows on so many
@@ -22,21 +22,22 @@ use crate::micro::table::{Key, Ours, hash, key};
 /// In words: a contestant did not do what it was measured for.
 pub(crate) fn compare(flows: u32, threads: usize, plan: &Plan) -> Result<Vec<Row>, String> {
     let capacity = capacity(flows);
-    let mut rows = Vec::new();
-    let mut run = |name, contestant: &dyn Contestant| {
-        let measured = measure(name, &contestant, flows, threads, plan)?;
-        rows.extend(measured.into_iter().map(|row| Row {
-            stage: peer_stage(row.stage),
-            ..row
-        }));
-        Ok::<(), String>(())
-    };
-    run("ringgate", &Ours::new(capacity, true))?;
-    run("ringgate-single", &Ours::new(capacity, false))?;
-    run("papaya", &Papaya::new(capacity))?;
-    run("dashmap", &Dash::new(capacity))?;
-    run("hashbrown-mutex", &Locked::new(capacity))?;
-    Ok(rows)
+    let (batched, single) = (Ours::new(capacity, true), Ours::new(capacity, false));
+    let (papaya, dash) = (Papaya::new(capacity), Dash::new(capacity));
+    let locked = Locked::new(capacity);
+    let entrants: [Entrant<'_>; 5] = [
+        ("ringgate", &batched),
+        ("ringgate-single", &single),
+        ("papaya", &papaya),
+        ("dashmap", &dash),
+        ("hashbrown-mutex", &locked),
+    ];
+    let rows = measure(&entrants, flows, threads, plan)?;
+    let rows = rows.into_iter().map(|row| Row {
+        stage: peer_stage(row.stage),
+        ..row
+    });
+    Ok(rows.collect())
 }
 
 /// The stage's name in a comparison.

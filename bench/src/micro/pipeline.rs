@@ -116,6 +116,7 @@ impl Kind {
             threads,
             ns: compared.own_ns,
             loops: Some(compared.loops),
+            scaling: (threads > 1).then_some(compared.scaling),
         }
     }
 
@@ -144,6 +145,18 @@ fn meet_all(lane: &mut Lane, kind: &Kind, order: &[u32], flows: u32) -> Result<(
 struct Compared {
     own_ns: f64,
     loops: Loops,
+    /// See [`Row::scaling`].
+    scaling: f64,
+}
+
+/// What one thread's turns took, nanoseconds a packet.
+struct Sample {
+    /// The bare loops, all threads at once.
+    bare: f64,
+    /// The workers, all threads at once.
+    total: f64,
+    /// The first thread's worker, alone, with all flows.
+    alone: Option<f64>,
 }
 
 /// Worker and bare loop in turn, on as many threads as there are lanes.
@@ -154,59 +167,86 @@ fn compare(
     plan: &Plan,
 ) -> Result<Compared, String> {
     let threads = lanes.len();
-    let mut shares: Vec<(&mut Lane, &[u32])> = lanes
+    let mut shares: Vec<Share<'_>> = lanes
         .iter_mut()
         .enumerate()
-        .map(|(index, lane)| (lane, order::share(order, index, threads)))
+        .map(|(index, lane)| Share {
+            lane,
+            order: order::share(order, index, threads),
+            alone: (index == 0 && threads > 1).then_some(order),
+        })
         .collect();
-    let taken = on_cores(&mut shares, |(lane, order), barrier| {
-        alternate(lane, kind, order, plan, barrier)
+    let taken = on_cores(&mut shares, |share, barrier| {
+        share.alternate(kind, plan, barrier)
     })?;
-    let taken: Vec<Vec<(f64, f64)>> = taken.into_iter().collect::<Result<_, _>>()?;
-    let all = || taken.iter().flatten();
+    let taken: Vec<Vec<Sample>> = taken.into_iter().collect::<Result<_, _>>()?;
+    let all = |of: fn(&Sample) -> Option<f64>| {
+        let samples = taken.iter().flatten();
+        median(samples.filter_map(of).collect())
+    };
     Ok(Compared {
-        own_ns: median(all().map(|(total, bare)| total - bare).collect()),
+        own_ns: all(|s| Some(s.total - s.bare)),
         loops: Loops {
-            total_ns: median(all().map(|(total, _)| *total).collect()),
-            bare_ns: median(all().map(|(_, bare)| *bare).collect()),
+            total_ns: all(|s| Some(s.total)),
+            bare_ns: all(|s| Some(s.bare)),
         },
+        scaling: threads as f64 * all(|s| Some((s.alone? - s.bare) / (s.total - s.bare))),
     })
 }
 
-/// Nanoseconds a packet of worker and bare loop, for each sample.
-fn alternate(
-    lane: &mut Lane,
-    kind: &Kind,
-    order: &[u32],
-    plan: &Plan,
-    barrier: &Barrier,
-) -> Result<Vec<(f64, f64)>, String> {
-    let (mut walk, mut bare_walk) = (Walk::new(order), Walk::new(order));
-    let mut lost = None;
-    let mut check = |driven: Driven| {
-        if driven.packets != driven.forwarded {
-            lost = Some(driven);
+/// What one thread is to do.
+struct Share<'a> {
+    lane: &'a mut Lane,
+    /// Its flows.
+    order: &'a [u32],
+    /// All flows, where it is compared with itself alone.
+    alone: Option<&'a [u32]>,
+}
+
+impl Share<'_> {
+    /// Bare loop and worker in turn, each at the same time as those of the other threads.
+    fn alternate(
+        &mut self,
+        kind: &Kind,
+        plan: &Plan,
+        barrier: &Barrier,
+    ) -> Result<Vec<Sample>, String> {
+        let mut walks = [Walk::new(self.order), Walk::new(self.order)];
+        let [bare_walk, walk] = &mut walks;
+        let mut alone_walk = self.alone.map(Walk::new);
+        let Lane { worker, bare } = &mut *self.lane;
+        let mut lost = None;
+        let mut check = |driven: Driven| {
+            if driven.packets != driven.forwarded {
+                lost = Some(driven);
+            }
+        };
+        if plan.warm_up > 0 {
+            check(kind.drive(bare, bare_walk, plan.warm_up));
+            check(kind.drive(worker, walk, plan.warm_up));
         }
-    };
-    if plan.warm_up > 0 {
-        check(kind.drive(&mut lane.worker, &mut walk, plan.warm_up));
-        check(kind.drive(&mut lane.bare, &mut bare_walk, plan.warm_up));
-    }
-    let mut samples = Vec::with_capacity(plan.samples);
-    for _ in 0..plan.samples {
-        barrier.wait();
-        let bare = nanoseconds(plan.packets, || {
-            check(kind.drive(&mut lane.bare, &mut bare_walk, plan.packets));
-        });
-        barrier.wait();
-        let total = nanoseconds(plan.packets, || {
-            check(kind.drive(&mut lane.worker, &mut walk, plan.packets));
-        });
-        samples.push((total, bare));
-    }
-    match lost {
-        Some(driven) => Err(format!("{driven:?}: packets were lost")),
-        None => Ok(samples),
+        let mut samples = Vec::with_capacity(plan.samples);
+        for _ in 0..plan.samples {
+            barrier.wait();
+            let bare = nanoseconds(plan.packets, || {
+                check(kind.drive(bare, bare_walk, plan.packets));
+            });
+            barrier.wait();
+            let total = nanoseconds(plan.packets, || {
+                check(kind.drive(worker, walk, plan.packets));
+            });
+            barrier.wait();
+            let alone = alone_walk.as_mut().map(|walk| {
+                nanoseconds(plan.packets, || {
+                    check(kind.drive(worker, walk, plan.packets));
+                })
+            });
+            samples.push(Sample { bare, total, alone });
+        }
+        match lost {
+            Some(driven) => Err(format!("{driven:?}: packets were lost")),
+            None => Ok(samples),
+        }
     }
 }
 

@@ -10,23 +10,23 @@ pub(crate) fn judge(
     limits: &MachineLimits,
     bytes_per_flow: Option<f64>,
 ) -> Vec<Promise> {
-    let pipeline = |family, flows, threads| {
+    let row = |family, flows, threads| {
         let mut nat = rows.iter().filter(|row| {
             (row.stage, row.mode, row.direction, row.order)
                 == ("pipeline", "nat", "to-backend", "uniform")
         });
         nat.find(|row| (row.family, row.flows, row.threads) == (family, flows, threads))
-            .map(|row| row.ns)
     };
+    let pipeline = |family, flows| row(family, flows, 1).map(|row| row.ns);
     let table = |stage| rows.iter().find(|row| row.stage == stage).map(|row| row.ns);
     let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
-    let (hot, cold) = (pipeline("ipv4", HOT, 1), pipeline("ipv4", MANY, 1));
+    let (hot, cold) = (pipeline("ipv4", HOT), pipeline("ipv4", MANY));
     // A prefetched access for each of the lines that a packet of an unknown flow has to touch.
     let budget = f64::max(35.0, 4.0 * limits.prefetched_ns);
-    let two_to_one = ratio(cold, pipeline("ipv4", MANY, 2)).map(|ratio| 2.0 * ratio);
-    let hot_ipv6 = ratio(pipeline("ipv6", HOT, 1), hot);
-    let cold_ipv6 = ratio(pipeline("ipv6", MANY, 1), cold);
-    let growth = ratio(cold, pipeline("ipv4", 64_000, 1));
+    let two_to_one = row("ipv4", MANY, 2).and_then(|row| row.scaling);
+    let hot_ipv6 = ratio(pipeline("ipv6", HOT), hot);
+    let cold_ipv6 = ratio(pipeline("ipv6", MANY), cold);
+    let growth = ratio(cold, pipeline("ipv4", 64_000));
     let new_flows = table("fill-to-90").map(|ns| 1_000.0 / ns);
     let fuller = ratio(table("lookup-at-90"), table("lookup-at-50"));
     [
@@ -110,6 +110,7 @@ mod tests {
             threads,
             ns,
             loops: None,
+            scaling: (threads > 1).then_some(1.7),
         }
     }
 
@@ -130,7 +131,7 @@ mod tests {
         assert_eq!(value(&rows, "ipv6 to ipv4, 1,000 flows"), Some(1.5));
         assert_eq!(value(&rows, "4 million flows to 64,000"), Some(2.0));
         let scaling = "two threads to one, packets a second, 4 million flows";
-        assert_eq!(value(&rows, scaling), Some(2.5));
+        assert_eq!(value(&rows, scaling), Some(1.7));
         assert_eq!(value(&rows, "ipv6 to ipv4, 4 million flows"), None);
         assert_eq!(
             judge(&rows, &LIMITS, None)[1].aim.to_bits(),

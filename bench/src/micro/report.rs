@@ -29,6 +29,9 @@ pub struct Row {
     /// Of a pipeline: the whole loop with ports and frames, and the bare loop alone. `ns` is
     /// the median of their differences.
     pub loops: Option<Loops>,
+    /// Of a pipeline on several threads: packets a second of all together to those of one alone
+    /// with all flows, taken in turn.
+    pub scaling: Option<f64>,
 }
 
 /// See [`Row::loops`]. Nanoseconds a packet.
@@ -145,6 +148,7 @@ impl Report {
             "ratio_copy": figure(row.ns / self.limits.copy_ns),
             "total_ns": total,
             "bare_ns": bare,
+            "scaling": row.scaling.map(figure),
         })
     }
 
@@ -155,7 +159,7 @@ impl Report {
         let mut text = format!(
             "this machine: DRAM access {:.1} ns alone, {:.2} ns among others (over {} MiB); \
              64 bytes copied in {:.2} ns\n\n\
-             {:<12} {:<17} {:<6} {:<10} {:>7} {:<8} {:>7} {:>8} {:>7} {:>7} {:>7} {:>9} {:>8}\n",
+             {:<12} {:<17} {:<6} {:<10} {:>7} {:<8} {:>7} {:>8} {:>7} {:>7} {:>7} {:>9} {:>8} {:>8}\n",
             limits.dependent_ns,
             limits.prefetched_ns,
             limits.region_bytes >> 20,
@@ -172,7 +176,8 @@ impl Report {
             "x pref",
             "x copy",
             "with loop",
-            "bare"
+            "bare",
+            "scaling"
         );
         // Writing to a string does not fail.
         for row in &self.rows {
@@ -193,6 +198,9 @@ impl Report {
             );
             if let Some(Loops { total_ns, bare_ns }) = row.loops {
                 let _infallible = write!(text, " {total_ns:>9.1} {bare_ns:>8.1}");
+            }
+            if let Some(scaling) = row.scaling {
+                let _infallible = write!(text, " {scaling:>8.2}");
             }
             text.push('\n');
         }
@@ -248,6 +256,7 @@ mod tests {
                     total_ns: 50.0,
                     bare_ns: 30.0,
                 }),
+                scaling: None,
             }],
             table_bytes_per_flow: Some(72.0),
             promises: vec![Promise {
@@ -270,6 +279,7 @@ mod tests {
                 "stage": "pipeline", "mode": "nat", "family": "ipv4", "direction": "to-backend",
                 "flows": 1000, "order": "uniform", "threads": 1, "ns": 20.0, "ratio_dram": 0.2,
                 "ratio_prefetched": 4.0, "ratio_copy": 40.0, "total_ns": 50.0, "bare_ns": 30.0,
+                "scaling": null,
             })
         );
         assert_eq!(

@@ -42,19 +42,8 @@ pub(crate) trait Contestant: Sync {
     fn remove(&self, flows: &[u32]) -> usize;
 }
 
-impl<T: Contestant + ?Sized> Contestant for &T {
-    fn insert(&self, flows: &[u32]) -> usize {
-        (**self).insert(flows)
-    }
-
-    fn find(&self, flows: &[u32]) -> usize {
-        (**self).find(flows)
-    }
-
-    fn remove(&self, flows: &[u32]) -> usize {
-        (**self).remove(flows)
-    }
-}
+/// A contestant and its name.
+pub(crate) type Entrant<'a> = (&'static str, &'a dyn Contestant);
 
 /// How many newcomers there are beside so many flows.
 pub(crate) fn newcomers(flows: u32) -> u32 {
@@ -72,12 +61,13 @@ pub(crate) fn capacity(flows: u32) -> usize {
 ///
 /// In words: flows were not found where they should be.
 pub(crate) fn measure_ours(flows: u32, plan: &Plan) -> Result<Vec<Row>, String> {
-    let mut rows = Vec::new();
-    for (name, batched) in [("batched", true), ("single", false)] {
-        let ours = Ours::new(capacity(flows), batched);
-        rows.extend(measure(name, &ours, flows, 1, plan)?);
-    }
-    Ok(rows)
+    let [batched, single] = [true, false].map(|batched| Ours::new(capacity(flows), batched));
+    measure(
+        &[("batched", &batched), ("single", &single)],
+        flows,
+        1,
+        plan,
+    )
 }
 
 /// Rows of hashing a key, and of parsing in each family.
@@ -143,14 +133,14 @@ fn sampled(
         .ok_or_else(|| "no thread".to_owned())
 }
 
-/// Rows of one contestant: `lookup-hit`, `lookup-miss`, `insert`, `remove`.
+/// Rows of each contestant: `lookup-hit`, `lookup-miss`, `insert`, `remove`. They take turns, so that
+/// what disturbs one disturbs all.
 ///
 /// # Errors
 ///
 /// In words: flows were not found where they should be, or the other way round.
 pub(crate) fn measure(
-    name: &'static str,
-    contestant: &impl Contestant,
+    entrants: &[Entrant<'_>],
     flows: u32,
     threads: usize,
     plan: &Plan,
@@ -160,10 +150,13 @@ pub(crate) fn measure(
     let new = order::uniform(flows, newcomers(flows), 3);
     let all = order::uniform(0, flows, 4);
     let first = all.get(..flows as usize).unwrap_or_default();
-    let held: usize = first
-        .chunks(BURST)
-        .map(|burst| contestant.insert(burst))
-        .sum();
+    for (name, contestant) in entrants {
+        let bursts = first.chunks(BURST);
+        let held: usize = bursts.map(|burst| contestant.insert(burst)).sum();
+        if held + held / REFUSED_ONE_IN < flows as usize {
+            return Err(format!("{name}: {held} of {flows} flows were stored"));
+        }
+    }
     let new = new.get(..newcomers(flows) as usize).unwrap_or_default();
     let mut lanes: Vec<Lane<'_>> = (0..threads)
         .map(|index| {
@@ -182,32 +175,44 @@ pub(crate) fn measure(
             }
         })
         .collect();
-    if held + held / REFUSED_ONE_IN < flows as usize {
-        return Err(format!("{name}: {held} of {flows} flows were stored"));
-    }
     let taken = on_cores(&mut lanes, |lane, barrier| {
-        lane.run(contestant, plan, barrier)
+        lane.run(entrants, plan, barrier)
     })?;
-    let taken: Vec<Vec<[f64; 4]>> = taken
-        .into_iter()
-        .collect::<Result<_, String>>()
-        .map_err(|error| format!("{name}, {flows} flows: {error}"))?;
-    let stages = ["lookup-hit", "lookup-miss", "insert", "remove"];
-    let of = |stage: usize| {
-        let samples = taken.iter().flatten();
-        median(samples.filter_map(|s| s.get(stage).copied()).collect())
-    };
-    let rows = stages.into_iter().enumerate().map(|(index, stage)| Row {
-        stage,
-        mode: name,
-        family: "ipv4",
-        flows,
-        order: "uniform",
-        threads,
-        ns: of(index),
-        ..Row::default()
-    });
+    let taken: Vec<Vec<Sample>> = taken.into_iter().collect::<Result<_, _>>()?;
+    let rows = entrants
+        .iter()
+        .enumerate()
+        .flat_map(|(entrant, (name, _))| {
+            let samples: Vec<&Sample> = taken
+                .iter()
+                .flatten()
+                .filter(|sample| sample.entrant == entrant)
+                .collect();
+            STAGES.into_iter().enumerate().map(move |(stage, title)| {
+                let figures = samples.iter().filter_map(|sample| sample.ns.get(stage));
+                Row {
+                    stage: title,
+                    mode: name,
+                    family: "ipv4",
+                    flows,
+                    order: "uniform",
+                    threads,
+                    ns: median(figures.copied().collect()),
+                    ..Row::default()
+                }
+            })
+        });
     Ok(rows.collect())
+}
+
+/// The operations, as they are called in reports, in the order of [`Sample::ns`].
+const STAGES: [&str; 4] = ["lookup-hit", "lookup-miss", "insert", "remove"];
+
+/// What one turn of one contestant took.
+struct Sample {
+    entrant: usize,
+    /// Nanoseconds of each operation.
+    ns: [f64; 4],
 }
 
 /// The same flows in another order.
@@ -231,41 +236,63 @@ struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    /// Nanoseconds of each operation, for each sample.
+    /// All contestants in turn, again and again.
     fn run(
         &mut self,
-        contestant: &impl Contestant,
+        entrants: &[Entrant<'_>],
         plan: &Plan,
         barrier: &Barrier,
-    ) -> Result<Vec<[f64; 4]>, String> {
+    ) -> Result<Vec<Sample>, String> {
+        let mut seen: Vec<Seen> = entrants.iter().map(|_| Seen::default()).collect();
         let mut samples = Vec::new();
-        let mut seen = Seen::default();
         for _ in 0..plan.samples {
-            barrier.wait();
-            let hit = nanoseconds_by(self.clock, plan.packets, || {
-                for _ in 0..plan.packets / BURST as u64 {
-                    let burst = self.stored.burst();
-                    seen.missing += burst.len() - contestant.find(burst);
-                    seen.asked += burst.len();
-                }
-            });
-            barrier.wait();
-            let miss = nanoseconds_by(self.clock, plan.packets, || {
-                for _ in 0..plan.packets / BURST as u64 {
-                    seen.phantoms += contestant.find(self.strangers.burst());
-                }
-            });
-            barrier.wait();
-            let [insert, remove] = self.churn(contestant, plan.packets, &mut seen);
-            samples.push([hit, miss, insert, remove]);
+            for (entrant, ((_, contestant), seen)) in entrants.iter().zip(&mut seen).enumerate() {
+                let ns = self.turn(*contestant, plan.packets, barrier, seen);
+                samples.push(Sample { entrant, ns });
+            }
         }
-        seen.judge()?;
+        for ((name, _), seen) in entrants.iter().zip(&seen) {
+            seen.judge().map_err(|error| format!("{name}: {error}"))?;
+        }
         Ok(samples)
+    }
+
+    /// One turn of one contestant.
+    fn turn(
+        &mut self,
+        contestant: &dyn Contestant,
+        operations: u64,
+        barrier: &Barrier,
+        seen: &mut Seen,
+    ) -> [f64; 4] {
+        let bursts = operations / BURST as u64;
+        let clock = self.clock;
+        // Another's turn has just filled the caches with what is another's.
+        for _ in 0..bursts {
+            contestant.find(self.stored.burst());
+        }
+        barrier.wait();
+        let hit = nanoseconds_by(clock, operations, || {
+            for _ in 0..bursts {
+                let burst = self.stored.burst();
+                seen.missing += burst.len() - contestant.find(burst);
+                seen.asked += burst.len();
+            }
+        });
+        barrier.wait();
+        let miss = nanoseconds_by(clock, operations, || {
+            for _ in 0..bursts {
+                seen.phantoms += contestant.find(self.strangers.burst());
+            }
+        });
+        barrier.wait();
+        let [insert, remove] = self.churn(contestant, operations, seen);
+        [hit, miss, insert, remove]
     }
 
     /// Newcomers come and go, at least `operations` each. Nanoseconds of an insertion and of a
     /// removal.
-    fn churn(&self, contestant: &impl Contestant, operations: u64, seen: &mut Seen) -> [f64; 2] {
+    fn churn(&self, contestant: &dyn Contestant, operations: u64, seen: &mut Seen) -> [f64; 2] {
         let mut time = [Duration::ZERO; 2];
         let mut count = 0;
         while count < operations {
@@ -353,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_table_that_finds_what_is_not_there_is_not_measured() {
-        let error = measure("liar", &Liar, 1_000, 1, &Plan::smallest()).unwrap_err();
+        let error = measure(&[("liar", &Liar)], 1_000, 1, &Plan::smallest()).unwrap_err();
         assert!(error.contains("did not do"), "{error}");
     }
 }
