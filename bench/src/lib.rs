@@ -5,9 +5,9 @@
 //! | [`traffic`] | frames and flows, the same for every contestant |
 //! | [`blast`] | the source: sends them as fast as the host lets it |
 //! | [`bare`] | the bare forwarder: what AF_XDP alone costs on this host |
-//! | [`micro`] | the whole pipeline in memory, without a kernel |
+//! | [`micro`] | the balancer's own work in memory, beside what memory costs |
 //! | [`machine`] | which host, kernel and commit a number belongs to |
-//! | [`meter`] | CPU time and packet counts of a window |
+//! | [`meter`] | CPU time and packet counts of a window, and memory |
 //!
 //! `scripts/bench` builds a topology of its own, runs contestants in turn and compares medians.
 

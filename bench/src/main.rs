@@ -10,7 +10,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use ringgate_bench::micro::steady::{self, Steady};
+use ringgate_bench::micro::world::{Direction, Mode};
 use ringgate_bench::{bare, blast, machine, micro, traffic};
+use ringgate_dataplane::parse::Family;
 use ringgate_dataplane::pin::pin;
 use ringgate_dataplane::wire::ethernet::Mac;
 use serde_json::json;
@@ -29,15 +32,10 @@ enum Command {
     Blast(BlastArgs),
     /// Forward between two interfaces with AF_XDP and nothing else
     Bare(BareArgs),
-    /// Measure the pipeline in memory: nanoseconds a packet by mode and number of flows
-    Micro {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        /// Packets of each measurement
-        #[arg(long, default_value_t = 4_000_000)]
-        packets: u64,
-    },
+    /// Measure the balancer's own work in memory, beside what memory costs on this machine
+    Micro(MicroArgs),
+    /// Run packets through the pipeline in memory and nothing else, for tools that count
+    Pipeline(PipelineArgs),
     /// Print what a result measured here belongs to
     Machine,
 }
@@ -86,6 +84,41 @@ struct BareArgs {
     core: usize,
 }
 
+#[derive(Debug, clap::Args)]
+struct MicroArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Few packets and few flows: whether it works, not what it costs
+    #[arg(long)]
+    quick: bool,
+    /// These sections only
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<micro::Section>,
+}
+
+#[derive(Debug, clap::Args)]
+struct PipelineArgs {
+    /// Rounded up to whole bursts of 64
+    #[arg(long)]
+    packets: u64,
+    #[arg(long, default_value_t = 1_000)]
+    flows: u32,
+    #[arg(long)]
+    mode: Mode,
+    #[arg(long, default_value = "to-backend")]
+    direction: Direction,
+    /// IPv6 packets
+    #[arg(long)]
+    ipv6: bool,
+    /// Every packet is the first of a flow
+    #[arg(long)]
+    new: bool,
+    /// The bare loop, without parsing, tables and rewriting
+    #[arg(long)]
+    bare: bool,
+}
+
 /// A hardware address as `ip link` prints it.
 #[derive(Debug, Clone, Copy)]
 struct HardwareAddress(Mac);
@@ -109,7 +142,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Blast(args) => run_blast(&args),
         Command::Bare(args) => run_bare(&args),
-        Command::Micro { json, packets } => run_micro(json, packets),
+        Command::Micro(args) => run_micro(&args),
+        Command::Pipeline(args) => run_pipeline(&args),
         Command::Machine => {
             println!("{}", machine::describe());
             Ok(())
@@ -154,26 +188,34 @@ fn run_bare(args: &BareArgs) -> Result<(), String> {
     Ok(())
 }
 
-fn run_micro(as_json: bool, packets: u64) -> Result<(), String> {
-    let mut rows = Vec::new();
-    for mode in ["nat", "dsr-l2"] {
-        for flows in [1, 1_000, 64_000, 1_000_000] {
-            let cost = micro::pipeline(mode, flows, packets)?;
-            if !as_json {
-                let own = cost.total - cost.ports;
-                println!(
-                    "{mode:<8} {flows:>9} flows  {:>6.1} ns a packet, {own:>6.1} beyond ports and loop",
-                    cost.total
-                );
-            }
-            rows.push(json!({ "mode": mode, "flows": flows, "total_ns": cost.total, "ports_ns": cost.ports }));
+fn run_micro(args: &MicroArgs) -> Result<(), String> {
+    let plan = micro::Plan {
+        only: args.only.clone(),
+        ..if args.quick {
+            micro::Plan::quick()
+        } else {
+            micro::Plan::full()
         }
+    };
+    let report = micro::run(&plan, |what| eprintln!("measuring {what}"))?;
+    if args.json {
+        println!("{}", report.to_json(machine::describe()));
+    } else {
+        print!("{}", report.to_text());
     }
-    if as_json {
-        println!(
-            "{}",
-            json!({ "machine": machine::describe(), "rows": rows })
-        );
-    }
+    Ok(())
+}
+
+fn run_pipeline(args: &PipelineArgs) -> Result<(), String> {
+    let driven = steady::run(&Steady {
+        mode: args.mode,
+        family: if args.ipv6 { Family::V6 } else { Family::V4 },
+        direction: args.direction,
+        flows: args.flows,
+        new: args.new,
+        bare: args.bare,
+        packets: args.packets.next_multiple_of(64),
+    })?;
+    println!("{}", json!({ "packets": driven.packets }));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! CPU time and packet counts of a window.
+//! CPU time and packet counts of a window, and memory.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,7 +8,17 @@ use rustix::time::{ClockId, clock_gettime};
 /// CPU time that the calling thread has used, in user and kernel mode together.
 #[must_use]
 pub fn thread_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
+    reading(ClockId::ThreadCPUTime)
+}
+
+/// Time that has passed for everybody, since some moment.
+#[must_use]
+pub fn elapsed() -> Duration {
+    reading(ClockId::Monotonic)
+}
+
+fn reading(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -1,0 +1,245 @@
+//! The microbenchmarks: what the balancer's own work costs, without a kernel.
+//!
+//! | room | owns |
+//! |---|---|
+//! | [`machine_limits`] | what memory costs here: what every figure is compared with |
+//! | [`frames`], [`order`] | packets of many flows, and in which order the flows come |
+//! | [`world`] | workers over memory ports, and the bare loop |
+//! | `pipeline` | workers against bare loops |
+//! | `peers` | other tables under the same operations |
+//! | `fill` | a table from empty to nine tenths full |
+//! | [`steady`] | one kind of packets alone, for counting instructions |
+//! | `stages` | parsing, hashing, a table's four operations |
+//! | `table` | all that is known here of the flow table |
+//! | `promises` | what the project has set itself |
+//! | [`report`] | JSON and text |
+//! | `sample` | threads, time, medians |
+//!
+//! `docs/MICRO.md` says how to read the result.
+
+mod fill;
+pub mod frames;
+pub mod machine_limits;
+pub mod order;
+mod peers;
+mod pipeline;
+mod promises;
+pub mod report;
+mod sample;
+mod stages;
+pub mod steady;
+mod table;
+pub mod world;
+
+use ringgate_dataplane::parse::Family;
+
+use crate::micro::report::Report;
+use crate::micro::world::Mode;
+
+/// What is measured, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Numbers of flows.
+    pub flows: Vec<u32>,
+    /// Fewest flows for which a Zipf order says something.
+    pub fewest_for_zipf: u32,
+    /// Numbers of flows for the comparison with other tables.
+    pub peer_flows: Vec<u32>,
+    /// Flows that the table of a new-flow storm has room for.
+    pub storm_flows: u32,
+    /// Capacity of the table that is filled.
+    pub fill_capacity: u32,
+    /// Packets or operations of one sample.
+    pub packets: u64,
+    /// Those before the first sample.
+    pub warm_up: u64,
+    /// Samples of each figure.
+    pub samples: usize,
+    /// The size of the region of the random accesses, as a power of two, bytes.
+    pub log2_region: u32,
+    /// Which sections; all where empty.
+    pub only: Vec<Section>,
+}
+
+/// A part of the whole that can be run by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Section {
+    /// Parsing and hashing
+    Parts,
+    /// The flow table's four operations
+    Table,
+    /// Other tables beside it
+    Peers,
+    /// The table from empty to nine tenths full
+    Fill,
+    /// Workers against bare loops, flows in the table
+    Pipeline,
+    /// Workers against bare loops, every packet a new flow
+    Storm,
+}
+
+impl Plan {
+    /// The figures that the project is judged by. A few minutes.
+    #[must_use]
+    pub fn full() -> Self {
+        Self {
+            flows: vec![1, HOT, 64_000, 1_000_000, MANY],
+            fewest_for_zipf: 64_000,
+            peer_flows: vec![64_000, 1_000_000],
+            storm_flows: MANY,
+            fill_capacity: MANY,
+            packets: 256 * 1024,
+            warm_up: 64 * 1024,
+            samples: 9,
+            log2_region: 29,
+            only: Vec::new(),
+        }
+    }
+
+    /// Whether everything works, in seconds; the figures mean little.
+    #[must_use]
+    pub fn quick() -> Self {
+        Self {
+            flows: vec![1, HOT, 64_000],
+            peer_flows: vec![64_000],
+            storm_flows: 64_000,
+            fill_capacity: 64_000,
+            packets: 16 * 1024,
+            warm_up: 4 * 1024,
+            samples: 3,
+            log2_region: 26,
+            ..Self::full()
+        }
+    }
+
+    /// For tests of the structure.
+    #[cfg(test)]
+    pub(crate) fn smallest() -> Self {
+        Self {
+            flows: vec![1, HOT],
+            fewest_for_zipf: HOT,
+            peer_flows: vec![1_000],
+            storm_flows: 10_000,
+            fill_capacity: 10_000,
+            packets: 256,
+            warm_up: 0,
+            samples: 1,
+            log2_region: 16,
+            only: Vec::new(),
+        }
+    }
+
+    fn has(&self, section: Section) -> bool {
+        self.only.is_empty() || self.only.contains(&section)
+    }
+}
+
+/// Flows whose entries stay in the cache.
+const HOT: u32 = 1_000;
+
+/// Flows whose entries do not, in any cache of today.
+const MANY: u32 = 4_000_000;
+
+/// Runs a plan. `progress` is told what comes next.
+///
+/// # Errors
+///
+/// In words: something did not do what it was measured for.
+pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String> {
+    progress("machine limits");
+    let limits = machine_limits::measure(plan.log2_region, plan.packets, plan.samples)?;
+    let threads = sample::cores().clamp(1, 2);
+    let mut missing = Vec::new();
+    if threads < 2 {
+        missing.push("two threads: this process may run on one CPU only".to_owned());
+    }
+    let mut rows = Vec::new();
+    if plan.has(Section::Parts) {
+        progress("parts");
+        rows.extend(stages::measure_parts(plan)?);
+    }
+    for flows in plan.flows.iter().filter(|_| plan.has(Section::Table)) {
+        progress(&format!("table {flows}"));
+        rows.extend(stages::measure_ours(*flows, plan)?);
+    }
+    for flows in plan.peer_flows.iter().filter(|_| plan.has(Section::Peers)) {
+        for threads in 1..=threads {
+            progress(&format!("peers {flows}, {threads} thread(s)"));
+            rows.extend(peers::compare(*flows, threads, plan)?);
+        }
+    }
+    let mut table_bytes_per_flow = None;
+    if plan.has(Section::Fill) {
+        progress("fill");
+        let filled = fill::measure(plan)?;
+        rows.extend(filled.rows);
+        table_bytes_per_flow = Some(filled.bytes_per_flow);
+    }
+    for mode in [Mode::Nat, Mode::DsrL2] {
+        for family in [Family::V4, Family::V6] {
+            let name = format!("{} {}", mode.name(), world::family_name(family));
+            for flows in plan.flows.iter().filter(|_| plan.has(Section::Pipeline)) {
+                progress(&format!("pipeline {name} {flows}"));
+                rows.extend(pipeline::measure(mode, family, *flows, plan, threads)?);
+            }
+            if plan.has(Section::Storm) {
+                progress(&format!("storm {name}"));
+                rows.push(pipeline::storm(mode, family, plan)?);
+            }
+        }
+    }
+    let promises = promises::judge(&rows, &limits, table_bytes_per_flow);
+    Ok(Report {
+        limits,
+        rows,
+        table_bytes_per_flow,
+        promises,
+        missing,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_has_every_kind_of_row() {
+        let report = run(&Plan::smallest(), |_| ()).unwrap();
+        let has = |stage, mode, family, direction, order| {
+            report.rows.iter().any(|row| {
+                (row.stage, row.mode, row.family, row.direction, row.order)
+                    == (stage, mode, family, direction, order)
+            })
+        };
+        for family in ["ipv4", "ipv6"] {
+            for order in ["uniform", "zipf", "new"] {
+                assert!(has("pipeline", "nat", family, "to-backend", order));
+                assert!(has("pipeline", "dsr-l2", family, "to-backend", order));
+            }
+            assert!(has("pipeline", "nat", family, "to-client", "uniform"));
+        }
+        for stage in ["lookup-hit", "lookup-miss", "insert", "remove"] {
+            for mode in ["batched", "single"] {
+                assert!(has(stage, mode, "ipv4", "", "uniform"));
+            }
+        }
+        for name in ["ringgate", "papaya", "dashmap", "hashbrown-mutex"] {
+            assert!(has("peer-hit", name, "ipv4", "", "uniform"));
+        }
+        assert!(has("parse", "", "ipv6", "", "") && has("hash", "", "", "", ""));
+        let two = report.rows.iter().any(|row| row.threads == 2);
+        assert_eq!(two, report.missing.is_empty());
+        let promised: Vec<&str> = report.promises.iter().map(|p| p.what).collect();
+        // Those about millions of flows need as many.
+        assert_eq!(
+            promised,
+            [
+                "nat ipv4, 1,000 flows, ns a packet",
+                "ipv6 to ipv4, 1,000 flows",
+                "new flows into the table, 0 to 90 % full, million a second",
+                "lookups at 90 % of capacity to those at 50 %",
+                "memory of the table, bytes a flow of capacity",
+            ]
+        );
+    }
+}

@@ -1,0 +1,424 @@
+//! Workers over memory ports, with everything that a packet needs on its way; and the bare loop
+//! that they are compared with.
+//!
+//! A service for each mode and family, one backend each, ports `front` and `back` as between two
+//! interfaces. The bare loop has ports, rings, batches and turns as the worker has, and hands
+//! every frame from one port to the other without looking at it. So what lies between the two is
+//! all that the balancer adds: parsing, finding, deciding, rewriting, counting.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use ringgate_dataplane::backend::Health;
+use ringgate_dataplane::clock::{Clock, Millis};
+use ringgate_dataplane::counters::WorkerCounters;
+use ringgate_dataplane::parse::Family;
+use ringgate_dataplane::port::memory::Rings;
+use ringgate_dataplane::port::{Batch, MemoryPort, Port as _};
+use ringgate_dataplane::publish::Mailbox;
+use ringgate_dataplane::route::{Fib, Link, Target};
+use ringgate_dataplane::snapshot::{Builder, Snapshot};
+use ringgate_dataplane::wire::ethernet::Mac;
+use ringgate_dataplane::worker::{Parts, Worker};
+use ringgate_dataplane::xsk::Pool;
+
+use crate::micro::frames::Frames;
+use crate::micro::order::{BURST, Walk};
+use crate::micro::table;
+
+/// Where packets come from, and where backends are.
+const FRONT: u16 = 0;
+const BACK: u16 = 1;
+
+/// Frames of a worker: all rings full, and some to spare.
+const CHUNKS: u32 = 2048;
+
+/// A forwarding mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Destination rewritten, replies come back.
+    Nat,
+    /// Hardware addresses only.
+    DsrL2,
+}
+
+impl Mode {
+    /// As the configuration calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::DsrL2 => "dsr-l2",
+        }
+    }
+
+    /// Entries of the flow table for each flow: one for each direction that is seen.
+    #[must_use]
+    pub const fn entries(self) -> usize {
+        match self {
+            Self::Nat => 2,
+            Self::DsrL2 => 1,
+        }
+    }
+}
+
+/// Whose packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Direction {
+    /// The clients'.
+    ToBackend,
+    /// The backends'.
+    ToClient,
+}
+
+impl Direction {
+    /// As reports call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ToBackend => "to-backend",
+            Self::ToClient => "to-client",
+        }
+    }
+
+    /// The port that its packets come in by.
+    const fn ingress(self) -> usize {
+        match self {
+            Self::ToBackend => FRONT as usize,
+            Self::ToClient => BACK as usize,
+        }
+    }
+}
+
+/// As reports call it.
+#[must_use]
+pub const fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+/// What is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Service {
+    /// The virtual address.
+    pub listen: SocketAddr,
+    /// Its only backend.
+    pub backend: SocketAddr,
+}
+
+impl Service {
+    /// The service of a mode and family.
+    #[must_use]
+    pub fn of(mode: Mode, family: Family) -> Self {
+        let last = match mode {
+            Mode::Nat => 1,
+            Mode::DsrL2 => 2,
+        };
+        let (listen, backend): (IpAddr, IpAddr) = match family {
+            Family::V4 => ([10, 100, 0, last].into(), [10, 200, 0, 10 + last].into()),
+            Family::V6 => {
+                let last = u16::from(last);
+                (
+                    [0x2001, 0xdb8, 0x100, 0, 0, 0, 0, last].into(),
+                    [0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10 + last].into(),
+                )
+            }
+        };
+        let port = match mode {
+            Mode::Nat => 5353,
+            Mode::DsrL2 => 53,
+        };
+        Self {
+            listen: SocketAddr::new(listen, 53),
+            backend: SocketAddr::new(backend, port),
+        }
+    }
+
+    /// Every mode in every family.
+    fn all() -> impl Iterator<Item = (Mode, Family, Self)> {
+        [Mode::Nat, Mode::DsrL2].into_iter().flat_map(|mode| {
+            [Family::V4, Family::V6].map(|family| (mode, family, Self::of(mode, family)))
+        })
+    }
+}
+
+/// A moment that does not move: no flow ends while it is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Millis {
+        Millis(1_000_000)
+    }
+}
+
+/// What takes frames from ports to ports.
+pub trait Forwarder {
+    /// Its ports: front, back.
+    fn ports(&mut self) -> &mut [MemoryPort];
+
+    /// One batch at most from each port. Returns how many frames.
+    fn turn(&mut self) -> usize;
+}
+
+impl Forwarder for Worker<MemoryPort, Still> {
+    fn ports(&mut self) -> &mut [MemoryPort] {
+        &mut self.parts().ports
+    }
+
+    fn turn(&mut self) -> usize {
+        Self::turn(self)
+    }
+}
+
+/// The bare loop, see the module's documentation.
+#[derive(Debug)]
+pub struct Bare {
+    ports: Vec<MemoryPort>,
+    pool: Pool,
+    batch: Batch,
+}
+
+impl Bare {
+    /// With ports and frames of its own.
+    #[must_use]
+    pub fn new() -> Self {
+        let (ports, pool) = ports();
+        Self {
+            ports,
+            pool,
+            batch: Batch::new(),
+        }
+    }
+}
+
+impl Default for Bare {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Forwarder for Bare {
+    fn ports(&mut self) -> &mut [MemoryPort] {
+        &mut self.ports
+    }
+
+    fn turn(&mut self) -> usize {
+        let mut total = 0;
+        for ingress in 0..self.ports.len() {
+            if let Some(port) = self.ports.get_mut(ingress) {
+                port.recycle(&mut self.pool);
+                port.receive(&mut self.pool, &mut self.batch);
+            }
+            if self.batch.is_empty() {
+                continue;
+            }
+            total += self.batch.len();
+            let egress = usize::from(ingress == 0);
+            if let Some(port) = self.ports.get_mut(egress) {
+                port.transmit(&mut self.batch);
+            }
+            for frame in self.batch.drain(..) {
+                self.pool.give(frame);
+            }
+        }
+        for port in &mut self.ports {
+            port.kick();
+        }
+        total
+    }
+}
+
+/// Sends at least `packets` packets through `forwarder`, flows as `walk` has them. Returns how
+/// many it was, and how many came out at the other end.
+pub fn drive(
+    forwarder: &mut impl Forwarder,
+    frames: &Frames,
+    direction: Direction,
+    walk: &mut Walk<'_>,
+    packets: u64,
+) -> Driven {
+    let before = transmitted(forwarder);
+    let mut packets_in = 0;
+    while packets_in < packets {
+        if let Some(port) = forwarder.ports().get_mut(direction.ingress()) {
+            for flow in walk.burst() {
+                port.inject_with(|buffer| frames.write(buffer, *flow));
+            }
+        }
+        packets_in += forwarder.turn() as u64;
+    }
+    Driven {
+        packets: packets_in,
+        forwarded: transmitted(forwarder) - before,
+    }
+}
+
+/// What became of packets that were sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Driven {
+    /// Received.
+    pub packets: u64,
+    /// Transmitted.
+    pub forwarded: u64,
+}
+
+fn transmitted(forwarder: &mut impl Forwarder) -> u64 {
+    let ports = forwarder.ports().iter();
+    ports.map(|port| port.counters().transmitted).sum()
+}
+
+/// Workers that share a table, and for each a bare loop.
+#[derive(Debug)]
+pub struct World {
+    /// One for each thread.
+    pub lanes: Vec<Lane>,
+}
+
+/// What one thread compares.
+#[derive(Debug)]
+pub struct Lane {
+    /// The balancer's worker.
+    pub worker: Worker<MemoryPort, Still>,
+    /// What it is compared with.
+    pub bare: Bare,
+}
+
+impl World {
+    /// `threads` workers and a table with room for `entries`.
+    ///
+    /// # Errors
+    ///
+    /// In words; only when this program's own configuration is refused.
+    pub fn new(threads: usize, entries: usize) -> Result<Self, String> {
+        let table = table::shared(entries)?;
+        let snapshot = snapshot()?;
+        let lanes = (0..threads).map(|index| {
+            let (ports, pool) = ports();
+            let worker = Worker::new(Parts {
+                ports,
+                pool,
+                partial: vec![false; 2],
+                table: Arc::clone(&table),
+                clock: Still,
+                mailbox: Arc::new(Mailbox::default()),
+                snapshot: Arc::clone(&snapshot),
+                counters: Arc::new(WorkerCounters::new(2)),
+                wanted: Arc::new(ArrayQueue::new(16)),
+                index,
+                workers: threads,
+                busy_poll: true,
+            });
+            Lane {
+                worker,
+                bare: Bare::new(),
+            }
+        });
+        Ok(Self {
+            lanes: lanes.collect(),
+        })
+    }
+}
+
+impl Lane {
+    /// Flows that this lane's worker has put into the table.
+    pub fn created(&mut self) -> u64 {
+        self.worker.parts().counters.flows.created.get()
+    }
+}
+
+fn ports() -> (Vec<MemoryPort>, Pool) {
+    let rings = Rings {
+        record: 0,
+        ..Rings::default()
+    };
+    debug_assert!(rings.fill >= BURST, "a burst has to fit");
+    MemoryPort::bundle(2, CHUNKS, rings)
+}
+
+fn snapshot() -> Result<Arc<Snapshot>, String> {
+    let mut text = "[[interface]]\nname = \"front\"\n[[interface]]\nname = \"back\"\n".to_owned();
+    for (mode, family, service) in Service::all() {
+        let backend = match mode {
+            Mode::Nat => format!("{:?}", service.backend.to_string()),
+            Mode::DsrL2 => format!("{:?}", service.backend.ip().to_string()),
+        };
+        text += &format!(
+            "[[service]]\nname = \"{mode}-{family}\"\nlisten = \"{listen}\"\nprotocol = \"udp\"\n\
+             forward = \"{mode}\"\nbackend = [{{ address = {backend} }}]\n",
+            mode = mode.name(),
+            family = family_name(family),
+            listen = service.listen,
+        );
+    }
+    let model = ringgate_config::parse("micro", &text)
+        .map_err(|error| error.to_string())?
+        .model;
+    let snapshot = Builder::default()
+        .build(&model, |_, _| Health::Up, &Arc::new(fib()?), false)
+        .map_err(|error| error.to_string())?;
+    Ok(Arc::new(snapshot))
+}
+
+/// Clients behind a gateway in front, backends on the link behind.
+fn fib() -> Result<Fib, String> {
+    let link = Link {
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        mtu: 1500,
+        up: true,
+    };
+    let mut fib = Fib::new(vec![link; 2]);
+    let routes = [
+        ("0.0.0.0/0", FRONT, Some("10.1.0.1")),
+        ("::/0", FRONT, Some("2001:db8:1::1")),
+        ("10.200.0.0/24", BACK, None),
+        ("2001:db8:2::/64", BACK, None),
+    ];
+    for (prefix, port, gateway) in routes {
+        let gateway = gateway
+            .map(str::parse::<IpAddr>)
+            .transpose()
+            .map_err(|error| error.to_string())?;
+        let prefix = prefix.parse().map_err(|_| format!("no prefix: {prefix}"))?;
+        fib.insert_route(prefix, Target::Port { port, gateway });
+        if let Some(gateway) = gateway {
+            fib.insert_neighbour(port, gateway, Mac([2, 0, 0, 0, 0, 8]));
+        }
+    }
+    for (_, _, service) in Service::all() {
+        fib.insert_neighbour(BACK, service.backend.ip(), Mac([2, 0, 0, 0, 0, 9]));
+    }
+    Ok(fib)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_packet_of_every_kind_is_forwarded() {
+        for (mode, family, _) in Service::all() {
+            let mut world = World::new(1, 10_000).unwrap();
+            let lane = &mut world.lanes[0];
+            let order: Vec<u32> = (0..1024).collect();
+            let mut directions = vec![Direction::ToBackend];
+            if mode == Mode::Nat {
+                directions.push(Direction::ToClient);
+            }
+            for direction in directions {
+                let frames = Frames::new(mode, family, direction).unwrap();
+                let all = Driven {
+                    packets: 1024,
+                    forwarded: 1024,
+                };
+                let walk = &mut Walk::new(&order);
+                assert_eq!(drive(&mut lane.worker, &frames, direction, walk, 1024), all);
+                assert_eq!(drive(&mut lane.bare, &frames, direction, walk, 1024), all);
+            }
+            assert_eq!(lane.created(), 1024);
+        }
+    }
+}
