@@ -11,6 +11,7 @@ use ringgate_config::Forward;
 use ringgate_conntrack::Endpoint;
 
 use crate::parse::Family;
+use crate::rewrite::Translation;
 use crate::route::{Hop, Miss};
 
 /// Slots for backends, all services together: a slot is 16 bits of a [`BackendId`].
@@ -115,6 +116,28 @@ pub struct Backend {
     pub shared: bool,
     /// How to reach it.
     pub hop: Result<Hop, Miss>,
+    /// What is done to packets to it and from it; `None` where only hardware addresses change.
+    pub translations: Option<Translations>,
+}
+
+/// What address translation does to the packets of a backend's flows.
+#[derive(Debug, Clone, Copy)]
+pub struct Translations {
+    /// The service's endpoint becomes the backend's.
+    pub to_backend: Translation,
+    /// The backend's endpoint becomes the service's.
+    pub to_client: Translation,
+}
+
+impl Translations {
+    /// Between a service's endpoint and a backend's.
+    #[must_use]
+    pub fn between(listen: Endpoint, backend: Endpoint) -> Self {
+        Self {
+            to_backend: Translation::of_destination(listen, backend),
+            to_client: Translation::of_source(backend, listen),
+        }
+    }
 }
 
 /// More backends than [`MAX_BACKENDS`] at once, those of the last configuration included.

@@ -93,6 +93,20 @@ pub struct BackendCounters {
     pub reply_bytes: Counter,
 }
 
+impl BackendCounters {
+    /// Counts a packet of so many bytes, to the backend or from it.
+    #[inline]
+    pub fn count(&self, is_reply: bool, bytes: u64) {
+        let (packets, sum) = if is_reply {
+            (&self.reply_packets, &self.reply_bytes)
+        } else {
+            (&self.packets, &self.bytes)
+        };
+        packets.add(1);
+        sum.add(bytes);
+    }
+}
+
 /// What happened to flows at one worker.
 #[derive(Debug, Default)]
 pub struct FlowCounters {

@@ -14,7 +14,7 @@ use ringgate_config::{Forward, Model, WhenEmpty};
 use ringgate_conntrack::Endpoint;
 use rustc_hash::FxHashMap;
 
-use crate::backend::{Backend, BackendId, BackendIdentity, BackendState, Health, NoSlot, Registry};
+use crate::backend::{Backend, BackendId, BackendIdentity, BackendState, Health, NoSlot, Registry, Translations};
 use crate::maglev::{Member, Ring};
 use crate::parse::Family;
 use crate::route::Fib;
@@ -175,6 +175,12 @@ impl Builder {
                     hop: match service.forward() {
                         Forward::Nat => fib.hop(identity.address.address, family),
                         Forward::DsrL2 => fib.hop_on_link(identity.address.address, family),
+                    },
+                    translations: match service.forward() {
+                        Forward::Nat => {
+                            Some(Translations::between(identity.listen, identity.address))
+                        }
+                        Forward::DsrL2 => None,
                     },
                 };
                 if backends.len() <= id.slot() {

@@ -24,6 +24,7 @@ use ringgate_conntrack::{
 
 use crate::backend::{Backend, BackendId};
 use crate::parse::Packet;
+use crate::rewrite::{Translation, redirect, translate};
 use crate::route::{Hop, Miss, Neighbour, PortIndex};
 use crate::service::Service;
 use crate::snapshot::{Return, Snapshot};
@@ -83,6 +84,74 @@ impl Decision {
     }
 }
 
+/// Where a packet of a flow that goes on as before leaves, and as what.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    backend: &'a Backend,
+    /// Who sent the packet.
+    direction: Direction,
+    hop: Hop,
+}
+
+impl Way<'_> {
+    /// The interface it leaves by.
+    #[inline]
+    #[must_use]
+    pub fn port(&self) -> PortIndex {
+        self.hop.port
+    }
+
+    /// The backend it goes to or comes from.
+    #[inline]
+    #[must_use]
+    pub fn backend(&self) -> BackendId {
+        self.backend.id
+    }
+
+    /// Whether it comes from the backend.
+    #[inline]
+    #[must_use]
+    pub fn is_reply(&self) -> bool {
+        self.direction == Direction::FromBackend
+    }
+
+    /// Rewrites `frame`, from which `packet` was parsed.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
+    #[inline]
+    pub fn rewrite(&self, frame: &mut [u8], packet: &Packet) -> Result<(), DropReason> {
+        match self.translation() {
+            Some(translation) => translate(frame, packet, translation, &self.hop),
+            None => redirect(frame, packet, &self.hop),
+        }
+    }
+
+    #[inline]
+    fn translation(&self) -> Option<&Translation> {
+        let translations = self.backend.translations.as_ref()?;
+        Some(match self.direction {
+            Direction::FromClient => &translations.to_backend,
+            Direction::FromBackend => &translations.to_client,
+        })
+    }
+
+    fn decision(&self) -> Decision {
+        let action = match (self.backend.forward, self.direction) {
+            (Forward::DsrL2, _) => Action::Direct,
+            (Forward::Nat, Direction::FromClient) => Action::ToBackend(self.backend.endpoint),
+            (Forward::Nat, Direction::FromBackend) => Action::ToClient(self.backend.listen),
+        };
+        Decision {
+            action,
+            hop: self.hop,
+            backend: Some(self.backend.id),
+            event: FlowEvent::None,
+        }
+    }
+}
+
 /// Why a packet goes nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
@@ -134,58 +203,61 @@ impl<'a> Steering<'a> {
     /// The one reason why the packet must be dropped.
     #[inline]
     pub fn steer(&self, packet: &Packet, hash: FlowHash) -> Result<Decision, Refusal> {
-        let known = self.table.lookup(&packet.key, hash, self.now);
-        if let Some(decision) = known.and_then(|found| self.go_on(packet, &found)) {
-            return Ok(decision);
+        match self.go_on(packet, hash) {
+            Some(way) => Ok(way.decision()),
+            None => self.decide(packet, hash),
         }
-        self.decide(packet, hash)
     }
 
     /// The way of nearly all packets: one of a flow that is known, goes on as before, and has
-    /// nothing to be noted. `None` for all others, and wherever anything is missing.
+    /// nothing to be noted. `None` for all others, and wherever anything is missing: then
+    /// [`decide`](Self::decide) knows what to do.
     ///
     /// The flow was admitted when it was stored, and its owner's id names one service, address
     /// and port for as long as it resolves; so neither the service nor the source is looked up
     /// again.
     #[inline]
-    fn go_on(&self, packet: &Packet, found: &Found) -> Option<Decision> {
-        if found.state.after(found.direction, packet.tcp_flags) != found.state
-            || reopens(found, packet)
-            || self.table.is_stale(found, self.now)
+    pub fn go_on(&self, packet: &Packet, hash: FlowHash) -> Option<Way<'a>> {
+        let found = self.table.lookup(&packet.key, hash, self.now)?;
+        let direction = found.direction;
+        if found.state.after(direction, packet.tcp_flags) != found.state
+            || reopens(&found, packet)
+            || self.table.is_stale(&found, self.now)
         {
             return None;
         }
         let backend = self.snapshot.backend(BackendId(found.owner))?;
-        let (action, hop) = match found.direction {
-            Direction::FromClient if backend.state.serves() => way_to(backend, packet).ok()?,
+        let hop = match direction {
+            Direction::FromClient if backend.state.serves() => backend.hop.ok()?,
             Direction::FromClient => return None,
             Direction::FromBackend => self.way_back(backend, packet)?,
         };
-        Some(Decision {
-            action,
+        let way = Way {
+            backend,
+            direction,
             hop,
-            backend: Some(backend.id),
-            event: FlowEvent::None,
-        })
+        };
+        check_path(packet, way.translation().is_none(), &way.hop).ok()?;
+        Some(way)
     }
 
-    /// The way of a reply from `backend` to its client.
+    /// Where a reply from `backend` leaves for its client.
     #[inline]
-    fn way_back(&self, backend: &Backend, packet: &Packet) -> Option<(Action, Hop)> {
-        if backend.forward != Forward::Nat || backend.hop.is_ok_and(|hop| hop.port != self.ingress)
-        {
+    fn way_back(&self, backend: &Backend, packet: &Packet) -> Option<Hop> {
+        if backend.translations.is_none() || backend.hop.is_ok_and(|hop| hop.port != self.ingress) {
             return None;
         }
         let client = packet.key.destination.address;
-        let hop = self.snapshot.fib().hop(client, packet.family).ok()?;
-        let action = Action::ToClient(backend.listen);
-        check_path(packet, &action, &hop).ok()?;
-        Some((action, hop))
+        self.snapshot.fib().hop(client, packet.family).ok()
     }
 
     /// The way of all other packets: those that begin, change or end a flow, and those that are
     /// refused.
-    fn decide(&self, packet: &Packet, hash: FlowHash) -> Result<Decision, Refusal> {
+    ///
+    /// # Errors
+    ///
+    /// The one reason why the packet must be dropped.
+    pub fn decide(&self, packet: &Packet, hash: FlowHash) -> Result<Decision, Refusal> {
         let key = &packet.key;
         if let Some(service) = self.snapshot.service(key.destination, key.protocol) {
             // A service as the source would make two services answer each other for ever.
@@ -269,7 +341,7 @@ impl<'a> Steering<'a> {
             .fib()
             .hop(key.destination.address, packet.family)?;
         let action = Action::ToClient(virtual_address);
-        check_path(packet, &action, &hop)?;
+        check_path(packet, false, &hop)?;
         if let Some((found, _)) = known {
             self.observe(&found, packet, Direction::FromBackend, || {
                 Some(FlowKey::new(key.protocol, key.destination, virtual_address))
@@ -536,16 +608,16 @@ fn way_to(backend: &Backend, packet: &Packet) -> Result<(Action, Hop), Refusal> 
         Forward::Nat => Action::ToBackend(backend.endpoint),
         Forward::DsrL2 => Action::Direct,
     };
-    check_path(packet, &action, &hop)?;
+    check_path(packet, action == Action::Direct, &hop)?;
     Ok((action, hop))
 }
 
 /// What the way out demands of a packet: hops to live, and room.
 #[inline]
-fn check_path(packet: &Packet, action: &Action, hop: &Hop) -> Result<(), DropReason> {
+fn check_path(packet: &Packet, is_bridged: bool, hop: &Hop) -> Result<(), DropReason> {
     // Bridging (direct server return) costs no hop, but a packet with none left is not for
     // forwarding at all.
-    let needed = if *action == Action::Direct { 1 } else { 2 };
+    let needed = if is_bridged { 1 } else { 2 };
     if packet.ttl < needed {
         return Err(DropReason::TtlExpired);
     }
