@@ -6,16 +6,20 @@
 //! What is checked is what a router and the two end hosts rely on: lengths that agree with the
 //! bytes, the IPv4 header checksum, sources that exist. TCP and UDP checksums are the receiving
 //! host's to judge and are never repaired, with one exception: see [`Packet::partial`].
+//!
+//! Nearly all packets have neither IPv4 options nor anything else unusual: `plain` knows those
+//! and no others, and gives no reasons. What it does not take, `general` judges.
 
-use ringgate_conntrack::{Endpoint, FlowKey};
+mod general;
+mod plain;
+
+use ringgate_conntrack::FlowKey;
 
 use crate::verdict::DropReason;
-use crate::wire::checksum;
-use crate::wire::ethernet::{self, Ethernet, EthernetMut};
-use crate::wire::ipv4::{self, Ipv4, Ipv4Mut};
-use crate::wire::ipv6::{self, Ipv6, Ipv6Mut};
-use crate::wire::tcp::{self, Tcp};
-use crate::wire::udp::{self, Udp};
+use crate::wire::ethernet::EthernetMut;
+use crate::wire::ipv4::Ipv4Mut;
+use crate::wire::ipv6::Ipv6Mut;
+use crate::wire::tcp;
 
 /// IP version of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,182 +63,19 @@ pub struct Packet {
 /// The one reason why the packet must be dropped.
 #[inline]
 pub fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, DropReason> {
-    let (ethernet, network) = Ethernet::from_bytes(frame).ok_or(DropReason::Truncated)?;
-    let network = match ethernet.ethertype() {
-        ethernet::TYPE_IPV4 => parse_ipv4(network)?,
-        ethernet::TYPE_IPV6 => parse_ipv6(network)?,
-        _ => return Err(DropReason::NotIp),
-    };
-    if network.source == network.destination || !is_possible_source(network.source) {
-        return Err(DropReason::BadSource);
-    }
-    let transport = parse_transport(network.protocol, network.payload)?;
-    let source = Endpoint {
-        address: network.source,
-        port: transport.source_port,
-    };
-    let destination = Endpoint {
-        address: network.destination,
-        port: transport.destination_port,
-    };
-    let partial = partial_possible && {
-        let pseudo = checksum::pseudo_header(
-            network.source,
-            network.destination,
-            network.protocol,
-            transport.len,
-        );
-        checksum::fold(pseudo) == transport.checksum
-    };
-    let start = ethernet::HEADER + network.header_len;
-    Ok(Packet {
-        key: FlowKey::new(network.protocol, source, destination),
-        family: network.family,
-        ttl: network.ttl,
-        tcp_flags: transport.tcp_flags,
-        partial,
-        transport: offset(start)?,
-        end: offset(start + transport.len)?,
-        ip_len: offset(network.header_len + network.payload.len())?,
-    })
-}
-
-/// What the two IP versions have in common once checked.
-struct Network<'a> {
-    family: Family,
-    source: [u64; 2],
-    destination: [u64; 2],
-    protocol: u8,
-    ttl: u8,
-    header_len: usize,
-    payload: &'a [u8],
-}
-
-#[inline]
-fn parse_ipv4(bytes: &[u8]) -> Result<Network<'_>, DropReason> {
-    let view = Ipv4::from_bytes(bytes).ok_or(DropReason::Truncated)?;
-    let header_len = view.header_len();
-    if view.version() != 4 || header_len < ipv4::HEADER {
-        return Err(DropReason::BadIpv4Header);
-    }
-    let header = bytes.get(..header_len).ok_or(DropReason::Truncated)?;
-    if !ipv4::checksum_is_right(header) {
-        return Err(DropReason::BadIpv4Checksum);
-    }
-    let payload = bytes
-        .get(header_len..view.total_len())
-        .ok_or(DropReason::BadLength)?;
-    if view.is_fragment() {
-        return Err(DropReason::Fragment);
-    }
-    Ok(Network {
-        family: Family::V4,
-        source: mapped(view.source()),
-        destination: mapped(view.destination()),
-        protocol: view.protocol(),
-        ttl: view.ttl(),
-        header_len,
-        payload,
-    })
-}
-
-#[inline]
-fn parse_ipv6(bytes: &[u8]) -> Result<Network<'_>, DropReason> {
-    let view = Ipv6::from_bytes(bytes).ok_or(DropReason::Truncated)?;
-    if view.version() != 6 {
-        return Err(DropReason::BadIpv6Header);
-    }
-    // IPv4-mapped addresses are how IPv4 is written here, and nobody may send them (RFC 4291
-    // §2.5.5.2, draft-itojun-v6ops-v4mapped-harmful): such a packet would pass for an IPv4 flow's.
-    if is_mapped(words(view.source())) || is_mapped(words(view.destination())) {
-        return Err(DropReason::BadIpv6Header);
-    }
-    let end = ipv6::HEADER + view.payload_len();
-    let payload = bytes.get(ipv6::HEADER..end).ok_or(DropReason::BadLength)?;
-    Ok(Network {
-        family: Family::V6,
-        source: words(view.source()),
-        destination: words(view.destination()),
-        protocol: view.next_header(),
-        ttl: view.hop_limit(),
-        header_len: ipv6::HEADER,
-        payload,
-    })
-}
-
-/// What TCP and UDP have in common once checked.
-struct Transport {
-    source_port: u16,
-    destination_port: u16,
-    checksum: u16,
-    tcp_flags: u8,
-    /// Header and data, bytes.
-    len: usize,
-}
-
-#[inline]
-fn parse_transport(protocol: u8, payload: &[u8]) -> Result<Transport, DropReason> {
-    match protocol {
-        tcp::PROTOCOL => {
-            let view = Tcp::from_bytes(payload).ok_or(DropReason::Truncated)?;
-            if view.header_len() < tcp::HEADER || !are_possible_flags(view.flags()) {
-                return Err(DropReason::BadTcpHeader);
-            }
-            if view.header_len() > payload.len() {
-                return Err(DropReason::BadLength);
-            }
-            Ok(Transport {
-                source_port: view.source_port(),
-                destination_port: view.destination_port(),
-                checksum: view.checksum(),
-                tcp_flags: view.flags(),
-                len: payload.len(),
-            })
-        }
-        udp::PROTOCOL => {
-            let view = Udp::from_bytes(payload).ok_or(DropReason::Truncated)?;
-            // Shorter than the IP payload is legal (RFC 768 has no such rule, and kernels trim).
-            if view.len() < udp::HEADER || view.len() > payload.len() {
-                return Err(DropReason::BadLength);
-            }
-            Ok(Transport {
-                source_port: view.source_port(),
-                destination_port: view.destination_port(),
-                checksum: view.checksum(),
-                tcp_flags: 0,
-                len: view.len(),
-            })
-        }
-        _ => Err(DropReason::UnsupportedProtocol),
+    match plain::parse(frame, partial_possible) {
+        Some(packet) => Ok(packet),
+        None => general::parse(frame, partial_possible),
     }
 }
 
 /// Every segment of a TCP has SYN, ACK or RST, and a SYN neither ends nor resets (RFC 9293
 /// §3.10.7): the rest is scans.
 #[inline]
-fn are_possible_flags(flags: u8) -> bool {
+const fn are_possible_flags(flags: u8) -> bool {
     let opens = flags & tcp::SYN != 0;
     let ends = flags & (tcp::FIN | tcp::RST) != 0;
     flags & (tcp::SYN | tcp::ACK | tcp::RST) != 0 && !(opens && ends)
-}
-
-/// Whether a packet may come from `address`: not unspecified, loopback, multicast or broadcast
-/// (RFC 1122 §3.2.1.3, RFC 4291 §2.5 and §2.7).
-#[inline]
-fn is_possible_source([high, low]: [u64; 2]) -> bool {
-    if is_mapped([high, low]) {
-        let [first, ..] = Endpoint::v4_octets([high, low]);
-        let is_broadcast = low & 0xFFFF_FFFF == 0xFFFF_FFFF;
-        return first != 0 && first != 127 && !(224..=239).contains(&first) && !is_broadcast;
-    }
-    // `::` and `::1` are 0 and 1; `ff00::/8` is multicast.
-    !(high == 0 && low <= 1) && high >> 56 != 0xFF
-}
-
-/// Whether the words of an [`Endpoint`] are an IPv4 address.
-#[inline]
-const fn is_mapped([high, low]: [u64; 2]) -> bool {
-    high == 0 && low >> 32 == 0xFFFF
 }
 
 /// An IPv4 address (network order) as the IPv4-mapped words of an [`Endpoint`].
@@ -251,12 +92,6 @@ fn words(octets: [u8; 16]) -> [u64; 2] {
         u64::from_be_bytes([a, b, c, d, e, f, g, h]),
         u64::from_be_bytes(rest),
     ]
-}
-
-/// Frames are at most one UMEM chunk, so offsets fit; a longer one cannot be described.
-#[inline]
-fn offset(bytes: usize) -> Result<u16, DropReason> {
-    u16::try_from(bytes).map_err(|_| DropReason::BadLength)
 }
 
 /// A frame taken apart by a [`Packet`]'s offsets, for rewriting in place.

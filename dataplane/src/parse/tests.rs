@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
+use ringgate_conntrack::Endpoint;
+
 use super::*;
 use crate::testing::{at, make_partial, tcp, udp};
+use crate::wire::checksum;
 
 const V4: (&str, &str) = ("10.1.0.2:4242", "10.100.0.1:80");
 const V6: (&str, &str) = ("[fd00:1::2]:4242", "[fd00:100::1]:80");
@@ -211,7 +214,142 @@ fn layers_fit_only_their_own_frame() {
     }
 }
 
+/// Every kind of plain frame, with and without padding and unfinished checksums.
+fn plain_frames() -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for (source, destination) in [V4, V6] {
+        for payload in [&b""[..], b"odd", b"some payload"] {
+            for whole in [
+                tcp(source, destination, 0x02, payload),
+                tcp(source, destination, 0x18, payload),
+                udp(source, destination, payload),
+            ] {
+                let mut padded = whole.clone();
+                padded.extend([0xEE; 7]);
+                let mut partial = whole.clone();
+                make_partial(&mut partial);
+                frames.extend([whole, padded, partial]);
+            }
+        }
+    }
+    frames
+}
+
+/// The two ways must not differ in anything.
+fn assert_both_ways_agree(frame: &[u8]) {
+    for partial_possible in [false, true] {
+        assert_eq!(
+            parse(frame, partial_possible),
+            general::parse(frame, partial_possible),
+            "{frame:02x?}"
+        );
+    }
+}
+
+#[test]
+fn plain_frames_take_the_short_way() {
+    for frame in plain_frames() {
+        assert!(plain::parse(&frame, true).is_some(), "{frame:02x?}");
+        assert_both_ways_agree(&frame);
+    }
+}
+
+#[test]
+fn both_ways_agree_on_every_truncation_and_every_value_of_every_header_byte() {
+    for frame in plain_frames() {
+        for len in 0..frame.len() {
+            assert_both_ways_agree(&frame[..len]);
+        }
+        let mut changed = frame.clone();
+        for at in 12..frame.len().min(74) {
+            for value in 0..=255 {
+                changed[at] = value;
+                assert_both_ways_agree(&changed);
+                // Behind a wrong IPv4 checksum the other checks would never be reached.
+                if (14..34).contains(&at) && changed[14] == 0x45 {
+                    seal(&mut changed);
+                    assert_both_ways_agree(&changed);
+                }
+            }
+            changed.copy_from_slice(&frame);
+        }
+    }
+}
+
+#[test]
+fn both_ways_agree_on_both_forms_of_zero_as_unfinished_checksum() {
+    let mut seen = [0; 2];
+    for low in 0..=u16::MAX {
+        let mut frame = udp(V4.0, V4.1, b"");
+        frame[28..30].copy_from_slice(&low.to_be_bytes());
+        seal(&mut frame);
+        for (form, seen) in [0, 0xFF].into_iter().zip(&mut seen) {
+            frame[40..42].fill(form);
+            assert_both_ways_agree(&frame);
+            *seen += usize::from(parse(&frame, true).unwrap().partial);
+        }
+    }
+    // The sum of a pseudo header is never 0, and once in 65,535 it is 0xFFFF.
+    assert_eq!(seen, [0, 1]);
+}
+
+#[test]
+fn both_ways_agree_where_offsets_end() {
+    for (source, destination) in [V4, V6] {
+        for template in [
+            udp(source, destination, b""),
+            tcp(source, destination, 0x10, b""),
+        ] {
+            for ip_len in 65_500..=65_535u16 {
+                let mut frame = template.clone();
+                frame.resize(14 + usize::from(ip_len), 0);
+                let (at, len) = if source == V4.0 {
+                    (16, ip_len)
+                } else {
+                    (18, ip_len - 40)
+                };
+                frame[at..at + 2].copy_from_slice(&len.to_be_bytes());
+                if source == V4.0 {
+                    seal(&mut frame);
+                    frame[38..40].copy_from_slice(&(ip_len - 20).to_be_bytes());
+                } else {
+                    frame[58..60].copy_from_slice(&(ip_len - 40).to_be_bytes());
+                }
+                for padding in [0, 1, 100] {
+                    frame.resize(14 + usize::from(ip_len) + padding, 0);
+                    assert_eq!(parse(&frame, false), general::parse(&frame, false));
+                }
+            }
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn both_ways_agree_on_mutated_frames(
+        kind in 0usize..54,
+        changes in prop::collection::vec((12usize..90, any::<u8>()), 0..5),
+        addresses in prop::option::of(any::<[u8; 32]>()),
+        sealed: bool,
+        cut in prop::option::of(0usize..90),
+    ) {
+        let mut frame = plain_frames().swap_remove(kind);
+        if let Some(addresses) = addresses {
+            let (from, len) = if frame[14] == 0x45 { (26, 8) } else { (22, 32) };
+            frame[from..from + len].copy_from_slice(&addresses[..len]);
+        }
+        for (at, value) in changes {
+            if let Some(byte) = frame.get_mut(at) {
+                *byte = value;
+            }
+        }
+        if sealed && frame[14] == 0x45 {
+            seal(&mut frame);
+        }
+        frame.truncate(cut.unwrap_or(frame.len()));
+        assert_both_ways_agree(&frame);
+    }
+
     #[test]
     fn no_bytes_panic_and_what_is_accepted_can_be_cut(
         mut frame in prop::collection::vec(any::<u8>(), 0..200),
@@ -222,6 +360,7 @@ proptest! {
             frame[12..14].copy_from_slice(&family);
             frame[14] = if version { 0x45 } else { 0x60 };
         }
+        assert_both_ways_agree(&frame);
         if let Ok(packet) = parse(&frame, true) {
             prop_assert!(Layers::cut(&mut frame, &packet).is_some());
         }

@@ -60,7 +60,7 @@ pub(super) fn translate_transport(
             packet.key.protocol,
             transport.len(),
         );
-        !checksum::fold(pseudo.wrapping_add(checksum::sum(transport)))
+        !checksum::fold(checksum::add(pseudo, checksum::sum(transport)))
     } else {
         Delta::default()
             .replace_address(packet.key.source.address, source.address)

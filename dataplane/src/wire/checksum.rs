@@ -1,7 +1,8 @@
 //! The Internet checksum: RFC 1071 sums, RFC 1624 updates.
 //!
 //! Sums are kept unfolded in 64 bits. A one's-complement sum of 16-bit words equals, modulo
-//! 0xFFFF, the sum of the same bytes taken as 32-bit words, so addresses are added whole.
+//! 0xFFFF, the sum of the same bytes taken as 32-bit or 64-bit words, so addresses are added
+//! whole. A sum may be any 64-bit number: sums are put together by [`add`].
 
 /// One's-complement sum of `bytes` taken as big-endian words, unfolded; an odd last byte is
 /// padded with zero (RFC 1071 §4.1). Exact for up to 2^32 words.
@@ -32,6 +33,28 @@ pub fn fold(sum: u64) -> u16 {
     u16::from_be_bytes([high, low])
 }
 
+/// The sum of two unfolded sums, with end-around carry.
+#[inline]
+#[must_use]
+pub const fn add(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum.wrapping_add(carry as u64)
+}
+
+/// Whether an unfolded sum is zero in one's complement: whether it [`fold`]s into 0 or 0xFFFF.
+///
+/// 2^16 is 1 modulo 0xFFFF, so folding is taking the remainder (RFC 1071 §2), and whether a
+/// number is divisible by a constant is one multiplication and one comparison (Granlund and
+/// Montgomery, "Division by Invariant Integers using Multiplication", PLDI 1994, §9).
+#[inline]
+#[must_use]
+pub const fn is_zero(sum: u64) -> bool {
+    // Written out: `%` becomes the longer division as soon as its result meets others.
+    const INVERSE: u64 = 0xFFFE_FFFE_FFFE_FFFF;
+    const { assert!(INVERSE.wrapping_mul(0xFFFF) == 1) }
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xFFFF
+}
+
 /// Unfolded sum of the pseudo header of TCP and UDP (RFC 9293 §3.1, RFC 8200 §8.1).
 ///
 /// Addresses are pairs of words in host order as [`Endpoint`](ringgate_conntrack::Endpoint)
@@ -40,12 +63,11 @@ pub fn fold(sum: u64) -> u16 {
 #[inline]
 #[must_use]
 pub fn pseudo_header(source: [u64; 2], destination: [u64; 2], protocol: u8, len: usize) -> u64 {
-    let words = [source[0], source[1], destination[0], destination[1]];
-    let mut total = u64::from(protocol) + (len as u64);
-    for word in words {
-        total += (word >> 32) + (word & 0xFFFF_FFFF);
-    }
-    total
+    let addresses = add(
+        add(source[0], source[1]),
+        add(destination[0], destination[1]),
+    );
+    add(addresses, u64::from(protocol).wrapping_add(len as u64))
 }
 
 /// What a change of header fields adds to a checksum: Σ(~m + m') of RFC 1624 equation 3.
@@ -120,6 +142,18 @@ mod tests {
     }
 
     #[test]
+    fn zero_has_two_forms() {
+        for sum in [0, 0xFFFF, 0xFFFF_0000, u64::MAX] {
+            assert!(is_zero(sum), "{sum:#x}");
+        }
+        for sum in [1, 0xFFFE, 0x1_0000, u64::MAX - 1] {
+            assert!(!is_zero(sum), "{sum:#x}");
+        }
+        assert_eq!(add(u64::MAX, 1), 1);
+        assert_eq!(add(u64::MAX, u64::MAX), u64::MAX);
+    }
+
+    #[test]
     fn the_corner_case_of_rfc_1624() {
         // §4: HC = 0xDD2F, m = 0x5555, m' = 0x3285 gives 0x0000 by equation 3, not 0xFFFF.
         assert_eq!(
@@ -132,6 +166,30 @@ mod tests {
         #[test]
         fn sums_agree_with_the_rfc(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(!fold(sum(&bytes)), rfc1071(&bytes));
+        }
+
+        #[test]
+        fn sums_of_any_size_are_put_together_and_judged_as_their_folds(a: u64, b: u64) {
+            let total = (u128::from(a) + u128::from(b)) % 0xFFFF;
+            prop_assert_eq!(u128::from(fold(add(a, b))) % 0xFFFF, total);
+            prop_assert_eq!(is_zero(a), a % 0xFFFF == 0);
+            let multiple = a - a % 0xFFFF;
+            prop_assert!(is_zero(multiple));
+        }
+
+        #[test]
+        fn the_pseudo_header_is_the_sum_of_its_bytes(
+            source: [u8; 16], destination: [u8; 16], protocol: u8, len: u16,
+        ) {
+            let words = |bytes: [u8; 16]| {
+                let number = u128::from_be_bytes(bytes);
+                [u64::try_from(number >> 64).unwrap(), u64::try_from(number & u128::from(u64::MAX)).unwrap()]
+            };
+            let mut bytes = [source, destination].concat();
+            bytes.extend([0, protocol]);
+            bytes.extend(len.to_be_bytes());
+            let sum = pseudo_header(words(source), words(destination), protocol, len.into());
+            prop_assert_eq!(!fold(sum), rfc1071(&bytes));
         }
 
         #[test]

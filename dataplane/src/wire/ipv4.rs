@@ -46,7 +46,9 @@ impl<'a> Ipv4<'a> {
     #[must_use]
     pub fn is_fragment(self) -> bool {
         // Flags are the three top bits (reserved, DF, MF), the offset the rest.
-        be16!(self.0, 6) & 0x3FFF != 0
+        // Taken as a word, and compared in the order of memory: fewer instructions.
+        let (words, _) = self.0.as_chunks::<4>();
+        u32::from_ne_bytes(words[1]) & 0x3FFF_u32.to_be() != 0
     }
 
     /// Time to live, hops.
@@ -61,6 +63,20 @@ impl<'a> Ipv4<'a> {
     #[must_use]
     pub fn protocol(self) -> u8 {
         self.0[9]
+    }
+
+    /// Whether the checksum is right (RFC 1071), in a header without options.
+    #[inline]
+    #[must_use]
+    pub fn checksum_is_right(self) -> bool {
+        // The sum of words is right or wrong in any byte order (RFC 1071 §2 B). It is never 0:
+        // the version is in it.
+        let (words, _) = self.0.as_chunks::<4>();
+        let mut total = 0;
+        for word in words {
+            total = checksum::add(total, u64::from(u32::from_ne_bytes(*word)));
+        }
+        checksum::is_zero(total)
     }
 
     /// Source address in network order.
@@ -162,7 +178,7 @@ mod tests {
             (view.source(), view.destination()),
             ([10, 0, 0, 1], [192, 0, 2, 9])
         );
-        assert!(checksum_is_right(&bytes));
+        assert!(checksum_is_right(&bytes) && view.checksum_is_right());
     }
 
     #[test]
@@ -179,6 +195,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_checksum_is_right_for_both_or_for_none(
+            ttl: u8, source: [u8; 4], destination: [u8; 4], at in 1..HEADER, value: u8,
+        ) {
+            let mut bytes = built(ttl, source, destination);
+            bytes[at] = value;
+            let view = Ipv4::from_bytes(&bytes).unwrap();
+            prop_assert_eq!(view.checksum_is_right(), checksum_is_right(&bytes));
+        }
+
         #[test]
         fn every_change_leaves_the_checksum_as_a_full_computation_would(
             ttl in 2u8.., source: [u8; 4], destination: [u8; 4],
