@@ -16,9 +16,9 @@ mod plain;
 use ringgate_conntrack::FlowKey;
 
 use crate::verdict::DropReason;
-use crate::wire::ethernet::EthernetMut;
-use crate::wire::ipv4::Ipv4Mut;
-use crate::wire::ipv6::Ipv6Mut;
+use crate::wire::ethernet::{self, EthernetMut};
+use crate::wire::ipv4::{self, Ipv4Mut};
+use crate::wire::ipv6::{self, Ipv6Mut};
 use crate::wire::tcp;
 
 /// IP version of a packet.
@@ -121,10 +121,23 @@ impl<'a> Layers<'a> {
     pub fn cut(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
         let frame = frame.get_mut(..usize::from(packet.end))?;
         let (head, transport) = frame.split_at_mut_checked(usize::from(packet.transport))?;
-        let (ethernet, network) = head.split_first_chunk_mut()?;
-        let network = match packet.family {
-            Family::V4 => NetworkMut::V4(Ipv4Mut(network.first_chunk_mut()?)),
-            Family::V6 => NetworkMut::V6(Ipv6Mut(network.first_chunk_mut()?)),
+        let (ethernet, network) = match packet.family {
+            Family::V4 => {
+                let head: &mut [u8; ethernet::HEADER + ipv4::HEADER] = head.first_chunk_mut()?;
+                let (ethernet, network) = head.split_first_chunk_mut()?;
+                (
+                    ethernet,
+                    NetworkMut::V4(Ipv4Mut(network.first_chunk_mut()?)),
+                )
+            }
+            Family::V6 => {
+                let head: &mut [u8; ethernet::HEADER + ipv6::HEADER] = head.first_chunk_mut()?;
+                let (ethernet, network) = head.split_first_chunk_mut()?;
+                (
+                    ethernet,
+                    NetworkMut::V6(Ipv6Mut(network.first_chunk_mut()?)),
+                )
+            }
         };
         Some(Self {
             ethernet: EthernetMut(ethernet),

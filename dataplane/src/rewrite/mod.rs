@@ -7,6 +7,8 @@
 
 mod nat;
 
+pub use nat::{Translation, translate};
+
 use crate::parse::{Layers, Packet};
 use crate::route::Hop;
 use crate::steer::Action;
@@ -24,18 +26,27 @@ pub fn rewrite(
     action: &Action,
     hop: &Hop,
 ) -> Result<(), DropReason> {
+    let translation = match *action {
+        Action::Direct => return redirect(frame, packet, hop),
+        Action::ToBackend(backend) => Translation::of_destination(packet.key.destination, backend),
+        Action::ToClient(listen) => Translation::of_source(packet.key.source, listen),
+    };
+    translate(frame, packet, &translation, hop)
+}
+
+/// Sends `frame`, from which `packet` was parsed, on to `hop` as it is.
+///
+/// # Errors
+///
+/// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
+#[inline]
+pub fn redirect(frame: &mut [u8], packet: &Packet, hop: &Hop) -> Result<(), DropReason> {
     let mut layers = Layers::cut(frame, packet).ok_or(DropReason::Truncated)?;
     layers.ethernet.set_addresses(hop.destination, hop.source);
-    let (source, destination) = match *action {
-        Action::Direct if packet.partial => (packet.key.source, packet.key.destination),
-        Action::Direct => return Ok(()),
-        Action::ToBackend(backend) => (packet.key.source, backend),
-        Action::ToClient(virtual_address) => (virtual_address, packet.key.destination),
-    };
-    if *action != Action::Direct {
-        nat::translate_network(&mut layers.network, source, destination);
+    if packet.partial {
+        return nat::complete(frame, packet);
     }
-    nat::translate_transport(layers.transport, packet, source, destination)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,82 +1,137 @@
-//! Network address translation: one function for both directions, since both replace the pair
-//! of endpoints by another of which one half is the same.
+//! Network address translation: one endpoint of a packet replaced by another.
+//!
+//! What replacing does to the checksums depends on the two endpoints only, so a [`Translation`]
+//! is made once, and a packet's work is to store and to subtract.
 
 use ringgate_conntrack::Endpoint;
 
-use crate::parse::{NetworkMut, Packet};
+use crate::parse::{Layers, NetworkMut, Packet};
+use crate::route::Hop;
 use crate::verdict::DropReason;
-use crate::wire::checksum::{self, Delta};
-use crate::wire::{tcp, udp};
+use crate::wire::checksum::{self, Adjustment, Delta};
+use crate::wire::{Side, replace, tcp, udp};
 
-/// Puts the addresses into the IP header and takes one hop off its life.
-#[inline]
-pub(super) fn translate_network(
-    network: &mut NetworkMut<'_>,
-    source: Endpoint,
-    destination: Endpoint,
-) {
-    match network {
-        NetworkMut::V4(header) => {
-            header.set_source(Endpoint::v4_octets(source.address));
-            header.set_destination(Endpoint::v4_octets(destination.address));
-            header.decrement_ttl();
-        }
-        NetworkMut::V6(header) => {
-            header.set_source(source.octets());
-            header.set_destination(destination.octets());
-            header.decrement_hop_limit();
+/// One endpoint of a packet replaced by another of the same IP version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Translation {
+    /// The new address in network order; an IPv4 address is the last four bytes.
+    address: [u8; 16],
+    /// The new port in network order.
+    port: [u8; 2],
+    /// For the IPv4 header: the address and one hop.
+    network: Adjustment,
+    /// For TCP and UDP: the address and the port.
+    transport: Adjustment,
+    side: Side,
+}
+
+impl Translation {
+    /// Packets to `from` go to `to`: on their way to a backend.
+    #[inline]
+    #[must_use]
+    pub fn of_destination(from: Endpoint, to: Endpoint) -> Self {
+        Self::new(Side::Destination, from, to)
+    }
+
+    /// Packets from `from` come from `to`: on their way back from a backend.
+    #[inline]
+    #[must_use]
+    pub fn of_source(from: Endpoint, to: Endpoint) -> Self {
+        Self::new(Side::Source, from, to)
+    }
+
+    #[inline]
+    fn new(side: Side, from: Endpoint, to: Endpoint) -> Self {
+        let address = Delta::default().replace_address(from.address, to.address);
+        Self {
+            address: to.octets(),
+            port: to.port.to_be_bytes(),
+            network: address.decrement_high_byte().folded(),
+            transport: address.replace_u16(from.port, to.port).folded(),
+            side,
         }
     }
 }
 
-/// Puts the ports into the TCP or UDP header and makes the checksum follow.
+/// Sends `frame`, from which `packet` was parsed, on to `hop` with one endpoint replaced: the
+/// one that `translation` was made from, and the checksums rely on it.
+///
+/// # Errors
+///
+/// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
 #[inline]
-pub(super) fn translate_transport(
-    transport: &mut [u8],
+pub fn translate(
+    frame: &mut [u8],
     packet: &Packet,
-    source: Endpoint,
-    destination: Endpoint,
+    translation: &Translation,
+    hop: &Hop,
 ) -> Result<(), DropReason> {
-    let is_udp = packet.key.protocol == udp::PROTOCOL;
-    let at = if is_udp { udp::CHECKSUM } else { tcp::CHECKSUM };
-    let ports = transport
-        .first_chunk_mut::<4>()
-        .ok_or(DropReason::Truncated)?;
-    let [s0, s1] = source.port.to_be_bytes();
-    let [d0, d1] = destination.port.to_be_bytes();
-    *ports = [s0, s1, d0, d1];
-    let field = transport
-        .get(at..at + 2)
-        .and_then(|field| field.first_chunk::<2>());
-    let old = u16::from_be_bytes(*field.ok_or(DropReason::Truncated)?);
-    if is_udp && old == 0 {
-        return Ok(()); // the sender computed none, and zero is what says so
+    if packet.partial {
+        return complete_and_translate(frame, packet, translation, hop);
     }
-    let new = if packet.partial {
-        set_checksum(transport, at, 0);
-        let pseudo = checksum::pseudo_header(
-            source.address,
-            destination.address,
-            packet.key.protocol,
-            transport.len(),
-        );
-        !checksum::fold(checksum::add(pseudo, checksum::sum(transport)))
+    translate_complete(frame, packet, translation, hop)
+}
+
+// Apart, with the rest of the way in it, so that the usual way calls nothing.
+#[inline(never)]
+fn complete_and_translate(
+    frame: &mut [u8],
+    packet: &Packet,
+    translation: &Translation,
+    hop: &Hop,
+) -> Result<(), DropReason> {
+    complete(frame, packet)?;
+    translate_complete(frame, packet, translation, hop)
+}
+
+#[inline]
+fn translate_complete(
+    frame: &mut [u8],
+    packet: &Packet,
+    translation: &Translation,
+    hop: &Hop,
+) -> Result<(), DropReason> {
+    let mut layers = Layers::cut(frame, packet).ok_or(DropReason::Truncated)?;
+    layers.ethernet.set_addresses(hop.destination, hop.source);
+    match &mut layers.network {
+        NetworkMut::V4(header) => {
+            let [.., a, b, c, d] = translation.address;
+            header.translate(translation.side, [a, b, c, d], translation.network);
+        }
+        NetworkMut::V6(header) => header.translate(translation.side, translation.address),
+    }
+    if packet.key.protocol == udp::PROTOCOL {
+        let header = layers.transport.first_chunk_mut::<{ udp::HEADER }>();
+        let header = header.ok_or(DropReason::Truncated)?;
+        replace(&mut header[..4], translation.side, translation.port);
+        let old = [header[udp::CHECKSUM], header[udp::CHECKSUM + 1]];
+        // Zero says that the sender computed none.
+        if old != [0, 0] {
+            let new = udp::written(translation.transport.apply(old));
+            header[udp::CHECKSUM..].copy_from_slice(&new);
+        }
     } else {
-        Delta::default()
-            .replace_address(packet.key.source.address, source.address)
-            .replace_address(packet.key.destination.address, destination.address)
-            .replace_u16(packet.key.source.port, source.port)
-            .replace_u16(packet.key.destination.port, destination.port)
-            .apply(old)
-    };
-    // RFC 768: a computed zero is sent as all ones, its equal.
-    set_checksum(transport, at, if is_udp && new == 0 { 0xFFFF } else { new });
+        let header = layers.transport.first_chunk_mut::<{ tcp::HEADER }>();
+        let header = header.ok_or(DropReason::Truncated)?;
+        replace(&mut header[..4], translation.side, translation.port);
+        let old = [header[tcp::CHECKSUM], header[tcp::CHECKSUM + 1]];
+        let new = translation.transport.apply(old);
+        header[tcp::CHECKSUM..tcp::CHECKSUM + 2].copy_from_slice(&new);
+    }
     Ok(())
 }
 
-#[inline]
-fn set_checksum(transport: &mut [u8], at: usize, checksum: u16) {
-    if let Some(field) = transport.get_mut(at..at + 2) {
-        field.copy_from_slice(&checksum.to_be_bytes());
-    }
+/// Completes the checksum of a [`Packet::partial`] segment or datagram. The sum of the pseudo
+/// header is what its field holds, so it is the sum over all bytes as they are.
+#[inline(never)]
+pub(super) fn complete(frame: &mut [u8], packet: &Packet) -> Result<(), DropReason> {
+    let layers = Layers::cut(frame, packet).ok_or(DropReason::Truncated)?;
+    let whole = (!checksum::fold(checksum::sum(layers.transport))).to_be_bytes();
+    let (at, whole) = match packet.key.protocol {
+        udp::PROTOCOL => (udp::CHECKSUM, udp::written(whole)),
+        _ => (tcp::CHECKSUM, whole),
+    };
+    let field = layers.transport.get_mut(at..at + 2);
+    field.ok_or(DropReason::Truncated)?.copy_from_slice(&whole);
+    Ok(())
 }

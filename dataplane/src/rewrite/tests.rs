@@ -101,6 +101,22 @@ fn unfinished_checksums_are_completed_in_every_mode() {
 }
 
 #[test]
+fn a_completed_zero_is_not_taken_for_no_checksum() {
+    for family in 0..2 {
+        let at = if family == 0 { 40 } else { 60 };
+        let whole = (0..=u16::MAX)
+            .map(|word| udp(CLIENT[family], VIP[family], &word.to_be_bytes()))
+            .find(|frame| frame[at..at + 2] == [0xFF; 2])
+            .unwrap();
+        let mut partial = whole.clone();
+        make_partial(&mut partial);
+        for action in [Action::Direct, Action::ToBackend(endpoint(BACKEND[family]))] {
+            assert_eq!(rewritten(&partial, action), rewritten(&whole, action));
+        }
+    }
+}
+
+#[test]
 fn udp_without_a_checksum_stays_without() {
     let mut frame = udp(CLIENT[0], VIP[0], b"payload");
     frame[40..42].fill(0);
@@ -118,14 +134,160 @@ fn padding_stays() {
 }
 
 #[test]
+fn options_stay() {
+    let mut frame = udp(CLIENT[0], VIP[0], b"x");
+    frame.splice(34..34, [1; 8]);
+    frame[14] = 0x47;
+    frame[16..18].copy_from_slice(&37u16.to_be_bytes());
+    crate::testing::set_ttl(&mut frame, 9);
+    let after = rewritten(&frame, Action::ToBackend(endpoint(BACKEND[0])));
+    assert_eq!(after[34..42], [1; 8]);
+    assert_eq!(
+        after[42..],
+        rewritten(
+            &udp(CLIENT[0], VIP[0], b"x"),
+            Action::ToBackend(endpoint(BACKEND[0]))
+        )[34..]
+    );
+    assert!(checksums_are_right(&after));
+}
+
+#[test]
 fn a_frame_that_is_not_the_packets_is_refused() {
-    let mut frame = udp(CLIENT[0], VIP[0], b"payload");
-    let packet = parse(&frame, false).unwrap();
-    let result = rewrite(&mut frame[..40], &packet, &Action::Direct, &HOP);
-    assert_eq!(result, Err(DropReason::Truncated));
+    for family in 0..2 {
+        for whole in [
+            udp(CLIENT[family], VIP[family], b"payload"),
+            tcp(CLIENT[family], VIP[family], 0x18, b"payload"),
+        ] {
+            let mut partial = whole.clone();
+            make_partial(&mut partial);
+            for mut frame in [whole, partial] {
+                let packet = parse(&frame, true).unwrap();
+                for action in [Action::Direct, Action::ToBackend(endpoint(BACKEND[family]))] {
+                    for len in 0..frame.len() {
+                        let result = rewrite(&mut frame[..len], &packet, &action, &HOP);
+                        assert_eq!(result, Err(DropReason::Truncated), "{len} bytes");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A translation of the destination or of the source, and the endpoints before and after it.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    to_backend: bool,
+    client: Endpoint,
+    listen: Endpoint,
+    backend: Endpoint,
+}
+
+impl Case {
+    fn built(&self, is_udp: bool, payload: &[u8], after: bool) -> Vec<u8> {
+        let server = if self.to_backend == after {
+            self.backend
+        } else {
+            self.listen
+        };
+        let (mut source, mut destination) = (self.client.to_string(), server.to_string());
+        if !self.to_backend {
+            std::mem::swap(&mut source, &mut destination);
+        }
+        if is_udp {
+            udp(&source, &destination, payload)
+        } else {
+            tcp(&source, &destination, 0x18, payload)
+        }
+    }
+
+    /// What a translation made beforehand, and an action, make of `frame`: they must agree.
+    fn translated(&self, mut frame: Vec<u8>) -> Vec<u8> {
+        let (action, translation) = if self.to_backend {
+            (
+                Action::ToBackend(self.backend),
+                Translation::of_destination(self.listen, self.backend),
+            )
+        } else {
+            (
+                Action::ToClient(self.listen),
+                Translation::of_source(self.backend, self.listen),
+            )
+        };
+        let by_action = rewritten(&frame, action);
+        let packet = parse(&frame, true).unwrap();
+        translate(&mut frame, &packet, &translation, &HOP).unwrap();
+        assert_eq!(frame, by_action);
+        frame
+    }
+}
+
+#[test]
+fn every_checksum_that_can_come_out_is_the_one_of_a_full_computation() {
+    for (is_udp, at, zero) in [(true, 40, [0xFF; 2]), (false, 50, [0; 2])] {
+        let mut zeros = 0;
+        // The ports take the checksum once around.
+        for port in 0..=u16::MAX {
+            let case = Case {
+                to_backend: true,
+                client: endpoint(CLIENT[0]),
+                listen: endpoint(VIP[0]),
+                backend: Endpoint {
+                    port,
+                    ..endpoint(BACKEND[0])
+                },
+            };
+            let after = case.translated(case.built(is_udp, b"payload", false));
+            assert_eq!(after, expected(&case.built(is_udp, b"payload", true)));
+            zeros += u32::from(after[at..at + 2] == zero);
+        }
+        assert!(zeros > 0);
+    }
+}
+
+/// Any endpoint with this first byte, so that no two are equal by chance.
+fn any_endpoint(family: usize, first: u8) -> impl Strategy<Value = Endpoint> {
+    any::<([u8; 16], u16)>().prop_map(move |(mut octets, port)| {
+        octets[0] = first;
+        let [a, b, c, d, ..] = octets;
+        let ip = if family == 0 {
+            [a, b, c, d].into()
+        } else {
+            std::net::IpAddr::from(octets)
+        };
+        Endpoint::from_socket((ip, port).into())
+    })
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    (0usize..2).prop_flat_map(|family| {
+        let ends = [10, 100, 172].map(|first| any_endpoint(family, first));
+        (ends, any::<bool>()).prop_map(|([client, listen, backend], to_backend)| Case {
+            to_backend,
+            client,
+            listen,
+            backend,
+        })
+    })
 }
 
 proptest! {
+    #[test]
+    fn translations_equal_actions_and_a_full_computation(
+        case in any_case(), is_udp: bool, partial: bool,
+        payload in prop::collection::vec(any::<u8>(), 0..64),
+        padding in 0usize..20,
+    ) {
+        let mut frame = case.built(is_udp, &payload, false);
+        if partial {
+            make_partial(&mut frame);
+        }
+        frame.resize(frame.len() + padding, 0xEE);
+        let mut wanted = expected(&case.built(is_udp, &payload, true));
+        wanted.resize(wanted.len() + padding, 0xEE);
+        prop_assert_eq!(case.translated(frame), wanted);
+    }
+
     #[test]
     fn a_right_checksum_stays_right_and_a_wrong_one_exactly_as_wrong(
         payload in prop::collection::vec(any::<u8>(), 0..64),

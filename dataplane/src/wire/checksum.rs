@@ -24,13 +24,13 @@ pub fn sum(bytes: &[u8]) -> u64 {
 /// Folds a sum into 16 bits with end-around carry. Zero only for an all-zero input.
 #[inline]
 #[must_use]
-pub fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xFFFF_FFFF);
-    let sum = (sum >> 32) + (sum & 0xFFFF_FFFF);
-    let sum = (sum >> 16) + (sum & 0xFFFF);
-    let sum = (sum >> 16) + (sum & 0xFFFF);
-    let [.., high, low] = ((sum >> 16) + (sum & 0xFFFF)).to_be_bytes();
-    u16::from_be_bytes([high, low])
+pub const fn fold(sum: u64) -> u16 {
+    // Both halves of a + swapped a are the sum of a's halves, and the carry of the lower goes
+    // into the upper, where it belongs.
+    let [a, b, c, d, ..] = sum.wrapping_add(sum.rotate_left(32)).to_be_bytes();
+    let half = u32::from_be_bytes([a, b, c, d]);
+    let [a, b, ..] = half.wrapping_add(half.rotate_left(16)).to_be_bytes();
+    u16::from_be_bytes([a, b])
 }
 
 /// The sum of two unfolded sums, with end-around carry.
@@ -78,34 +78,58 @@ impl Delta {
     /// A 16-bit word changes from `old` to `new`.
     #[inline]
     #[must_use]
-    pub fn replace_u16(self, old: u16, new: u16) -> Self {
-        Self(self.0 + u64::from(!old) + u64::from(new))
+    pub const fn replace_u16(self, old: u16, new: u16) -> Self {
+        Self(add(self.0, (!old) as u64 + new as u64))
     }
 
-    /// An aligned 32-bit word changes from `old` to `new`.
+    /// A 128-bit address, in two host-order words, changes from `old` to `new`. IPv4-mapped
+    /// addresses count as the IPv4 addresses that they are: their prefixes add nothing.
     #[inline]
     #[must_use]
-    pub fn replace_u32(self, old: u32, new: u32) -> Self {
-        Self(self.0 + u64::from(!old) + u64::from(new))
+    pub const fn replace_address(self, old: [u64; 2], new: [u64; 2]) -> Self {
+        let (high, low) = (add(!old[0], new[0]), add(!old[1], new[1]));
+        Self(add(self.0, add(high, low)))
     }
 
-    /// A 128-bit address, in two host-order words, changes from `old` to `new`.
+    /// One is taken from the high byte of a 16-bit word that has it, as from a TTL of IPv4:
+    /// ~m + (m - 0x0100), whatever m is.
     #[inline]
     #[must_use]
-    pub fn replace_address(self, old: [u64; 2], new: [u64; 2]) -> Self {
-        let mut total = self.0;
-        for (old, new) in old.into_iter().zip(new) {
-            total += (!old >> 32) + (!old & 0xFFFF_FFFF) + (new >> 32) + (new & 0xFFFF_FFFF);
-        }
-        Self(total)
+    pub const fn decrement_high_byte(self) -> Self {
+        Self(add(self.0, !0x0100_u16 as u64))
     }
 
-    /// The checksum field after the change: HC' = ~(~HC + ~m + m') (RFC 1624 §3, equation 3,
-    /// which never turns a right +0 into -0). A wrong checksum stays exactly as wrong.
+    /// The checksum field, in host order, after the change. See [`Adjustment::apply`].
     #[inline]
     #[must_use]
-    pub fn apply(self, checksum: u16) -> u16 {
-        !fold(self.0 + u64::from(!checksum))
+    pub const fn apply(self, checksum: u16) -> u16 {
+        u16::from_be_bytes(self.folded().apply(checksum.to_be_bytes()))
+    }
+
+    /// The same change, to be made to many checksums.
+    #[inline]
+    #[must_use]
+    pub const fn folded(self) -> Adjustment {
+        Adjustment(fold(self.0).to_be())
+    }
+}
+
+/// A [`Delta`] in 16 bits, in the byte order of the checksum field: a one's-complement sum is
+/// the same in any byte order (RFC 1071 §2 B).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Adjustment(u16);
+
+impl Adjustment {
+    /// The checksum field after the change: HC' = HC - ~m - m' (RFC 1624 §4, equation 4).
+    ///
+    /// Subtracting with end-around borrow gives bit for bit what ~(~HC + ~m + m') gives, adding
+    /// with end-around carry (equation 3): a right +0 never becomes -0, and a wrong checksum
+    /// stays exactly as wrong.
+    #[inline]
+    #[must_use]
+    pub const fn apply(self, field: [u8; 2]) -> [u8; 2] {
+        let (difference, borrow) = u16::from_ne_bytes(field).overflowing_sub(self.0);
+        difference.wrapping_sub(borrow as u16).to_ne_bytes()
     }
 }
 
@@ -149,6 +173,10 @@ mod tests {
         for sum in [1, 0xFFFE, 0x1_0000, u64::MAX - 1] {
             assert!(!is_zero(sum), "{sum:#x}");
         }
+        for sum in [0xFFFF, 0xFFFF_0000, u64::MAX] {
+            assert_eq!(fold(sum), 0xFFFF);
+        }
+        assert_eq!((fold(0), fold(1), fold(u64::MAX - 1)), (0, 1, 0xFFFE));
         assert_eq!(add(u64::MAX, 1), 1);
         assert_eq!(add(u64::MAX, u64::MAX), u64::MAX);
     }
@@ -164,14 +192,24 @@ mod tests {
 
     proptest! {
         #[test]
+        fn an_update_is_equation_3_of_rfc_1624(checksum: u16, old: u16, new: u16) {
+            for (checksum, old, new) in [(checksum, old, new), (0, old, new), (0xFFFF, old, new)] {
+                let expected = !fold(u64::from(!checksum) + u64::from(!old) + u64::from(new));
+                let delta = Delta::default().replace_u16(old, new);
+                prop_assert_eq!(delta.apply(checksum), expected);
+            }
+        }
+
+        #[test]
         fn sums_agree_with_the_rfc(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(!fold(sum(&bytes)), rfc1071(&bytes));
         }
 
         #[test]
         fn sums_of_any_size_are_put_together_and_judged_as_their_folds(a: u64, b: u64) {
-            let total = (u128::from(a) + u128::from(b)) % 0xFFFF;
-            prop_assert_eq!(u128::from(fold(add(a, b))) % 0xFFFF, total);
+            let folded = |sum: u128| if sum == 0 { 0 } else { (sum - 1) % 0xFFFF + 1 };
+            prop_assert_eq!(u128::from(fold(a)), folded(a.into()));
+            prop_assert_eq!(u128::from(fold(add(a, b))), folded(u128::from(a) + u128::from(b)));
             prop_assert_eq!(is_zero(a), a % 0xFFFF == 0);
             let multiple = a - a % 0xFFFF;
             prop_assert!(is_zero(multiple));

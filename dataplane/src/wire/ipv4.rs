@@ -1,6 +1,7 @@
 //! IPv4 header without its options (RFC 791 §3.1).
 
-use super::{be16, checksum};
+use super::checksum::{self, Adjustment};
+use super::{Side, be16, replace};
 
 /// Length of the header without options, bytes.
 pub const HEADER: usize = 20;
@@ -99,45 +100,14 @@ impl<'a> Ipv4<'a> {
 pub struct Ipv4Mut<'a>(pub(crate) &'a mut [u8; HEADER]);
 
 impl Ipv4Mut<'_> {
-    /// Replaces the source address (network order), checksum included.
+    /// Replaces an address (network order) and lowers the TTL by one. `adjustment` is what both
+    /// do to the checksum. The caller has checked that the TTL is above one.
     #[inline]
-    pub fn set_source(&mut self, address: [u8; 4]) {
-        let old = Ipv4(self.0).source();
-        self.0[12..16].copy_from_slice(&address);
-        self.address_changed(old, address);
-    }
-
-    /// Replaces the destination address (network order), checksum included.
-    #[inline]
-    pub fn set_destination(&mut self, address: [u8; 4]) {
-        let old = Ipv4(self.0).destination();
-        self.0[16..20].copy_from_slice(&address);
-        self.address_changed(old, address);
-    }
-
-    /// Lowers the TTL by one, checksum included. The caller has checked that it is above one.
-    #[inline]
-    pub fn decrement_ttl(&mut self) {
-        let word = [self.0[8], self.0[9]];
+    pub fn translate(&mut self, side: Side, address: [u8; 4], adjustment: Adjustment) {
+        replace(&mut self.0[12..20], side, address);
         self.0[8] = self.0[8].wrapping_sub(1);
-        let lowered = [self.0[8], self.0[9]];
-        let delta = checksum::Delta::default()
-            .replace_u16(u16::from_be_bytes(word), u16::from_be_bytes(lowered));
-        self.update_checksum(delta);
-    }
-
-    #[inline]
-    fn address_changed(&mut self, old: [u8; 4], new: [u8; 4]) {
-        let (old, new) = (u32::from_be_bytes(old), u32::from_be_bytes(new));
-        self.update_checksum(checksum::Delta::default().replace_u32(old, new));
-    }
-
-    #[inline]
-    fn update_checksum(&mut self, delta: checksum::Delta) {
-        let field = u16::from_be_bytes([self.0[CHECKSUM], self.0[CHECKSUM + 1]]);
-        let [high, low] = delta.apply(field).to_be_bytes();
-        self.0[CHECKSUM] = high;
-        self.0[CHECKSUM + 1] = low;
+        let checksum = [self.0[CHECKSUM], self.0[CHECKSUM + 1]];
+        self.0[CHECKSUM..CHECKSUM + 2].copy_from_slice(&adjustment.apply(checksum));
     }
 }
 
@@ -154,6 +124,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::checksum::Delta;
 
     fn built(ttl: u8, source: [u8; 4], destination: [u8; 4]) -> [u8; HEADER] {
         let mut header =
@@ -210,12 +181,21 @@ mod tests {
             ttl in 2u8.., source: [u8; 4], destination: [u8; 4],
             new_source: [u8; 4], new_destination: [u8; 4],
         ) {
-            let mut bytes = built(ttl, source, destination);
-            let mut header = Ipv4Mut(&mut bytes);
-            header.set_source(new_source);
-            header.set_destination(new_destination);
-            header.decrement_ttl();
-            prop_assert_eq!(bytes, built(ttl - 1, new_source, new_destination));
+            let words = |octets| [0, 0xFFFF_0000_0000 | u64::from(u32::from_be_bytes(octets))];
+            for (side, old, new) in [
+                (Side::Source, source, new_source),
+                (Side::Destination, destination, new_destination),
+            ] {
+                let delta = Delta::default().replace_address(words(old), words(new));
+                let mut bytes = built(ttl, source, destination);
+                let adjustment = delta.decrement_high_byte().folded();
+                Ipv4Mut(&mut bytes).translate(side, new, adjustment);
+                let expected = match side {
+                    Side::Source => built(ttl - 1, new, destination),
+                    Side::Destination => built(ttl - 1, source, new),
+                };
+                prop_assert_eq!(bytes, expected);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! IPv6 fixed header (RFC 8200 §3).
 
-use super::be16;
+use super::{Side, be16, replace};
 
 /// Length of the fixed header, bytes.
 pub const HEADER: usize = 40;
@@ -69,21 +69,11 @@ impl<'a> Ipv6<'a> {
 pub struct Ipv6Mut<'a>(pub(crate) &'a mut [u8; HEADER]);
 
 impl Ipv6Mut<'_> {
-    /// Replaces the source address (network order).
+    /// Replaces an address (network order) and lowers the hop limit by one. The caller has
+    /// checked that it is above one.
     #[inline]
-    pub fn set_source(&mut self, address: [u8; 16]) {
-        self.0[8..24].copy_from_slice(&address);
-    }
-
-    /// Replaces the destination address (network order).
-    #[inline]
-    pub fn set_destination(&mut self, address: [u8; 16]) {
-        self.0[24..].copy_from_slice(&address);
-    }
-
-    /// Lowers the hop limit by one. The caller has checked that it is above one.
-    #[inline]
-    pub fn decrement_hop_limit(&mut self) {
+    pub fn translate(&mut self, side: Side, address: [u8; 16]) {
+        replace(&mut self.0[8..40], side, address);
         self.0[7] = self.0[7].wrapping_sub(1);
     }
 }
@@ -118,12 +108,11 @@ mod tests {
         );
 
         let mut view = Ipv6Mut(&mut bytes);
-        view.set_source([0x33; 16]);
-        view.set_destination([0x44; 16]);
-        view.decrement_hop_limit();
+        view.translate(Side::Source, [0x33; 16]);
+        view.translate(Side::Destination, [0x44; 16]);
         header.source = [0x33; 16];
         header.destination = [0x44; 16];
-        header.hop_limit = 63;
+        header.hop_limit = 62;
         assert_eq!(bytes, header.to_bytes());
         assert!(Ipv6::from_bytes(&bytes[..39]).is_none());
     }

@@ -15,6 +15,24 @@ pub mod ipv6;
 pub mod tcp;
 pub mod udp;
 
+/// One of the two addresses, or ports, of a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Who sends: the first of the two in every header but Ethernet's.
+    Source,
+    /// Whom it is sent to.
+    Destination,
+}
+
+/// Replaces one of two fields of `N` bytes that stand one after the other.
+#[inline]
+pub(crate) fn replace<const N: usize>(fields: &mut [u8], side: Side, value: [u8; N]) {
+    let (fields, _) = fields.as_chunks_mut();
+    if let Some(field) = fields.get_mut(side as usize) {
+        *field = value;
+    }
+}
+
 /// Big-endian 16-bit field at a constant offset of a fixed-size header.
 macro_rules! be16 {
     ($bytes:expr, $at:literal) => {

@@ -57,6 +57,18 @@ impl<'a> Udp<'a> {
     }
 }
 
+/// A computed checksum as it is written: zero would say that there is none, so its equal, all
+/// ones, stands for it (RFC 768).
+#[inline]
+#[must_use]
+pub fn written(checksum: [u8; 2]) -> [u8; 2] {
+    let checksum = u16::from_ne_bytes(checksum);
+    // One's-complement zero is the only number that borrows from itself here.
+    checksum
+        .wrapping_sub(u16::from(checksum == 0))
+        .to_ne_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
