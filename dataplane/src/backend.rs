@@ -130,12 +130,16 @@ pub struct Translations {
 }
 
 impl Translations {
-    /// Between a service's endpoint and a backend's.
+    /// Between the endpoints of a backend and of its service, if its mode translates.
     #[must_use]
-    pub fn between(listen: Endpoint, backend: Endpoint) -> Self {
-        Self {
-            to_backend: Translation::of_destination(listen, backend),
-            to_client: Translation::of_source(backend, listen),
+    pub fn of(forward: Forward, identity: &BackendIdentity) -> Option<Self> {
+        let (listen, backend) = (identity.listen, identity.address);
+        match forward {
+            Forward::DsrL2 => None,
+            Forward::Nat => Some(Self {
+                to_backend: Translation::of_destination(listen, backend),
+                to_client: Translation::of_source(backend, listen),
+            }),
         }
     }
 }

@@ -14,7 +14,9 @@ use ringgate_config::{Forward, Model, WhenEmpty};
 use ringgate_conntrack::Endpoint;
 use rustc_hash::FxHashMap;
 
-use crate::backend::{Backend, BackendId, BackendIdentity, BackendState, Health, NoSlot, Registry, Translations};
+use crate::backend::{
+    Backend, BackendId, BackendIdentity, BackendState, Health, NoSlot, Registry, Translations,
+};
 use crate::maglev::{Member, Ring};
 use crate::parse::Family;
 use crate::route::Fib;
@@ -176,12 +178,7 @@ impl Builder {
                         Forward::Nat => fib.hop(identity.address.address, family),
                         Forward::DsrL2 => fib.hop_on_link(identity.address.address, family),
                     },
-                    translations: match service.forward() {
-                        Forward::Nat => {
-                            Some(Translations::between(identity.listen, identity.address))
-                        }
-                        Forward::DsrL2 => None,
-                    },
+                    translations: Translations::of(service.forward(), &identity),
                 };
                 if backends.len() <= id.slot() {
                     backends.resize(id.slot() + 1, None);
