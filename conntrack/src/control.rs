@@ -43,6 +43,19 @@ impl Control {
         State::from_number(number)
     }
 
+    /// The number of the state, 0 to 15.
+    #[inline]
+    pub(crate) const fn state_number(self) -> usize {
+        ((self.0 & STATE_MASK) >> STATE_SHIFT) as usize
+    }
+
+    /// Seconds since the flow was last seen: 0 for a thread whose clock is behind, for which it
+    /// has just been seen.
+    #[inline]
+    pub(crate) const fn age(self, now: Seconds) -> u32 {
+        now.0.saturating_sub(self.last_seen().0)
+    }
+
     /// Whether a newcomer may take the slot without anybody noticing.
     #[inline]
     pub(crate) const fn is_empty(self) -> bool {

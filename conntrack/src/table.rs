@@ -79,8 +79,32 @@ pub(crate) enum Search {
 pub struct FlowTable {
     region: Region,
     key: HashKey,
-    timeouts: Timeouts,
+    /// By number of state, see [`Limits`].
+    limits: [Limits; 16],
     capacity: usize,
+}
+
+/// Ages, in seconds, up to which a flow in one state is left alone.
+#[derive(Debug, Clone, Copy, Default)]
+struct Limits {
+    /// Older, and a packet renews it.
+    fresh: u32,
+    /// Older, and it has ended.
+    alive: u32,
+}
+
+impl Limits {
+    fn all(timeouts: &Timeouts) -> [Self; 16] {
+        let mut limits = [Self::default(); 16];
+        for state in State::ALL {
+            let fresh = timeouts.grain(state).0;
+            limits[state as usize] = Self {
+                fresh,
+                alive: timeouts.of(state).0.saturating_add(fresh),
+            };
+        }
+        limits
+    }
 }
 
 impl FlowTable {
@@ -95,7 +119,7 @@ impl FlowTable {
         Ok(Self {
             region: Region::take(capacity, &key)?,
             key,
-            timeouts,
+            limits: Limits::all(&timeouts),
             capacity,
         })
     }
@@ -167,11 +191,10 @@ impl FlowTable {
         hash
     }
 
-    /// The first slot of a bucket whose tag fits.
+    /// A slot of a bucket whose tag fits.
     #[inline]
     fn candidate(&self, bucket: u32, hash: FlowHash) -> Option<u32> {
-        let matching = self.index(bucket).lanes().matching(Tag::of(hash));
-        let lane = lanes_in(u32::from(matching)).next()?;
+        let lane = self.index(bucket).lanes().any_matching(Tag::of(hash))?;
         Some(Self::place(bucket, lane))
     }
 
@@ -202,9 +225,8 @@ impl FlowTable {
     /// Whether a flow that was found has not been renewed for so long that a packet should.
     #[inline]
     #[must_use]
-    pub const fn is_stale(&self, found: &Found, now: Seconds) -> bool {
-        self.timeouts
-            .is_stale(found.state, found.word.last_seen(), now)
+    pub fn is_stale(&self, found: &Found, now: Seconds) -> bool {
+        found.word.age(now) > self.limits(found.word).fresh
     }
 
     /// Takes note of a packet of a flow that was found: its state, and its age if that is
@@ -221,7 +243,7 @@ impl FlowTable {
                 return false;
             };
             let next = state.after(direction, tcp_flags);
-            let renews = next != state || self.timeouts.is_stale(state, seen.last_seen(), now);
+            let renews = next != state || seen.age(now) > self.limits(seen).fresh;
             // A thread whose clock is behind does not make a flow older than it is.
             let last_seen = if renews {
                 now.max(seen.last_seen())
@@ -335,8 +357,12 @@ impl FlowTable {
     /// Whether the time of the flow under a control word is up.
     #[inline]
     pub(crate) fn has_ended(&self, word: Control, now: Seconds) -> bool {
-        word.state()
-            .is_none_or(|state| self.timeouts.has_ended(state, word.last_seen(), now))
+        word.age(now) > self.limits(word).alive
+    }
+
+    #[inline]
+    fn limits(&self, word: Control) -> Limits {
+        self.limits[word.state_number()]
     }
 
     #[inline]

@@ -63,10 +63,29 @@ pub struct Packet {
 /// The one reason why the packet must be dropped.
 #[inline]
 pub fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, DropReason> {
+    let mut parsed = None;
+    parse_to(frame, partial_possible, |packet| parsed = Some(packet))?;
+    parsed.ok_or(DropReason::Truncated) // it is there
+}
+
+/// As [`parse`], and hands the description to `take`. Inlined with it, a plain packet's is
+/// written where it stays: to move it on would read its fields back while the processor is still
+/// storing them.
+///
+/// # Errors
+///
+/// The one reason why the packet must be dropped.
+#[inline(always)]
+pub fn parse_to(
+    frame: &[u8],
+    partial_possible: bool,
+    mut take: impl FnMut(Packet),
+) -> Result<(), DropReason> {
     match plain::parse(frame, partial_possible) {
-        Some(packet) => Ok(packet),
-        None => general::parse(frame, partial_possible),
+        Some(packet) => take(packet),
+        None => take(general::parse(frame, partial_possible)?),
     }
+    Ok(())
 }
 
 /// Every segment of a TCP has SYN, ACK or RST, and a SYN neither ends nor resets (RFC 9293

@@ -17,7 +17,7 @@ use ringgate_conntrack::{Cursor, FlowHash, FlowTable, Seconds};
 
 use crate::clock::{Clock, Millis};
 use crate::counters::WorkerCounters;
-use crate::parse::{Packet, parse};
+use crate::parse::{Packet, parse_to};
 use crate::port::{BATCH, Batch, Port};
 use crate::publish::Mailbox;
 use crate::rewrite::rewrite;
@@ -188,13 +188,13 @@ impl<P: Port, C: Clock> Worker<P, C> {
         let mut bytes = 0;
         for frame in self.batch.drain(..) {
             bytes += frame.len() as u64;
-            match parse(frame.bytes(), partial) {
-                Ok(packet) => {
-                    let hash = table.hash(&packet.key);
-                    table.prefetch_index(hash);
-                    self.parsed.push((packet, hash));
-                    self.frames.push(frame);
-                }
+            let known = parse_to(frame.bytes(), partial, |packet| {
+                let hash = table.hash(&packet.key);
+                table.prefetch_index(hash);
+                self.parsed.push((packet, hash));
+            });
+            match known {
+                Ok(()) => self.frames.push(frame),
                 Err(reason) => {
                     counters.count(Verdict::Dropped(reason), 1);
                     pool.give(frame);
