@@ -13,8 +13,8 @@
 //! | the key's own, its time up | there is one |
 //! | empty | of the first bucket while that is less than half full, so that lookups seldom need the second; else of the bucket with more of them |
 //! | a flow whose time is up | any |
-//! | `Closed` | silent for longest |
-//! | `Opening`, `OneWay` | silent for longest |
+//! | `Closed` | silent for longest, of equals any |
+//! | `Opening`, `OneWay` | silent for longest, of equals any |
 //!
 //! Flows in other states are never evicted. That is exact, not probable: the slot is claimed by a
 //! compare-and-swap from the word on which the choice was made, which fails if the flow has
@@ -137,7 +137,10 @@ impl FlowTable {
                 busy = true;
             }
         }
-        let mut best: Option<(Claim, Choice)> = None;
+        // Ages are whole seconds, so in a flood all are equal; a fixed order among equals would
+        // always displace the one that came last.
+        let turn = hash.value() >> 20;
+        let mut best: Option<((Claim, u64), Choice)> = None;
         for (bucket, _, held) in emptier {
             for lane in lanes_in(u32::from(held)) {
                 let place = Self::place(bucket, lane);
@@ -146,8 +149,9 @@ impl FlowTable {
                 let Some(claim) = self.claim(word, now) else {
                     continue;
                 };
-                if best.is_none_or(|(least, _)| claim < least) {
-                    best = Some((claim, Choice { place, word }));
+                let rank = (claim, (u64::from(lane) ^ turn) & 0xF);
+                if best.is_none_or(|(least, _)| rank < least) {
+                    best = Some((rank, Choice { place, word }));
                 }
             }
         }

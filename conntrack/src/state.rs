@@ -50,6 +50,17 @@ pub enum Direction {
     FromBackend,
 }
 
+impl Direction {
+    /// The other one.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::FromClient => Self::FromBackend,
+            Self::FromBackend => Self::FromClient,
+        }
+    }
+}
+
 impl State {
     /// All states.
     pub const ALL: [Self; 7] = [

@@ -407,11 +407,20 @@ impl<'a> Steering<'a> {
         }
         self.table
             .advance(found, direction, packet.tcp_flags, self.now);
-        if let Some(key) = other()
-            && let Some(other) = self.table.lookup(&key, self.table.hash(&key), self.now)
-        {
+        let Some(key) = other() else { return };
+        let hash = self.table.hash(&key);
+        if let Some(other) = self.table.lookup(&key, hash, self.now) {
             self.table
                 .advance(&other, direction, packet.tcp_flags, self.now);
+        } else if !next.is_closed() {
+            // A flood can displace one of a half-open flow's entries and leave the other.
+            let missing = NewFlow {
+                state: next,
+                owner: found.owner,
+                direction: found.direction.opposite(),
+            };
+            // Where there is no room now, the next change or renewal tries again.
+            let _room = self.table.insert(&key, hash, missing, self.now);
         }
     }
 
@@ -453,14 +462,15 @@ impl<'a> Steering<'a> {
         if self.snapshot.draining && starts {
             return Err(DropReason::Draining.into());
         }
-        let (backend, stored) = self.choose(service, packet, is_syn)?;
+        let state = State::opened_by(packet.key.protocol, packet.tcp_flags);
+        let (backend, stored) = self.choose(service, packet, is_syn, state)?;
         let Stored::Yes = stored else {
             return Ok((backend, stored.event()));
         };
         // A flow that lives under this key was stored by another worker a moment ago.
         let is_closed = |found: &Found| found.state.is_closed();
         let from = Direction::FromClient;
-        match self.put(&packet.key, hash, backend, packet, from, is_closed) {
+        match self.put(&packet.key, hash, backend, state, from, is_closed) {
             Stored::Yes => Ok((backend, FlowEvent::Created)),
             Stored::Conflict(found) => {
                 let theirs = self.serving(BackendId(found.owner));
@@ -477,7 +487,7 @@ impl<'a> Steering<'a> {
         packet: &Packet,
         found: &Found,
     ) -> Result<(&'a Backend, FlowEvent), Refusal> {
-        let (backend, _) = self.choose(service, packet, false)?;
+        let (backend, _) = self.choose(service, packet, false, Some(found.state))?;
         if let Some(old) = self.snapshot.backend(BackendId(found.owner)) {
             self.forget_reply(old, packet);
         }
@@ -504,6 +514,7 @@ impl<'a> Steering<'a> {
         service: &Service,
         packet: &Packet,
         is_syn: bool,
+        state: Option<State>,
     ) -> Result<(&'a Backend, Stored), Refusal> {
         let mut refused = DropReason::NoBackend;
         for nth in 0..CHOICES {
@@ -530,7 +541,7 @@ impl<'a> Steering<'a> {
                 &key,
                 hash,
                 backend,
-                packet,
+                state,
                 Direction::FromBackend,
                 may_replace,
             ) {
@@ -541,17 +552,18 @@ impl<'a> Steering<'a> {
         Err(refused.into())
     }
 
-    /// Stores an entry of the flow of `packet`, over an existing one if `may_replace` allows.
+    /// Stores an entry of a flow in `state`, if it has one, over an existing entry if
+    /// `may_replace` allows.
     fn put(
         &self,
         key: &FlowKey,
         hash: FlowHash,
         backend: &Backend,
-        packet: &Packet,
+        state: Option<State>,
         direction: Direction,
         may_replace: impl Fn(&Found) -> bool,
     ) -> Stored {
-        let Some(state) = State::opened_by(packet.key.protocol, packet.tcp_flags) else {
+        let Some(state) = state else {
             return Stored::NotYet;
         };
         let new = NewFlow {
