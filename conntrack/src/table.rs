@@ -184,8 +184,14 @@ impl FlowTable {
     #[must_use]
     pub fn prefetch_slot(&self, mut hash: FlowHash) -> FlowHash {
         if hash.hint() == NO_HINT {
-            let [_, second] = self.buckets_of(hash);
-            hash = hash.with_hint(self.candidate(second, hash).unwrap_or(NO_HINT));
+            let [first, second] = self.buckets_of(hash);
+            let Some(place) = self.candidate(second, hash) else {
+                // A new flow, then, which will take the first empty slot, most likely here.
+                let lane = self.index(first).lanes().empty().trailing_zeros();
+                self.region.prefetch_slot(Self::place(first, lane));
+                return hash;
+            };
+            hash = hash.with_hint(place);
         }
         self.region.prefetch_slot(hash.hint());
         hash
