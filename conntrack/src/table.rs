@@ -182,18 +182,25 @@ impl FlowTable {
     /// flow's slot. A lookup with the hash that is returned looks there first.
     #[inline]
     #[must_use]
-    pub fn prefetch_slot(&self, mut hash: FlowHash) -> FlowHash {
+    pub fn prefetch_slot(&self, hash: FlowHash) -> FlowHash {
         if hash.hint() == NO_HINT {
-            let [first, second] = self.buckets_of(hash);
-            let Some(place) = self.candidate(second, hash) else {
-                // A new flow, then, which will take the first empty slot, most likely here.
-                let lane = self.index(first).lanes().empty().trailing_zeros();
-                self.region.prefetch_slot(Self::place(first, lane));
-                return hash;
-            };
-            hash = hash.with_hint(place);
+            return self.prefetch_elsewhere(hash);
         }
         self.region.prefetch_slot(hash.hint());
+        hash
+    }
+
+    /// The rest of the third step. Apart, so that most flows' is short.
+    #[inline(never)]
+    fn prefetch_elsewhere(&self, hash: FlowHash) -> FlowHash {
+        let [first, second] = self.buckets_of(hash);
+        if let Some(place) = self.candidate(second, hash) {
+            self.region.prefetch_slot(place);
+            return hash.with_hint(place);
+        }
+        // A new flow, then, which will take the first empty slot, most likely here.
+        let lane = self.index(first).lanes().empty().trailing_zeros();
+        self.region.prefetch_slot(Self::place(first, lane));
         hash
     }
 

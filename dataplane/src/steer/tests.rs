@@ -683,11 +683,8 @@ fn a_packet_that_is_refused_leaves_its_flow_as_it_was() {
 
 #[test]
 fn by_source_hash_all_flows_of_a_client_meet_one_backend() {
-    let by_source = SERVICES.replacen(
-        "forward = \"nat\"",
-        "forward = \"nat\"\nchoose = \"source-hash\"",
-        1,
-    );
+    let with = "choose = \"source-hash\"\nforward = \"nat\"";
+    let by_source = SERVICES.replacen("forward = \"nat\"", with, 1);
     let backends = |file: &str, from: &dyn Fn(u32) -> String| {
         let world = World::of(file, 4096);
         let chosen: std::collections::HashSet<_> = (0..100)
