@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use ringgate_bench::{bare, blast, machine, micro, traffic};
+use ringgate_bench::{bare, blast, machine, micro, rings, traffic};
 use ringgate_dataplane::pin::pin;
 use ringgate_dataplane::wire::ethernet::Mac;
 use serde_json::json;
@@ -37,6 +37,12 @@ enum Command {
         /// Packets of each measurement
         #[arg(long, default_value_t = 4_000_000)]
         packets: u64,
+    },
+    /// Measure Maglev rings: time to build, balance, slots that changes move
+    Maglev {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print what a result measured here belongs to
     Machine,
@@ -110,6 +116,7 @@ fn main() -> ExitCode {
         Command::Blast(args) => run_blast(&args),
         Command::Bare(args) => run_bare(&args),
         Command::Micro { json, packets } => run_micro(json, packets),
+        Command::Maglev { json } => run_maglev(json),
         Command::Machine => {
             println!("{}", machine::describe());
             Ok(())
@@ -176,4 +183,9 @@ fn run_micro(as_json: bool, packets: u64) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+fn run_maglev(as_json: bool) -> Result<(), String> {
+    let machine = as_json.then(machine::describe);
+    rings::report(std::io::stdout().lock(), machine.as_ref()).map_err(|error| error.to_string())
 }
