@@ -6,6 +6,7 @@
 //! | [`blast`] | the source: sends them as fast as the host lets it |
 //! | [`bare`] | the bare forwarder: what AF_XDP alone costs on this host |
 //! | [`micro`] | the balancer's own work in memory, beside what memory costs |
+//! | [`rings`] | Maglev rings: time to build, balance, disruption |
 //! | [`machine`] | which host, kernel and commit a number belongs to |
 //! | [`meter`] | CPU time and packet counts of a window, and memory |
 //!
@@ -16,4 +17,5 @@ pub mod blast;
 pub mod machine;
 pub mod meter;
 pub mod micro;
+pub mod rings;
 pub mod traffic;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use ringgate_bench::micro::steady::{self, Steady};
 use ringgate_bench::micro::world::{Direction, Mode};
-use ringgate_bench::{bare, blast, machine, micro, traffic};
+use ringgate_bench::{bare, blast, machine, micro, rings, traffic};
 use ringgate_dataplane::parse::Family;
 use ringgate_dataplane::pin::pin;
 use ringgate_dataplane::wire::ethernet::Mac;
@@ -36,6 +36,12 @@ enum Command {
     Micro(MicroArgs),
     /// Run packets through the pipeline in memory and nothing else, for tools that count
     Pipeline(PipelineArgs),
+    /// Measure Maglev rings: time to build, balance, slots that changes move
+    Maglev {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what a result measured here belongs to
     Machine,
 }
@@ -144,6 +150,7 @@ fn main() -> ExitCode {
         Command::Bare(args) => run_bare(&args),
         Command::Micro(args) => run_micro(&args),
         Command::Pipeline(args) => run_pipeline(&args),
+        Command::Maglev { json } => run_maglev(json),
         Command::Machine => {
             println!("{}", machine::describe());
             Ok(())
@@ -218,4 +225,9 @@ fn run_pipeline(args: &PipelineArgs) -> Result<(), String> {
     })?;
     println!("{}", json!({ "packets": driven.packets }));
     Ok(())
+}
+
+fn run_maglev(as_json: bool) -> Result<(), String> {
+    let machine = as_json.then(machine::describe);
+    rings::report(std::io::stdout().lock(), machine.as_ref()).map_err(|error| error.to_string())
 }

@@ -120,8 +120,7 @@ const fn mix(mut word: u64) -> u64 {
 /// SipHash-1-3 of the 40 bytes that are `words` in little-endian order: Aumasson and Bernstein,
 /// "SipHash: a fast short-input PRF", INDOCRYPT 2012, with one compression and three finalisation
 /// rounds.
-#[must_use]
-pub const fn siphash13(words: &[u64; 5], secret: Secret) -> u64 {
+const fn siphash13(words: &[u64; 5], secret: Secret) -> u64 {
     let [k0, k1] = secret.0;
     let mut state = [
         k0 ^ 0x736f_6d65_7073_6575,

@@ -46,7 +46,7 @@ mod sync;
 mod table;
 
 pub use expiry::{Seconds, Span, Timeouts};
-pub use hash::{FlowHash, Secret, siphash13};
+pub use hash::{FlowHash, Secret};
 pub use insert::Insert;
 pub use key::{Endpoint, FlowKey};
 pub use state::{Direction, State};

@@ -31,8 +31,9 @@ use crate::snapshot::{Return, Snapshot};
 use crate::verdict::DropReason;
 use crate::wire::tcp;
 
-/// How many ring places are tried for a flow whose reply would be mistaken for another's. Each
-/// place is another backend with probability 1 - 1/N, so eight fail only where it is hopeless.
+/// How many members are tried for a flow whose reply would be mistaken for another's. Each is not
+/// the one before it, and a client has the same port towards few; so eight fail only where it is
+/// hopeless.
 const CHOICES: u32 = 8;
 
 /// What is done to a packet's headers.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use ringgate_conntrack::{
     Direction, Endpoint, FlowHash, FlowKey, FlowTable, Insert, NewFlow, Seconds, Secret, State,
-    Timeouts, siphash13,
+    Timeouts,
 };
+use ringgate_dataplane::maglev::flow_hash;
 
 use crate::micro::frames::place;
 use crate::micro::order::BURST;
@@ -57,10 +58,10 @@ pub(crate) fn key(flow: u32) -> Key {
     FlowKey::new(PROTOCOL, client, service)
 }
 
-/// The table's hash of a key, for those that are compared with it.
+/// A good hash of a key, as cheap as the table's own, for those that are compared with it.
 #[inline]
 pub(crate) fn hash(key: &Key) -> u64 {
-    siphash13(&key.words(), SECRET)
+    flow_hash(key)
 }
 
 /// The flow table as a worker uses it, or as somebody would who does not know what comes next.

@@ -138,7 +138,7 @@ fn table_size(scope: &mut Scope<'_, '_, '_>, raw: &file::Service<'_>) -> Option<
     };
     let fitting = |least: u32| table_sizes_around(least).1.unwrap_or(TABLE_SIZE_MAX);
     if !is_prime(size) {
-        let expected = "a prime, so that every backend's steps reach every slot".to_owned();
+        let expected = "a prime, as the size of every Maglev table is".to_owned();
         let cure = match table_sizes_around(size) {
             (Some(below), Some(above)) => format!("the nearest are {below} and {above}"),
             _ => format!("{TABLE_SIZE_DEFAULT} is one"),

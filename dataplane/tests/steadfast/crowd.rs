@@ -7,9 +7,8 @@
 
 use ringgate_conntrack::{
     Direction, Endpoint, FlowKey, FlowTable, Insert, NewFlow, Seconds, Secret, State, Timeouts,
-    siphash13,
 };
-use ringgate_dataplane::maglev::{Member, Ring};
+use ringgate_dataplane::maglev::{Member, Ring, flow_hash};
 
 use super::random::Random;
 
@@ -17,8 +16,6 @@ use super::random::Random;
 const FLOWS: usize = if cfg!(debug_assertions) { 2000 } else { 20_000 };
 /// Leading bits that the second attacker makes zero, in each half of the ring's hash.
 const ZEROS: u32 = if cfg!(debug_assertions) { 3 } else { 5 };
-/// The ring's key for flows (`maglev.rs`), which is no secret: ASCII "ringgate flowkey".
-const FLOW_KEY: Secret = Secret([0x7269_6E67_6761_7465, 0x2066_6C6F_776B_6579]);
 /// Tables that are tried, each with another secret.
 const SECRETS: u64 = 8;
 /// Slots of the ring and members with one slot each: what all flows fall to is one slot.
@@ -115,7 +112,7 @@ fn keys_chosen_against_the_public_hash_do_not_crowd_the_table() {
     let ring = ring();
     let is_of_one_slot = |key: &FlowKey| ring.pick(key) == 7;
     let is_of_one_corner = |key: &FlowKey| {
-        let hash = siphash13(&key.words(), FLOW_KEY);
+        let hash = flow_hash(key);
         let halves = [hash >> 32, hash & 0xFFFF_FFFF];
         halves.iter().all(|half| half >> (32 - ZEROS) == 0)
     };
