@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use ringgate_config::Model;
-use ringgate_conntrack::{Secret, Timeouts};
+use ringgate_conntrack::{Secret, State, Timeouts};
 
 use super::*;
 use crate::backend::Health;
 use crate::parse::parse;
-use crate::route::{Fib, Link, Target};
+use crate::route::{Fib, Link, Neighbour, Target};
 use crate::snapshot::Builder;
 use crate::testing::{at, set_ttl, tcp, udp};
 use crate::wire::ethernet::Mac;
@@ -216,38 +216,6 @@ fn a_syn_leaves_no_trace_and_the_next_segment_stores_both_directions() {
     assert_eq!(world.backend_of(CLIENT, WEB, ACK), backend);
     assert_eq!(world.source_of(&backend, CLIENT, ACK).as_deref(), Ok(WEB));
     assert_eq!(world.flows(), 2);
-}
-
-#[test]
-fn a_decision_says_where_and_how() {
-    let world = World::new();
-    let decision = world.send(&udp(CLIENT, "10.100.0.1:53", b"?")).unwrap();
-    let backend = Endpoint::from_socket(at("10.2.0.11:53"));
-    assert_eq!(decision.action, Action::ToBackend(backend));
-    assert_eq!(decision.event, FlowEvent::Created);
-    let hop = Hop {
-        port: 1,
-        destination: Mac([2, 0, 0, 0, 2, 11]),
-        source: Mac([2, 0, 0, 0, 9, 1]),
-        mtu: 1500,
-    };
-    assert_eq!(decision.hop, hop);
-    assert_eq!(
-        world
-            .snapshot
-            .backend(decision.backend.unwrap())
-            .unwrap()
-            .endpoint,
-        backend
-    );
-
-    let reply = world.send(&udp("10.2.0.11:53", CLIENT, b"!")).unwrap();
-    assert_eq!(
-        reply.action,
-        Action::ToClient(Endpoint::from_socket(at("10.100.0.1:53")))
-    );
-    assert_eq!((reply.hop.port, reply.backend), (0, decision.backend));
-    assert!(reply.is_reply() && !decision.is_reply());
 }
 
 #[test]
@@ -480,64 +448,6 @@ fn a_full_table_forwards_by_the_ring_alone() {
 }
 
 #[test]
-fn each_way_out_that_is_missing_has_its_reason_and_stores_nothing() {
-    let mut world = World::new();
-    let refusal = |world: &World, frame: &[u8]| world.send(frame).unwrap_err();
-    assert_eq!(
-        refusal(&world, &tcp(CLIENT, "10.100.0.9:80", SYN, b"")),
-        DropReason::NotForUs
-    );
-    let mut last_hop = tcp(CLIENT, WEB, ACK, b"");
-    set_ttl(&mut last_hop, 1);
-    assert_eq!(refusal(&world, &last_hop), DropReason::TtlExpired);
-    let mut bridged = tcp(CLIENT, "10.100.0.2:80", ACK, b"");
-    set_ttl(&mut bridged, 1);
-    assert!(world.send(&bridged).is_ok(), "bridging costs no hop");
-    set_ttl(&mut bridged, 0);
-    assert_eq!(refusal(&world, &bridged), DropReason::TtlExpired);
-    let big = tcp(CLIENT, WEB, ACK, &[0; 1461]);
-    assert_eq!(refusal(&world, &big), DropReason::TooBig);
-    assert_eq!(
-        refusal(&world, &tcp("10.2.0.11:8080", "192.0.2.7:1", ACK, b"")),
-        DropReason::NoRoute
-    );
-
-    let mut fib = fib();
-    fib.insert_route("10.2.0.0/24".parse().unwrap(), Target::Nowhere);
-    world.fib = Arc::new(fib);
-    world.publish();
-    assert_eq!(
-        refusal(&world, &tcp("10.1.0.2:7", WEB, ACK, b"")),
-        DropReason::NoRoute
-    );
-    assert_eq!(world.flows(), 1, "only the bridged one");
-}
-
-#[test]
-fn an_unknown_neighbour_is_asked_for() {
-    let world = World::new();
-    let packet = parse(&tcp("10.2.0.11:8080", "10.1.0.77:1", ACK, b""), false).unwrap();
-    let steering = Steering {
-        snapshot: &world.snapshot,
-        table: &world.table,
-        now: Seconds(1),
-        ingress: 1,
-    };
-    let refusal = steering
-        .steer(&packet, world.table.hash(&packet.key))
-        .unwrap_err();
-    let address = Endpoint::from_socket(at("10.1.0.77:0")).address;
-    let wanted = Some(Neighbour { port: 0, address });
-    assert_eq!(
-        refusal,
-        Refusal {
-            reason: DropReason::NoNeighbour,
-            wanted
-        }
-    );
-}
-
-#[test]
 fn a_flood_of_single_segments_does_not_displace_established_flows() {
     let world = World::of(SERVICES, 1024);
     let established: Vec<String> = (1000..1200)
@@ -597,60 +507,6 @@ fn with_direct_return_a_reused_port_begins_anew() {
 }
 
 #[test]
-fn a_reply_must_come_from_where_its_backend_is() {
-    let world = World::new();
-    let backend = world.backend_of(CLIENT, WEB, ACK);
-    let forged = tcp(&backend, CLIENT, RST, b"");
-    assert_eq!(world.send_from(0, &forged), Err(DropReason::WrongInterface));
-    assert_eq!(world.flows(), 2);
-    world.tcp(CLIENT, WEB, ACK).unwrap();
-    let found = world.table.lookup(
-        &parse(&tcp(CLIENT, WEB, ACK, b""), false).unwrap().key,
-        world
-            .table
-            .hash(&parse(&tcp(CLIENT, WEB, ACK, b""), false).unwrap().key),
-        Seconds(1),
-    );
-    assert_eq!(
-        found.unwrap().state,
-        State::Established,
-        "the forged reset changed nothing"
-    );
-}
-
-#[test]
-fn a_service_is_nobodys_client() {
-    let world = World::new();
-    let frame = udp("10.100.0.1:53", "10.100.0.1:53", b"");
-    assert!(parse(&frame, false).is_err(), "itself: refused by parsing");
-    assert_eq!(
-        world.tcp("10.100.0.3:80", WEB, SYN),
-        Err(DropReason::BadSource)
-    );
-}
-
-#[test]
-fn direct_return_needs_the_backend_on_a_link() {
-    let mut world = World::new();
-    let mut fib = fib();
-    let gateway = Target::Port {
-        port: 1,
-        gateway: Some([10, 2, 0, 13].into()),
-    };
-    fib.insert_route("10.2.0.0/24".parse().unwrap(), gateway);
-    world.fib = Arc::new(fib);
-    world.publish();
-    assert!(
-        world.tcp(CLIENT, WEB, SYN).is_ok(),
-        "nat goes through a router"
-    );
-    assert_eq!(
-        world.tcp(CLIENT, "10.100.0.2:80", SYN),
-        Err(DropReason::NoRoute)
-    );
-}
-
-#[test]
 fn an_entry_of_times_past_does_not_mislead_replies() {
     let mut world = World::new();
     world.tcp(CLIENT, "10.100.0.4:80", SYN).unwrap();
@@ -663,22 +519,6 @@ fn an_entry_of_times_past_does_not_mislead_replies() {
     ));
     let source = world.source_of("10.2.0.11:9090", CLIENT, SYN | ACK);
     assert_eq!(source.as_deref(), Ok("10.100.0.3:80"));
-}
-
-#[test]
-fn a_packet_that_is_refused_leaves_its_flow_as_it_was() {
-    let world = World::new();
-    world.tcp(CLIENT, WEB, ACK).unwrap();
-    world.tcp(CLIENT, WEB, ACK).unwrap();
-    let mut reset = tcp(CLIENT, WEB, RST, b"");
-    set_ttl(&mut reset, 1);
-    assert_eq!(world.send(&reset), Err(DropReason::TtlExpired));
-    let key = parse(&reset, false).unwrap().key;
-    let found = world
-        .table
-        .lookup(&key, world.table.hash(&key), Seconds(1))
-        .unwrap();
-    assert_eq!(found.state, State::Established);
 }
 
 #[test]
@@ -698,3 +538,5 @@ fn by_source_hash_all_flows_of_a_client_meet_one_backend() {
     assert_eq!(backends(&by_source, &many_clients), 3);
     assert_eq!(backends(SERVICES, &many_ports), 3);
 }
+
+mod ways;

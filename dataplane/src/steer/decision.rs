@@ -1,0 +1,157 @@
+//! What comes out of steering: where a packet goes and how, or why it goes nowhere.
+
+use ringgate_config::Forward;
+use ringgate_conntrack::{Direction, Endpoint};
+
+use crate::backend::{Backend, BackendId};
+use crate::parse::Packet;
+use crate::rewrite::{Translation, redirect, translate};
+use crate::route::{Hop, Miss, Neighbour, PortIndex};
+use crate::verdict::DropReason;
+
+/// What is done to a packet's headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Only the hardware addresses change.
+    Direct,
+    /// The destination becomes this endpoint, and the packet has been routed once more.
+    ToBackend(Endpoint),
+    /// The source becomes this endpoint, and the packet has been routed once more.
+    ToClient(Endpoint),
+}
+
+/// What became of the flow, for the counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowEvent {
+    /// Nothing worth counting.
+    None,
+    /// Stored.
+    Created,
+    /// Given to another backend.
+    Rehashed,
+    /// Not stored: no room.
+    TableFull,
+    /// Not stored: another worker was writing there.
+    Contended,
+}
+
+/// Where a packet goes and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// What is done to its headers.
+    pub action: Action,
+    /// Where it leaves.
+    pub hop: Hop,
+    /// The backend it goes to or comes from; `None` for a reply whose flow and service no
+    /// longer name one.
+    pub backend: Option<BackendId>,
+    /// What became of its flow.
+    pub event: FlowEvent,
+}
+
+impl Decision {
+    /// Whether the packet comes from a backend.
+    #[inline]
+    #[must_use]
+    pub fn is_reply(&self) -> bool {
+        matches!(self.action, Action::ToClient(_))
+    }
+}
+
+/// Where a packet of a flow that goes on as before leaves, and as what.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    pub(super) backend: &'a Backend,
+    /// Who sent the packet.
+    pub(super) direction: Direction,
+    pub(super) hop: Hop,
+}
+
+impl Way<'_> {
+    /// The interface it leaves by.
+    #[inline]
+    #[must_use]
+    pub fn port(&self) -> PortIndex {
+        self.hop.port
+    }
+
+    /// The backend it goes to or comes from.
+    #[inline]
+    #[must_use]
+    pub fn backend(&self) -> BackendId {
+        self.backend.id
+    }
+
+    /// Whether it comes from the backend.
+    #[inline]
+    #[must_use]
+    pub fn is_reply(&self) -> bool {
+        self.direction == Direction::FromBackend
+    }
+
+    /// Rewrites `frame`, from which `packet` was parsed.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
+    #[inline]
+    pub fn rewrite(&self, frame: &mut [u8], packet: &Packet) -> Result<(), DropReason> {
+        match self.translation() {
+            Some(translation) => translate(frame, packet, translation, &self.hop),
+            None => redirect(frame, packet, &self.hop),
+        }
+    }
+
+    #[inline]
+    pub(super) fn translation(&self) -> Option<&Translation> {
+        let translations = self.backend.translations.as_ref()?;
+        Some(match self.direction {
+            Direction::FromClient => &translations.to_backend,
+            Direction::FromBackend => &translations.to_client,
+        })
+    }
+
+    pub(super) fn decision(&self) -> Decision {
+        let action = match (self.backend.forward, self.direction) {
+            (Forward::DsrL2, _) => Action::Direct,
+            (Forward::Nat, Direction::FromClient) => Action::ToBackend(self.backend.endpoint),
+            (Forward::Nat, Direction::FromBackend) => Action::ToClient(self.backend.listen),
+        };
+        Decision {
+            action,
+            hop: self.hop,
+            backend: Some(self.backend.id),
+            event: FlowEvent::None,
+        }
+    }
+}
+
+/// Why a packet goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason to count.
+    pub reason: DropReason,
+    /// A next hop that control should ask the kernel for.
+    pub wanted: Option<Neighbour>,
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Self {
+            reason,
+            wanted: None,
+        }
+    }
+}
+
+impl From<Miss> for Refusal {
+    fn from(miss: Miss) -> Self {
+        match miss {
+            Miss::NoRoute => DropReason::NoRoute.into(),
+            Miss::NoNeighbour(neighbour) => Self {
+                reason: DropReason::NoNeighbour,
+                wanted: Some(neighbour),
+            },
+        }
+    }
+}
