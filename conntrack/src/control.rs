@@ -16,7 +16,7 @@
 //! of them (seconds of one slot being rewritten without pause) and then meet that very number.
 
 use crate::expiry::Seconds;
-use crate::state::State;
+use crate::state::{Direction, State};
 
 const BUSY: u64 = 1;
 const STATE_SHIFT: u32 = 1;
@@ -24,6 +24,19 @@ const STATE_MASK: u64 = 0xF << STATE_SHIFT;
 const VERSION_SHIFT: u32 = 5;
 const SEEN_SHIFT: u32 = 32;
 const VERSION_MASK: u64 = (1 << SEEN_SHIFT) - (1 << VERSION_SHIFT);
+
+/// A set of pairs: bit 2 s + d says that packets of direction d that are usual do not change
+/// state s.
+const STAYING: u32 = {
+    let mut set = 0;
+    let mut all = State::ALL.as_slice();
+    while let [state, rest @ ..] = all {
+        set |= (state.is_kept_by_usual(Direction::FromClient) as u32) << (*state as u32 * 2);
+        set |= (state.is_kept_by_usual(Direction::FromBackend) as u32) << (*state as u32 * 2 + 1);
+        all = rest;
+    }
+    set
+};
 
 /// The value of a control word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +60,14 @@ impl Control {
     #[inline]
     pub(crate) const fn state_number(self) -> usize {
         ((self.0 & STATE_MASK) >> STATE_SHIFT) as usize
+    }
+
+    /// Whether there is a flow whose state a packet from `direction` with these TCP flags leaves
+    /// as it is. Says no to some that would.
+    #[inline]
+    pub(crate) const fn stays(self, direction: Direction, tcp_flags: u8) -> bool {
+        STAYING >> (self.state_number() * 2 + direction as usize) & 1 != 0
+            && State::is_usual(tcp_flags)
     }
 
     /// Seconds since the flow was last seen: 0 for a thread whose clock is behind, for which it

@@ -65,6 +65,9 @@ impl FlowHash {
 pub(crate) struct HashKey {
     pairs: [u64; 5],
     last: u64,
+    /// What the sum begins with where the addresses' high words are zero, as in IPv4: `last` and
+    /// their products.
+    last_v4: u64,
 }
 
 impl std::fmt::Debug for HashKey {
@@ -77,9 +80,12 @@ impl HashKey {
     /// Expands a secret into six words by SipHash-1-3, a pseudorandom function.
     pub(crate) fn new(secret: Secret) -> Self {
         let word = |number| siphash13(&[number, 0, 0, 0, 0], secret);
+        let (pairs, last) = ([0, 1, 2, 3, 4].map(word), word(5));
+        let [a, _, c, ..] = pairs.map(|secret| product(0, secret));
         Self {
-            pairs: [word(0), word(1), word(2), word(3), word(4)],
-            last: word(5),
+            pairs,
+            last,
+            last_v4: last.wrapping_add(a).wrapping_add(c),
         }
     }
 
@@ -92,10 +98,16 @@ impl HashKey {
     /// The hash of `key`.
     #[inline]
     pub(crate) fn hash(&self, key: &FlowKey) -> FlowHash {
-        let pairs = key.words().into_iter().zip(self.pairs);
-        let sum = pairs.fold(self.last, |sum, (word, secret)| {
-            sum.wrapping_add(product(word, secret))
-        });
+        let [a, b, c, d, e] = key.words();
+        let [pa, pb, pc, pd, pe] = self.pairs;
+        let first = if a | c == 0 {
+            self.last_v4
+        } else {
+            let high = product(a, pa).wrapping_add(product(c, pc));
+            self.last.wrapping_add(high)
+        };
+        let low = product(b, pb).wrapping_add(product(d, pd));
+        let sum = first.wrapping_add(low).wrapping_add(product(e, pe));
         FlowHash::from_value(mix(sum))
     }
 }
@@ -209,7 +221,8 @@ mod tests {
         }
 
         #[test]
-        fn it_is_nh_mixed(a: [u64; 2], b: [u64; 2], p: u16, q: u16, protocol: u8, secret: [u64; 2]) {
+        fn it_is_nh_mixed(a: [u64; 2], b: [u64; 2], p: u16, q: u16, protocol: u8, is_v4: bool, secret: [u64; 2]) {
+            let [a, b] = [a, b].map(|[high, low]| [if is_v4 { 0 } else { high }, low]);
             let (source, destination) = (Endpoint { address: a, port: p }, Endpoint { address: b, port: q });
             let key = FlowKey::new(protocol, source, destination);
             let hash_key = HashKey::new(Secret(secret));

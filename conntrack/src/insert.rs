@@ -23,8 +23,8 @@
 use crate::control::Control;
 use crate::expiry::Seconds;
 use crate::hash::FlowHash;
-use crate::index::{Tag, lanes_in};
 use crate::key::FlowKey;
+use crate::lanes::{Tag, lanes_in};
 use crate::region::SLOTS;
 use crate::slot::Owner;
 use crate::table::{FlowTable, Found, NewFlow, Search};

@@ -26,8 +26,9 @@
 //! | `control` | the word of a slot that says whose it is |
 //! | `slot` | a slot's line and the protocol that guards it |
 //! | `index` | a bucket's tags and its gate |
+//! | `lanes` | which tags of a bucket fit, by vectors where there are |
 //! | `region` | what lies where: layout and header |
-//! | `memory` | the lines themselves, mapped; the only unsafe code |
+//! | `memory` | the lines themselves, mapped |
 //! | `table` | finding, changing, sweeping |
 //! | `insert` | placing, and who gives way |
 //! | `sync` | the one door to atomics: the standard library's or loom's |
@@ -38,6 +39,7 @@ mod hash;
 mod index;
 mod insert;
 mod key;
+mod lanes;
 mod memory;
 mod region;
 mod slot;

@@ -1,6 +1,6 @@
 //! Cache lines of atomics, mapped from the system.
 //!
-//! The only unsafe file of the crate: it makes a slice of [`Line`]s of a mapping, and gives the
+//! It makes a slice of [`Line`]s of a mapping, and gives the
 //! processor its hint to fetch one. Mapped, not allocated, because the system is asked for huge
 //! pages: with pages of 4 KiB a flow among a million costs a walk through four levels of page
 //! tables besides its own cache miss.

@@ -143,6 +143,12 @@ impl Region {
         &self.memory.lines()[self.slots_at + place as usize]
     }
 
+    /// The line of the slot at `place`, if there is such a slot.
+    #[inline]
+    pub(crate) fn slot_if_any(&self, place: u32) -> Option<&Line> {
+        self.memory.lines().get(self.slots_at + place as usize)
+    }
+
     /// Fetches the index line of a bucket into the cache.
     #[inline]
     pub(crate) fn prefetch_index(&self, bucket: u32) {

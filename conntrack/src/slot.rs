@@ -49,8 +49,9 @@
 
 use crate::control::Control;
 use crate::expiry::Seconds;
-use crate::index::{Index, Tag};
+use crate::index::Index;
 use crate::key::FlowKey;
+use crate::lanes::Tag;
 use crate::memory::Line;
 use crate::region::{Region, SLOTS};
 use crate::state::{Direction, State};
@@ -116,10 +117,11 @@ pub(crate) struct Slot<'a> {
 }
 
 impl<'a> Slot<'a> {
+    /// The slot at `place`, which is `line`.
     #[inline]
-    pub(crate) fn new(region: &'a Region, place: u32) -> Self {
+    pub(crate) fn new(region: &'a Region, line: &'a Line, place: u32) -> Self {
         Self {
-            line: region.slot(place),
+            line,
             region,
             place,
         }
@@ -160,6 +162,15 @@ impl<'a> Slot<'a> {
             }
         }
         Reading::Unreadable
+    }
+
+    /// The control word and the owner, if the record is `key`'s and nobody is writing here: as
+    /// [`read`](Self::read), once and without reasons. The word may be that of an empty slot.
+    #[inline]
+    pub(crate) fn glance(&self, key: &[u64; 5]) -> Option<(Control, Owner)> {
+        let seen = self.observe();
+        let (found, owner) = self.record();
+        (!seen.is_busy() && found == *key && self.still_holds(seen)).then_some((seen, owner))
     }
 
     /// Whatever flow is here, or `None` if there is none or it cannot be read.
@@ -311,7 +322,7 @@ mod tests {
     /// Runs `body` on an empty slot of its own.
     fn with_slot(body: impl FnOnce(Slot<'_>)) {
         let region = Region::take(1, &HashKey::new(Secret([1, 2]))).unwrap();
-        body(Slot::new(&region, 0));
+        body(Slot::new(&region, region.slot(0), 0));
     }
 
     fn put(slot: Slot<'_>, key: &[u64; 5], number: u32) -> Control {

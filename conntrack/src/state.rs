@@ -124,6 +124,17 @@ impl State {
         }
     }
 
+    /// Whether a packet is like most: UDP, or a segment that neither opens, ends nor resets.
+    #[inline]
+    pub(crate) const fn is_usual(tcp_flags: u8) -> bool {
+        tcp_flags & (SYN | FIN | RST) == 0
+    }
+
+    /// Whether such a packet of this direction leaves the state as it is.
+    pub(crate) const fn is_kept_by_usual(self, direction: Direction) -> bool {
+        self.after(direction, ACK) as u8 == self as u8
+    }
+
     /// Whether the connection is over.
     #[inline]
     #[must_use]

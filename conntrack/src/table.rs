@@ -9,8 +9,9 @@ use std::io;
 use crate::control::Control;
 use crate::expiry::{Seconds, Timeouts};
 use crate::hash::{FlowHash, HashKey, NO_HINT, Secret};
-use crate::index::{Index, Tag, lanes_in};
+use crate::index::Index;
 use crate::key::FlowKey;
+use crate::lanes::{Tag, lanes_in};
 use crate::region::{Region, SLOTS};
 use crate::slot::{Owner, Reading, Slot};
 use crate::state::{Direction, State};
@@ -161,8 +162,7 @@ impl FlowTable {
     /// the index line of the flow's first bucket into the cache, and waits for nothing.
     #[inline]
     pub fn prefetch_index(&self, hash: FlowHash) {
-        let [first, _] = self.buckets_of(hash);
-        self.region.prefetch_index(first);
+        self.region.prefetch_index(self.first_bucket(hash));
     }
 
     /// The second: if the flow seems to be in its first bucket, as most are, remembers where.
@@ -170,10 +170,16 @@ impl FlowTable {
     #[inline]
     #[must_use]
     pub fn locate(&self, hash: FlowHash) -> FlowHash {
-        let [first, second] = self.buckets_of(hash);
-        if let Some(place) = self.candidate(first, hash) {
-            return hash.with_hint(place);
+        match self.candidate(self.first_bucket(hash), hash) {
+            Some(place) => hash.with_hint(place),
+            None => self.prefetch_second(hash),
         }
+    }
+
+    /// The rest of the second step. Apart, so that most flows' is short.
+    #[inline(never)]
+    fn prefetch_second(&self, hash: FlowHash) -> FlowHash {
+        let [_, second] = self.buckets_of(hash);
         self.region.prefetch_index(second);
         hash
     }
@@ -207,8 +213,29 @@ impl FlowTable {
     /// A slot of a bucket whose tag fits.
     #[inline]
     fn candidate(&self, bucket: u32, hash: FlowHash) -> Option<u32> {
-        let lane = self.index(bucket).lanes().any_matching(Tag::of(hash))?;
-        Some(Self::place(bucket, lane))
+        let lanes = self.index(bucket).lanes().matching(Tag::of(hash));
+        (lanes != 0).then(|| Self::place(bucket, lanes.trailing_zeros()))
+    }
+
+    /// Whose the flow with this key is, and who sends under it, if the flow is where `hash` says
+    /// (see [`prefetch_slot`](Self::prefetch_slot)), and a packet with these TCP flags neither
+    /// changes its state nor should renew its age. `None` says nothing: then
+    /// [`lookup`](Self::lookup) knows. Writes nothing.
+    #[inline]
+    #[must_use]
+    pub fn steady(
+        &self,
+        key: &FlowKey,
+        hash: FlowHash,
+        tcp_flags: u8,
+        now: Seconds,
+    ) -> Option<(u32, Direction)> {
+        let line = self.region.slot_if_any(hash.hint())?;
+        let (seen, owner) = Slot::new(&self.region, line, hash.hint()).glance(&key.words())?;
+        // A flow that is fresh has not ended: see `Limits`.
+        let stays = seen.stays(owner.direction, tcp_flags);
+        (stays && seen.age(now) <= self.limits(seen).fresh)
+            .then_some((owner.owner, owner.direction))
     }
 
     /// The flow with this key, unless its time is up. Writes nothing.
@@ -340,15 +367,24 @@ impl FlowTable {
     /// TOMACS 2019).
     #[inline]
     pub(crate) fn buckets_of(&self, hash: FlowHash) -> [u32; 2] {
-        let all = u64::from(self.buckets());
-        let scaled = |half: u64| {
-            let [_, _, _, _, a, b, c, d] = (half * all).to_le_bytes();
-            u32::from_le_bytes([a, b, c, d])
-        };
-        let first = scaled(hash.value() >> 32);
-        let second = scaled(hash.value() & 0xFFFF_FFFF);
+        let first = self.first_bucket(hash);
+        let second = self.scaled(hash.value() & 0xFFFF_FFFF);
         // The number of buckets is even, so an odd number has a neighbour below, an even one above.
         [first, if second == first { first ^ 1 } else { second }]
+    }
+
+    /// The first of [`Self::buckets_of`].
+    #[inline]
+    fn first_bucket(&self, hash: FlowHash) -> u32 {
+        self.scaled(hash.value() >> 32)
+    }
+
+    /// A number of 32 bits scaled to the number of buckets.
+    #[inline]
+    fn scaled(&self, half: u64) -> u32 {
+        // Neither factor exceeds 32 bits.
+        let [_, _, _, _, a, b, c, d] = half.wrapping_mul(u64::from(self.buckets())).to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
     }
 
     #[inline]
@@ -364,7 +400,7 @@ impl FlowTable {
 
     #[inline]
     pub(crate) fn slot(&self, place: u32) -> Slot<'_> {
-        Slot::new(&self.region, place)
+        Slot::new(&self.region, self.region.slot(place), place)
     }
 
     /// Whether the time of the flow under a control word is up.

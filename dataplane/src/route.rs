@@ -5,15 +5,18 @@
 //! balancer's own interfaces. Interfaces are named by their port index: their position in the
 //! configuration, which is also the position of the worker's port.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use prefix_trie::PrefixMap;
+use ipnet::IpNet;
 use ringgate_conntrack::Endpoint;
 use rustc_hash::FxHashMap;
 
 use crate::parse::Family;
 use crate::wire::ethernet::Mac;
+
+mod prefixes;
+
+use prefixes::Prefixes;
 
 /// Position of an interface in the configuration, and of its port in every worker.
 pub type PortIndex = u16;
@@ -80,9 +83,20 @@ pub struct Neighbour {
 #[derive(Debug, Default, Clone)]
 pub struct Fib {
     links: Vec<Link>,
-    v4: PrefixMap<Ipv4Net, Target>,
-    v6: PrefixMap<Ipv6Net, Target>,
-    neighbours: FxHashMap<Neighbour, Mac>,
+    v4: Prefixes<u32, Route>,
+    v6: Prefixes<u128, Route>,
+    hops: FxHashMap<Neighbour, Hop>,
+}
+
+/// A [`Target`] as lookups want it.
+#[derive(Debug, Clone, Copy)]
+enum Route {
+    Port {
+        port: PortIndex,
+        /// In [`Endpoint`] words.
+        gateway: Option<[u64; 2]>,
+    },
+    Nowhere,
 }
 
 impl Fib {
@@ -103,16 +117,40 @@ impl Fib {
 
     /// Adds or replaces the route to `prefix`.
     pub fn insert_route(&mut self, prefix: IpNet, target: Target) {
-        match prefix {
-            IpNet::V4(prefix) => self.v4.insert(prefix, target),
-            IpNet::V6(prefix) => self.v6.insert(prefix, target),
+        let route = match target {
+            Target::Port { port, gateway } => Route::Port {
+                port,
+                gateway: gateway.map(words),
+            },
+            Target::Nowhere => Route::Nowhere,
         };
+        let bits = prefix.prefix_len();
+        match prefix {
+            IpNet::V4(prefix) => {
+                let mask = prefix.netmask().to_bits();
+                self.v4.insert(prefix.addr().to_bits(), bits, mask, route);
+            }
+            IpNet::V6(prefix) => {
+                let mask = prefix.netmask().to_bits();
+                self.v6.insert(prefix.addr().to_bits(), bits, mask, route);
+            }
+        }
     }
 
-    /// Adds or replaces a neighbour's hardware address.
+    /// Adds or replaces a neighbour's hardware address. One beyond an interface that is down or
+    /// does not exist is not reached by it.
     pub fn insert_neighbour(&mut self, port: PortIndex, address: IpAddr, mac: Mac) {
-        let address = Endpoint::from_socket((address, 0).into()).address;
-        self.neighbours.insert(Neighbour { port, address }, mac);
+        let Some(link) = self.link_up(port) else {
+            return;
+        };
+        let hop = Hop {
+            port,
+            destination: mac,
+            source: link.mac,
+            mtu: link.mtu,
+        };
+        let address = words(address);
+        self.hops.insert(Neighbour { port, address }, hop);
     }
 
     /// The next hop towards `address` (in [`Endpoint`] words).
@@ -121,8 +159,8 @@ impl Fib {
     ///
     /// What is missing, see [`Miss`].
     #[inline]
-    pub fn hop(&self, address: [u64; 2], family: Family) -> Result<Hop, Miss> {
-        self.hop_if(address, family, |_| true)
+    pub fn hop(&self, address: [u64; 2], family: Family) -> Result<&Hop, Miss> {
+        self.hop_if(address, family, true)
     }
 
     /// The way to `address` if it is on a link of the balancer: what direct server return needs,
@@ -131,8 +169,8 @@ impl Fib {
     /// # Errors
     ///
     /// What is missing; [`Miss::NoRoute`] also when the way leads through a gateway.
-    pub fn hop_on_link(&self, address: [u64; 2], family: Family) -> Result<Hop, Miss> {
-        self.hop_if(address, family, |gateway| gateway.is_none())
+    pub fn hop_on_link(&self, address: [u64; 2], family: Family) -> Result<&Hop, Miss> {
+        self.hop_if(address, family, false)
     }
 
     #[inline]
@@ -140,44 +178,45 @@ impl Fib {
         &self,
         address: [u64; 2],
         family: Family,
-        is_allowed: impl Fn(Option<IpAddr>) -> bool,
-    ) -> Result<Hop, Miss> {
-        let target = match family {
-            Family::V4 => {
-                let host = Ipv4Net::from(Ipv4Addr::from(Endpoint::v4_octets(address)));
-                self.v4.get_lpm(&host).map(|(_, target)| *target)
+        gateway_allowed: bool,
+    ) -> Result<&Hop, Miss> {
+        let [high, low] = address;
+        let route = match family {
+            // The low half of the low word, see `Endpoint`.
+            Family::V4 => self
+                .v4
+                .get(u32::from_be_bytes(Endpoint::v4_octets(address))),
+            Family::V6 => self.v6.get(u128::from(high) << 64 | u128::from(low)),
+        };
+        match route {
+            Some(Route::Port { port, gateway }) if gateway_allowed || gateway.is_none() => {
+                let neighbour = Neighbour {
+                    port: *port,
+                    address: gateway.unwrap_or(address),
+                };
+                let hop = self.hops.get(&neighbour);
+                hop.ok_or_else(|| self.why_not(neighbour))
             }
-            Family::V6 => {
-                let bits = u128::from(address[0]) << 64 | u128::from(address[1]);
-                self.v6
-                    .get_lpm(&Ipv6Net::from(Ipv6Addr::from(bits)))
-                    .map(|(_, target)| *target)
-            }
-        };
-        let Some(Target::Port { port, gateway }) = target else {
-            return Err(Miss::NoRoute);
-        };
-        if !is_allowed(gateway) {
-            return Err(Miss::NoRoute);
-        }
-        let address = match gateway {
-            Some(gateway) => Endpoint::from_socket((gateway, 0).into()).address,
-            None => address,
-        };
-        let Some(link) = self.links.get(usize::from(port)).filter(|link| link.up) else {
-            return Err(Miss::NoRoute);
-        };
-        let neighbour = Neighbour { port, address };
-        match self.neighbours.get(&neighbour) {
-            Some(mac) => Ok(Hop {
-                port,
-                destination: *mac,
-                source: link.mac,
-                mtu: link.mtu,
-            }),
-            None => Err(Miss::NoNeighbour(neighbour)),
+            Some(Route::Port { .. } | Route::Nowhere) | None => Err(Miss::NoRoute),
         }
     }
+
+    /// Why there is no hop to a neighbour.
+    #[cold]
+    fn why_not(&self, neighbour: Neighbour) -> Miss {
+        match self.link_up(neighbour.port) {
+            Some(_) => Miss::NoNeighbour(neighbour),
+            None => Miss::NoRoute,
+        }
+    }
+
+    fn link_up(&self, port: PortIndex) -> Option<&Link> {
+        self.links.get(usize::from(port)).filter(|link| link.up)
+    }
+}
+
+fn words(address: IpAddr) -> [u64; 2] {
+    Endpoint::from_socket((address, 0).into()).address
 }
 
 #[cfg(test)]
@@ -188,19 +227,19 @@ mod tests {
     const FAR: Mac = Mac([2, 0, 0, 0, 0, 2]);
     const OWN: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
-    fn words(text: &str) -> ([u64; 2], Family) {
+    fn address(text: &str) -> ([u64; 2], Family) {
         let address: IpAddr = text.parse().unwrap();
         let family = if address.is_ipv4() {
             Family::V4
         } else {
             Family::V6
         };
-        (Endpoint::from_socket((address, 0).into()).address, family)
+        (words(address), family)
     }
 
     fn hop(fib: &Fib, to: &str) -> Result<Hop, Miss> {
-        let (address, family) = words(to);
-        fib.hop(address, family)
+        let (address, family) = address(to);
+        fib.hop(address, family).copied()
     }
 
     fn fib() -> Fib {
@@ -256,7 +295,7 @@ mod tests {
         for nowhere in ["10.9.1.1", "10.8.0.1", "10.7.0.1", "2001:db8::1"] {
             assert_eq!(hop(&fib, nowhere), Err(Miss::NoRoute), "{nowhere}");
         }
-        let (address, _) = words("10.1.0.77");
+        let (address, _) = address("10.1.0.77");
         let missing = Miss::NoNeighbour(Neighbour { port: 0, address });
         assert_eq!(hop(&fib, "10.1.0.77"), Err(missing));
     }

@@ -175,8 +175,10 @@ impl Builder {
                     state: *state,
                     shared: shared && service.forward() == Forward::Nat,
                     hop: match service.forward() {
-                        Forward::Nat => fib.hop(identity.address.address, family),
-                        Forward::DsrL2 => fib.hop_on_link(identity.address.address, family),
+                        Forward::Nat => fib.hop(identity.address.address, family).copied(),
+                        Forward::DsrL2 => {
+                            fib.hop_on_link(identity.address.address, family).copied()
+                        }
                     },
                     translations: Translations::of(service.forward(), &identity),
                 };

@@ -55,6 +55,8 @@ impl<'a> Steering<'a> {
     /// The one reason why the packet must be dropped.
     #[inline]
     pub fn steer(&self, packet: &Packet, hash: FlowHash) -> Result<Decision, Refusal> {
+        // A worker does this for a whole batch, each step for all before the next.
+        let hash = self.table.prefetch_slot(self.table.locate(hash));
         match self.go_on(packet, hash) {
             Some(way) => Ok(way.decision()),
             None => self.decide(packet, hash),
@@ -70,17 +72,11 @@ impl<'a> Steering<'a> {
     /// again.
     #[inline]
     pub fn go_on(&self, packet: &Packet, hash: FlowHash) -> Option<Way<'a>> {
-        let found = self.table.lookup(&packet.key, hash, self.now)?;
-        let direction = found.direction;
-        if found.state.after(direction, packet.tcp_flags) != found.state
-            || reopens(&found, packet)
-            || self.table.is_stale(&found, self.now)
-        {
-            return None;
-        }
-        let backend = self.snapshot.backend(BackendId(found.owner))?;
+        let (table, flags) = (self.table, packet.tcp_flags);
+        let (owner, direction) = table.steady(&packet.key, hash, flags, self.now)?;
+        let backend = self.snapshot.backend(BackendId(owner))?;
         let hop = match direction {
-            Direction::FromClient if backend.state.serves() => backend.hop.ok()?,
+            Direction::FromClient if backend.state.serves() => backend.hop.as_ref().ok()?,
             Direction::FromClient => return None,
             Direction::FromBackend => self.way_back(backend, packet)?,
         };
@@ -89,14 +85,15 @@ impl<'a> Steering<'a> {
             direction,
             hop,
         };
-        check_path(packet, way.translation().is_none(), &way.hop).ok()?;
+        check_path(packet, way.translation().is_none(), way.hop).ok()?;
         Some(way)
     }
 
     /// Where a reply from `backend` leaves for its client.
     #[inline]
-    fn way_back(&self, backend: &Backend, packet: &Packet) -> Option<Hop> {
-        if backend.translations.is_none() || backend.hop.is_ok_and(|hop| hop.port != self.ingress) {
+    fn way_back(&self, backend: &Backend, packet: &Packet) -> Option<&'a Hop> {
+        let is_elsewhere = |hop: &Hop| hop.port != self.ingress;
+        if backend.translations.is_none() || backend.hop.as_ref().is_ok_and(is_elsewhere) {
             return None;
         }
         let client = packet.key.destination.address;
@@ -188,7 +185,7 @@ impl<'a> Steering<'a> {
         if backend.hop.is_ok_and(|hop| hop.port != self.ingress) {
             return Err(DropReason::WrongInterface.into());
         }
-        let hop = self
+        let hop = *self
             .snapshot
             .fib()
             .hop(key.destination.address, packet.family)?;

@@ -78,9 +78,8 @@ pub struct Parts<P, C> {
 pub struct Worker<P, C> {
     parts: Parts<P, C>,
     batch: Batch,
-    /// The batch's frames that are packets, and what they are.
-    frames: Batch,
-    parsed: ArrayVec<(Packet, FlowHash), BATCH>,
+    /// What is in each of the batch's frames, and where its flow would be.
+    parsed: ArrayVec<Result<(Packet, FlowHash), DropReason>, BATCH>,
     egress: Vec<Batch>,
     cursor: Cursor,
     kept_until: Millis,
@@ -102,11 +101,10 @@ impl<P: Port, C: Clock> Worker<P, C> {
         let egress = parts.ports.iter().map(|_| Batch::new()).collect();
         let cursor = parts.table.share(parts.index, parts.workers);
         let kept_until = parts.clock.now();
-        let (batch, frames, parsed) = (Batch::new(), Batch::new(), ArrayVec::new());
+        let (batch, parsed) = (Batch::new(), ArrayVec::new());
         Self {
             parts,
             batch,
-            frames,
             parsed,
             egress,
             cursor,
@@ -171,41 +169,35 @@ impl<P: Port, C: Clock> Worker<P, C> {
     fn parse_batch(&mut self, ingress: usize) {
         let Parts {
             table,
-            pool,
             counters,
             partial,
             ..
-        } = &mut self.parts;
-        let Some(counters) = counters.interfaces.get(ingress) else {
-            return;
-        };
+        } = &self.parts;
         let partial = partial.get(ingress).copied().unwrap_or(false);
-        counters.received.add(self.batch.len() as u64);
         // A DRAM access costs 185 ns alone and 7 ns among others. So what is far away is asked for
         // as soon as it is known where, for all packets before any of it is used: headers, then
         // index lines, then flows.
         self.batch.iter().for_each(Frame::prefetch);
         let mut bytes = 0;
-        for frame in self.batch.drain(..) {
+        for frame in &self.batch {
             bytes += frame.len() as u64;
             let known = parse_to(frame.bytes(), partial, |packet| {
                 let hash = table.hash(&packet.key);
                 table.prefetch_index(hash);
-                self.parsed.push((packet, hash));
+                self.parsed.push(Ok((packet, hash)));
             });
-            match known {
-                Ok(()) => self.frames.push(frame),
-                Err(reason) => {
-                    counters.count(Verdict::Dropped(reason), 1);
-                    pool.give(frame);
-                }
+            if let Err(reason) = known {
+                self.parsed.push(Err(reason));
             }
         }
-        counters.received_bytes.add(bytes);
-        for (_, hash) in &mut self.parsed {
+        if let Some(counters) = counters.interfaces.get(ingress) {
+            counters.received.add(self.batch.len() as u64);
+            counters.received_bytes.add(bytes);
+        }
+        for (_, hash) in self.parsed.iter_mut().flatten() {
             *hash = table.locate(*hash);
         }
-        for (_, hash) in &mut self.parsed {
+        for (_, hash) in self.parsed.iter_mut().flatten() {
             *hash = table.prefetch_slot(*hash);
         }
     }
@@ -226,8 +218,9 @@ impl<P: Port, C: Clock> Worker<P, C> {
             now,
             ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
         };
-        for (mut frame, (packet, hash)) in self.frames.drain(..).zip(&self.parsed) {
-            if let Some(way) = steering.go_on(packet, *hash)
+        for (mut frame, parsed) in self.batch.drain(..).zip(&self.parsed) {
+            if let Ok((packet, hash)) = parsed
+                && let Some(way) = steering.go_on(packet, *hash)
                 && let Some(egress) = self.egress.get_mut(usize::from(way.port()))
                 && way.rewrite(frame.bytes_mut(), packet).is_ok()
             {
@@ -238,7 +231,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 egress.push(frame);
                 continue;
             }
-            let refusal = match decide(&steering, packet, *hash, &mut frame) {
+            let refusal = match decide(&steering, parsed, &mut frame) {
                 Ok(decision) => {
                     count_flow(counters, &decision, frame.len() as u64);
                     match self.egress.get_mut(usize::from(decision.hop.port)) {
@@ -327,11 +320,11 @@ impl<P: Port, C: Clock> Worker<P, C> {
 #[inline(never)]
 fn decide(
     steering: &Steering<'_>,
-    packet: &Packet,
-    hash: FlowHash,
+    parsed: &Result<(Packet, FlowHash), DropReason>,
     frame: &mut Frame,
 ) -> Result<Decision, Refusal> {
-    let decision = steering.decide(packet, hash)?;
+    let (packet, hash) = parsed.as_ref().map_err(|reason| *reason)?;
+    let decision = steering.decide(packet, *hash)?;
     rewrite(frame.bytes_mut(), packet, &decision.action, &decision.hop)?;
     Ok(decision)
 }

@@ -64,7 +64,7 @@ pub struct Way<'a> {
     pub(super) backend: &'a Backend,
     /// Who sent the packet.
     pub(super) direction: Direction,
-    pub(super) hop: Hop,
+    pub(super) hop: &'a Hop,
 }
 
 impl Way<'_> {
@@ -97,8 +97,8 @@ impl Way<'_> {
     #[inline]
     pub fn rewrite(&self, frame: &mut [u8], packet: &Packet) -> Result<(), DropReason> {
         match self.translation() {
-            Some(translation) => translate(frame, packet, translation, &self.hop),
-            None => redirect(frame, packet, &self.hop),
+            Some(translation) => translate(frame, packet, translation, self.hop),
+            None => redirect(frame, packet, self.hop),
         }
     }
 
@@ -119,7 +119,7 @@ impl Way<'_> {
         };
         Decision {
             action,
-            hop: self.hop,
+            hop: *self.hop,
             backend: Some(self.backend.id),
             event: FlowEvent::None,
         }

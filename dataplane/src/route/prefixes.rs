@@ -1,0 +1,93 @@
+//! Longest prefix match: the most specific of the prefixes that an address is in.
+//!
+//! One hash table for each length that occurs, longest first. A balancer has a handful of
+//! lengths, so a lookup is a handful of probes; with every length there is, 33 for IPv4 and 129
+//! for IPv6, it still ends.
+
+use std::hash::Hash;
+use std::ops::BitAnd;
+
+use rustc_hash::FxHashMap;
+
+/// What is known of prefixes of addresses `A`, which are numbers: the first bit is the highest.
+#[derive(Debug, Clone)]
+pub(super) struct Prefixes<A, T> {
+    lengths: Vec<Length<A, T>>,
+}
+
+/// The prefixes of one length.
+#[derive(Debug, Clone)]
+struct Length<A, T> {
+    bits: u8,
+    mask: A,
+    known: FxHashMap<A, T>,
+}
+
+impl<A, T> Default for Prefixes<A, T> {
+    fn default() -> Self {
+        Self {
+            lengths: Vec::new(),
+        }
+    }
+}
+
+impl<A: Copy + Eq + Hash + BitAnd<Output = A>, T> Prefixes<A, T> {
+    /// Adds or replaces what is known of the prefix of `bits` bits, which are set in `mask`, of
+    /// `address`.
+    pub(super) fn insert(&mut self, address: A, bits: u8, mask: A, what: T) {
+        let place = self
+            .lengths
+            .binary_search_by(|length| bits.cmp(&length.bits));
+        let at = place.unwrap_or_else(|at| {
+            let known = FxHashMap::default();
+            self.lengths.insert(at, Length { bits, mask, known });
+            at
+        });
+        if let Some(length) = self.lengths.get_mut(at) {
+            length.known.insert(address & mask, what);
+        }
+    }
+
+    /// What is known of the longest prefix that `address` is in.
+    #[inline]
+    pub(super) fn get(&self, address: A) -> Option<&T> {
+        let mut lengths = self.lengths.iter();
+        lengths.find_map(|length| length.known.get(&(address & length.mask)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mask(bits: u8) -> u32 {
+        u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)
+    }
+
+    proptest! {
+        #[test]
+        fn it_finds_what_a_look_at_every_prefix_finds(
+            prefixes in prop::collection::vec((0u32..64, 0u8..=32), 0..40),
+            addresses in prop::collection::vec(0u32..64, 1..20),
+        ) {
+            // Few different bits at both ends, so that prefixes lie in each other.
+            let spread = |bits: u32| (bits >> 3) << 29 | (bits & 7);
+            let mut table = Prefixes::default();
+            let mut list: Vec<(u32, u8, usize)> = Vec::new();
+            for (what, (address, bits)) in prefixes.into_iter().enumerate() {
+                let address = spread(address) & mask(bits);
+                table.insert(spread(address) | address, bits, mask(bits), what);
+                let address = (spread(address) | address) & mask(bits);
+                list.retain(|known| (known.0, known.1) != (address, bits));
+                list.push((address, bits, what));
+            }
+            for address in addresses.into_iter().map(spread) {
+                let of_it = list.iter().filter(|(prefix, bits, _)| address & mask(*bits) == *prefix);
+                let longest = of_it.max_by_key(|(_, bits, _)| *bits).map(|(_, _, what)| what);
+                prop_assert_eq!(table.get(address), longest);
+            }
+        }
+    }
+}
