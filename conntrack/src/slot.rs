@@ -149,12 +149,9 @@ impl<'a> Slot<'a> {
                 continue;
             }
             let (found, owner) = self.record();
-            let differs = found
-                .iter()
-                .zip(key)
-                .fold(0, |differs, (mine, theirs)| differs | (mine ^ theirs));
+            let fits = are_equal(&found, key);
             if self.still_holds(seen) {
-                return if differs == 0 {
+                return if fits {
                     Reading::Found(seen, state, owner)
                 } else {
                     Reading::Other
@@ -170,7 +167,8 @@ impl<'a> Slot<'a> {
     pub(crate) fn glance(&self, key: &[u64; 5]) -> Option<(Control, Owner)> {
         let seen = self.observe();
         let (found, owner) = self.record();
-        (!seen.is_busy() && found == *key && self.still_holds(seen)).then_some((seen, owner))
+        (!seen.is_busy() && are_equal(&found, key) && self.still_holds(seen))
+            .then_some((seen, owner))
     }
 
     /// Whatever flow is here, or `None` if there is none or it cannot be read.
@@ -300,6 +298,14 @@ impl<'a> Slot<'a> {
         // thread changes a busy word.
         control.store(published.0, Ordering::Release);
     }
+}
+
+/// Whether two keys are alike: without a branch for each word, and without a call.
+#[inline]
+fn are_equal(mine: &[u64; 5], theirs: &[u64; 5]) -> bool {
+    let [a, b, c, d, e] = mine;
+    let [p, q, r, s, t] = theirs;
+    (a ^ p) | (b ^ q) | (c ^ r) | (d ^ s) | (e ^ t) == 0
 }
 
 #[cfg(test)]

@@ -395,7 +395,10 @@ impl FlowTable {
     /// The number of the slot of a bucket's lane (1 and up).
     #[inline]
     pub(crate) const fn place(bucket: u32, lane: u32) -> u32 {
-        bucket * SLOTS + lane - 1
+        bucket
+            .wrapping_mul(SLOTS)
+            .wrapping_add(lane)
+            .wrapping_sub(1)
     }
 
     #[inline]

@@ -85,17 +85,19 @@ pub struct Fib {
     links: Vec<Link>,
     v4: Prefixes<u32, Route>,
     v6: Prefixes<u128, Route>,
-    hops: FxHashMap<Neighbour, Hop>,
+    /// Where in `hops` a neighbour's is.
+    places: FxHashMap<Neighbour, usize>,
+    /// `None`: a gateway whose hardware address is not known.
+    hops: Vec<Option<Hop>>,
 }
 
 /// A [`Target`] as lookups want it.
 #[derive(Debug, Clone, Copy)]
 enum Route {
-    Port {
-        port: PortIndex,
-        /// In [`Endpoint`] words.
-        gateway: Option<[u64; 2]>,
-    },
+    /// The destination itself is on the link.
+    Link(PortIndex),
+    /// Through a neighbour, whose hop is at this place.
+    Gateway(Neighbour, usize),
     Nowhere,
 }
 
@@ -118,10 +120,18 @@ impl Fib {
     /// Adds or replaces the route to `prefix`.
     pub fn insert_route(&mut self, prefix: IpNet, target: Target) {
         let route = match target {
-            Target::Port { port, gateway } => Route::Port {
+            Target::Port {
                 port,
-                gateway: gateway.map(words),
-            },
+                gateway: None,
+            } => Route::Link(port),
+            Target::Port {
+                port,
+                gateway: Some(gateway),
+            } => {
+                let address = words(gateway);
+                let neighbour = Neighbour { port, address };
+                Route::Gateway(neighbour, self.place(neighbour))
+            }
             Target::Nowhere => Route::Nowhere,
         };
         let bits = prefix.prefix_len();
@@ -150,7 +160,19 @@ impl Fib {
             mtu: link.mtu,
         };
         let address = words(address);
-        self.hops.insert(Neighbour { port, address }, hop);
+        let place = self.place(Neighbour { port, address });
+        if let Some(entry) = self.hops.get_mut(place) {
+            *entry = Some(hop);
+        }
+    }
+
+    /// Where the hop to `neighbour` is or will be.
+    fn place(&mut self, neighbour: Neighbour) -> usize {
+        let hops = &mut self.hops;
+        *self.places.entry(neighbour).or_insert_with(|| {
+            hops.push(None);
+            hops.len() - 1
+        })
     }
 
     /// The next hop towards `address` (in [`Endpoint`] words).
@@ -188,17 +210,17 @@ impl Fib {
                 .get(u32::from_be_bytes(Endpoint::v4_octets(address))),
             Family::V6 => self.v6.get(u128::from(high) << 64 | u128::from(low)),
         };
-        match route {
-            Some(Route::Port { port, gateway }) if gateway_allowed || gateway.is_none() => {
-                let neighbour = Neighbour {
-                    port: *port,
-                    address: gateway.unwrap_or(address),
-                };
-                let hop = self.hops.get(&neighbour);
-                hop.ok_or_else(|| self.why_not(neighbour))
+        let (neighbour, place) = match route {
+            Some(Route::Gateway(neighbour, place)) if gateway_allowed => (*neighbour, Some(place)),
+            Some(Route::Link(port)) => {
+                let port = *port;
+                let neighbour = Neighbour { port, address };
+                (neighbour, self.places.get(&neighbour))
             }
-            Some(Route::Port { .. } | Route::Nowhere) | None => Err(Miss::NoRoute),
-        }
+            Some(Route::Gateway(..) | Route::Nowhere) | None => return Err(Miss::NoRoute),
+        };
+        let hop = place.and_then(|place| self.hops.get(*place)?.as_ref());
+        hop.ok_or_else(|| self.why_not(neighbour))
     }
 
     /// Why there is no hop to a neighbour.
