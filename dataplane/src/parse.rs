@@ -81,9 +81,8 @@ pub fn parse_to(
     partial_possible: bool,
     mut take: impl FnMut(Packet),
 ) -> Result<(), DropReason> {
-    match plain::parse(frame, partial_possible) {
-        Some(packet) => take(packet),
-        None => take(general::parse(frame, partial_possible)?),
+    if plain::parse(frame, partial_possible, &mut take).is_none() {
+        take(general::parse(frame, partial_possible)?);
     }
     Ok(())
 }

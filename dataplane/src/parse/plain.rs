@@ -67,10 +67,15 @@ const POSSIBLE_FLAGS: u32 = {
     set
 };
 
-/// Describes `frame` if it is a plain one.
-// Always inlined, as all here: the packet is written once, to where the caller wants it.
+/// Describes `frame` to `take` if it is a plain one.
+// Always inlined, as all here: the packet is written once, to where the caller wants it, and what
+// the caller does with it is compiled for each IP version.
 #[inline(always)]
-pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Option<Packet> {
+pub(super) fn parse(
+    frame: &[u8],
+    partial_possible: bool,
+    take: &mut impl FnMut(Packet),
+) -> Option<()> {
     // One comparison for both bounds; no sum of offsets below can leave 16 bits.
     if !(SHORTEST..=LONGEST).contains(&frame.len()) {
         return None;
@@ -78,9 +83,11 @@ pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Option<Packet> {
     let [.., a, b, c, d] = *frame.first_chunk::<16>()?;
     let start = u32::from_ne_bytes([a, b, c, d]);
     if start & PLAIN_IPV4.mask == PLAIN_IPV4.value {
-        parse_transport(&parse_ipv4(frame)?, partial_possible)
+        take(parse_transport(&parse_ipv4(frame)?, partial_possible)?);
+        Some(())
     } else if start & PLAIN_IPV6.mask == PLAIN_IPV6.value {
-        parse_transport(&parse_ipv6(frame)?, partial_possible)
+        take(parse_transport(&parse_ipv6(frame)?, partial_possible)?);
+        Some(())
     } else {
         None
     }
