@@ -66,33 +66,64 @@ impl fmt::Display for Endpoint {
 }
 
 /// A flow in one direction: protocol, source and destination as they stand in its packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+///
+/// It is kept as the words that are hashed, compared and stored.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowKey {
-    /// Who sends.
-    pub source: Endpoint,
-    /// Whom it is sent to.
-    pub destination: Endpoint,
-    /// IANA protocol number.
-    pub protocol: u8,
+    words: [u64; 5],
 }
 
 impl FlowKey {
-    /// The key of packets from `source` to `destination`.
+    /// The key of packets from `source` to `destination`; `protocol` is IANA's number.
     #[inline]
     #[must_use]
     pub const fn new(protocol: u8, source: Endpoint, destination: Endpoint) -> Self {
+        let [a, b] = source.address;
+        let [c, d] = destination.address;
+        let ports = (source.port as u64) << 32 | (destination.port as u64) << 16;
         Self {
-            source,
-            destination,
-            protocol,
+            words: [a, b, c, d, ports | protocol as u64],
         }
+    }
+
+    /// Who sends.
+    #[inline]
+    #[must_use]
+    pub const fn source(&self) -> Endpoint {
+        let [a, b, _, _, ports] = self.words;
+        let [_, _, _, _, low, high, ..] = ports.to_le_bytes();
+        Endpoint {
+            address: [a, b],
+            port: u16::from_le_bytes([low, high]),
+        }
+    }
+
+    /// Whom it is sent to.
+    #[inline]
+    #[must_use]
+    pub const fn destination(&self) -> Endpoint {
+        let [_, _, c, d, ports] = self.words;
+        let [_, _, low, high, ..] = ports.to_le_bytes();
+        Endpoint {
+            address: [c, d],
+            port: u16::from_le_bytes([low, high]),
+        }
+    }
+
+    /// IANA protocol number.
+    #[inline]
+    #[must_use]
+    pub const fn protocol(&self) -> u8 {
+        let [.., ports] = self.words;
+        let [protocol, ..] = ports.to_le_bytes();
+        protocol
     }
 
     /// The key of packets the other way.
     #[inline]
     #[must_use]
     pub const fn reversed(&self) -> Self {
-        Self::new(self.protocol, self.destination, self.source)
+        Self::new(self.protocol(), self.destination(), self.source())
     }
 
     /// The whole key as five words, no two keys alike: what is hashed. The last word is
@@ -100,39 +131,26 @@ impl FlowKey {
     #[inline]
     #[must_use]
     pub const fn words(&self) -> [u64; 5] {
-        let ports = (self.source.port as u64) << 32 | (self.destination.port as u64) << 16;
-        [
-            self.source.address[0],
-            self.source.address[1],
-            self.destination.address[0],
-            self.destination.address[1],
-            ports | self.protocol as u64,
-        ]
+        self.words
     }
 
     /// The key that has these [words](Self::words).
     #[inline]
-    pub(crate) const fn from_words([a, b, c, d, ports]: [u64; 5]) -> Self {
-        let [protocol, _, p, q, r, s, ..] = ports.to_le_bytes();
-        let source = Endpoint {
-            address: [a, b],
-            port: u16::from_le_bytes([r, s]),
-        };
-        let destination = Endpoint {
-            address: [c, d],
-            port: u16::from_le_bytes([p, q]),
-        };
-        Self::new(protocol, source, destination)
+    pub(crate) const fn from_words(words: [u64; 5]) -> Self {
+        Self { words }
     }
 }
 
 impl fmt::Display for FlowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "protocol {} {} -> {}",
-            self.protocol, self.source, self.destination
-        )
+        let (source, destination) = (self.source(), self.destination());
+        write!(f, "protocol {} {source} -> {destination}", self.protocol())
+    }
+}
+
+impl fmt::Debug for FlowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -173,7 +191,7 @@ mod tests {
             let (source, destination) = (Endpoint { address: a, port: p }, Endpoint { address: b, port: q });
             let key = FlowKey::new(17, source, destination);
             prop_assert_eq!(key.reversed().reversed(), key);
-            prop_assert_eq!(key.reversed().source, destination);
+            prop_assert_eq!(key.reversed().source(), destination);
             prop_assert_eq!(FlowKey::from_words(key.words()), key);
         }
     }

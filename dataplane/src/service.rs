@@ -50,7 +50,7 @@ const fn of_client(key: &FlowKey) -> FlowKey {
     };
     let client = Endpoint {
         port: 0,
-        ..key.source
+        ..key.source()
     };
     FlowKey::new(0, client, nobody)
 }

@@ -96,7 +96,7 @@ impl<'a> Steering<'a> {
         if backend.translations.is_none() || backend.hop.as_ref().is_ok_and(is_elsewhere) {
             return None;
         }
-        let client = packet.key.destination.address;
+        let client = packet.key.destination().address;
         self.snapshot.fib().hop(client, packet.family).ok()
     }
 
@@ -108,13 +108,17 @@ impl<'a> Steering<'a> {
     /// The one reason why the packet must be dropped.
     pub fn decide(&self, packet: &Packet, hash: FlowHash) -> Result<Decision, Refusal> {
         let key = &packet.key;
-        if let Some(service) = self.snapshot.service(key.destination, key.protocol) {
+        if let Some(service) = self.snapshot.service(key.destination(), key.protocol()) {
             // A service as the source would make two services answer each other for ever.
-            if self.snapshot.service(key.source, key.protocol).is_some() {
+            if self
+                .snapshot
+                .service(key.source(), key.protocol())
+                .is_some()
+            {
                 return Err(DropReason::BadSource.into());
             }
             self.forward(service, packet, hash)
-        } else if let Some(whose) = self.snapshot.reply_from(key.source, key.protocol) {
+        } else if let Some(whose) = self.snapshot.reply_from(key.source(), key.protocol()) {
             self.send_back(whose, packet, hash)
         } else {
             Err(DropReason::NotForUs.into())
@@ -188,12 +192,16 @@ impl<'a> Steering<'a> {
         let hop = *self
             .snapshot
             .fib()
-            .hop(key.destination.address, packet.family)?;
+            .hop(key.destination().address, packet.family)?;
         let action = Action::ToClient(virtual_address);
         check_path(packet, false, &hop)?;
         if let Some((found, _)) = known {
             self.observe(&found, packet, Direction::FromBackend, || {
-                Some(FlowKey::new(key.protocol, key.destination, virtual_address))
+                Some(FlowKey::new(
+                    key.protocol(),
+                    key.destination(),
+                    virtual_address,
+                ))
             });
         }
         let (backend, event) = (Some(backend.id), FlowEvent::None);
@@ -210,7 +218,7 @@ impl<'a> Steering<'a> {
     fn sender(&self, found: &Found, key: &FlowKey) -> Option<&'a Backend> {
         let backend = self.snapshot.backend(BackendId(found.owner))?;
         let is_nat = backend.forward == Forward::Nat;
-        (is_nat && backend.endpoint == key.source).then_some(backend)
+        (is_nat && backend.endpoint == key.source()).then_some(backend)
     }
 
     /// Whose reply it is, from the configuration alone.
@@ -230,7 +238,7 @@ impl<'a> Steering<'a> {
             .members
             .iter()
             .filter_map(|id| self.snapshot.backend(*id));
-        let sender = members.find(|backend| backend.endpoint == key.source);
+        let sender = members.find(|backend| backend.endpoint == key.source());
         Ok((service.listen, sender.ok_or(DropReason::NotForUs)?))
     }
 
@@ -245,7 +253,7 @@ impl<'a> Steering<'a> {
 
 /// The key under which the replies to `packet` from `backend` are found.
 fn reply_key(packet: &Packet, backend: &Backend) -> FlowKey {
-    FlowKey::new(packet.key.protocol, backend.endpoint, packet.key.source)
+    FlowKey::new(packet.key.protocol(), backend.endpoint, packet.key.source())
 }
 
 /// Whether `packet` opens a new connection where an old one has ended, as far as we can see.

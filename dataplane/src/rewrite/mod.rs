@@ -28,8 +28,10 @@ pub fn rewrite(
 ) -> Result<(), DropReason> {
     let translation = match *action {
         Action::Direct => return redirect(frame, packet, hop),
-        Action::ToBackend(backend) => Translation::of_destination(packet.key.destination, backend),
-        Action::ToClient(listen) => Translation::of_source(packet.key.source, listen),
+        Action::ToBackend(backend) => {
+            Translation::of_destination(packet.key.destination(), backend)
+        }
+        Action::ToClient(listen) => Translation::of_source(packet.key.source(), listen),
     };
     translate(frame, packet, &translation, hop)
 }

@@ -100,7 +100,7 @@ fn translate_complete(
         }
         NetworkMut::V6(header) => header.translate(translation.side, translation.address),
     }
-    if packet.key.protocol == udp::PROTOCOL {
+    if packet.key.protocol() == udp::PROTOCOL {
         let header = layers.transport.first_chunk_mut::<{ udp::HEADER }>();
         let header = header.ok_or(DropReason::Truncated)?;
         replace(&mut header[..4], translation.side, translation.port);
@@ -127,7 +127,7 @@ fn translate_complete(
 pub(super) fn complete(frame: &mut [u8], packet: &Packet) -> Result<(), DropReason> {
     let layers = Layers::cut(frame, packet).ok_or(DropReason::Truncated)?;
     let whole = (!checksum::fold(checksum::sum(layers.transport))).to_be_bytes();
-    let (at, whole) = match packet.key.protocol {
+    let (at, whole) = match packet.key.protocol() {
         udp::PROTOCOL => (udp::CHECKSUM, udp::written(whole)),
         _ => (tcp::CHECKSUM, whole),
     };

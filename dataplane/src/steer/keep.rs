@@ -60,6 +60,6 @@ impl Steering<'_> {
     pub(super) fn is_of_service(&self, found: &Found, packet: &Packet) -> bool {
         self.snapshot
             .backend(BackendId(found.owner))
-            .is_some_and(|backend| backend.listen == packet.key.destination)
+            .is_some_and(|backend| backend.listen == packet.key.destination())
     }
 }

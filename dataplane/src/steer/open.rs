@@ -25,11 +25,11 @@ impl<'a> Steering<'a> {
         hash: FlowHash,
     ) -> Result<(&'a Backend, FlowEvent), Refusal> {
         let is_syn = packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-        let starts = is_syn || packet.key.protocol != tcp::PROTOCOL;
+        let starts = is_syn || packet.key.protocol() != tcp::PROTOCOL;
         if self.snapshot.draining && starts {
             return Err(DropReason::Draining.into());
         }
-        let state = State::opened_by(packet.key.protocol, packet.tcp_flags);
+        let state = State::opened_by(packet.key.protocol(), packet.tcp_flags);
         let (backend, stored) = self.choose(service, packet, is_syn, state)?;
         let Stored::Yes = stored else {
             return Ok((backend, stored.event()));

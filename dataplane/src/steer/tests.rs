@@ -466,7 +466,7 @@ fn a_flood_of_single_segments_does_not_displace_established_flows() {
     let mut left = 0;
     world.table.for_each(Seconds(1), |key, found| {
         let is_ours =
-            key.source == Endpoint::from_socket(at(CLIENT)) || found.state == State::Established;
+            key.source() == Endpoint::from_socket(at(CLIENT)) || found.state == State::Established;
         left += usize::from(is_ours);
     });
     assert_eq!(left, 2 * established.len());

@@ -213,7 +213,7 @@ impl World {
     pub(crate) fn ring_choice(&self, from: SocketAddrV4, to: SocketAddrV4) -> Option<SocketAddrV4> {
         let endpoint = |socket: SocketAddrV4| Endpoint::from_socket(socket.into());
         let key = FlowKey::new(TCP, endpoint(from), endpoint(to));
-        let service = self.snapshot.service(key.destination, TCP)?;
+        let service = self.snapshot.service(key.destination(), TCP)?;
         let backend = self.snapshot.backend(service.choose(&key, 0)?)?;
         backend.endpoint.to_socket().to_string().parse().ok()
     }
