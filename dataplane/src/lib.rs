@@ -35,6 +35,7 @@ pub mod publish;
 pub mod rewrite;
 pub mod route;
 pub mod service;
+pub mod slow_start;
 pub mod snapshot;
 pub mod steer;
 #[cfg(test)]
