@@ -27,6 +27,7 @@
 pub mod backend;
 pub mod clock;
 pub mod counters;
+pub mod flush;
 pub mod maglev;
 pub mod parse;
 pub mod pin;

@@ -14,7 +14,9 @@ use ringgate_config::{Forward, Model};
 use ringgate_conntrack::Endpoint;
 use rustc_hash::FxHashMap;
 
-use crate::backend::{Backend, BackendId, BackendIdentity, Health, NoSlot, Registry, Translations};
+use crate::backend::{
+    Backend, BackendId, BackendIdentity, BackendState, Health, NoSlot, Registry, Translations,
+};
 use crate::clock::Millis;
 use crate::maglev::{Member, Ring};
 use crate::parse::Family;
@@ -166,6 +168,7 @@ impl Builder {
         fib: &Arc<Fib>,
         draining: bool,
     ) -> Result<Snapshot, NoSlot> {
+        self.next_step = None;
         let identities: HashSet<BackendIdentity> =
             model.services().iter().flat_map(identities_of).collect();
         self.registry.retain(&identities);
@@ -184,25 +187,15 @@ impl Builder {
                 let id = self.registry.id(identity)?;
                 members.push(id);
                 past.insert(identity, *standing);
-                let family = family(&identity.address);
                 let shared =
                     returns.get(&(identity.address, identity.protocol)) == Some(&Return::Ambiguous);
-                let backend = Backend {
+                let place = Place {
                     id,
                     service: index,
-                    listen: identity.listen,
-                    endpoint: identity.address,
-                    family,
                     forward: service.forward(),
-                    state: standing.state,
-                    weight: *weight,
-                    shared: shared && service.forward() == Forward::Nat,
-                    hop: match service.forward() {
-                        Forward::Nat => fib.hop(identity.address.address, family),
-                        Forward::DsrL2 => fib.hop_on_link(identity.address.address, family),
-                    },
-                    translations: Translations::of(service.forward(), &identity),
+                    shared,
                 };
+                let backend = place.backend(&identity, (standing.state, *weight), fib);
                 if backends.len() <= id.slot() {
                     backends.resize(id.slot() + 1, None);
                 }
@@ -288,6 +281,41 @@ fn returns(model: &Model) -> FxHashMap<(Endpoint, u8), Return> {
         }
     }
     returns
+}
+
+/// Where a backend is, and how packets get to it.
+struct Place {
+    id: BackendId,
+    service: u16,
+    forward: Forward,
+    shared: bool,
+}
+
+impl Place {
+    fn backend(
+        self,
+        identity: &BackendIdentity,
+        (state, weight): (BackendState, u32),
+        fib: &Fib,
+    ) -> Backend {
+        let family = family(&identity.address);
+        Backend {
+            id: self.id,
+            service: self.service,
+            listen: identity.listen,
+            endpoint: identity.address,
+            family,
+            forward: self.forward,
+            state,
+            weight,
+            shared: self.shared && self.forward == Forward::Nat,
+            hop: match self.forward {
+                Forward::Nat => fib.hop(identity.address.address, family),
+                Forward::DsrL2 => fib.hop_on_link(identity.address.address, family),
+            },
+            translations: Translations::of(self.forward, identity),
+        }
+    }
 }
 
 /// What makes a service the same one after a reload.

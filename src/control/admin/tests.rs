@@ -68,8 +68,21 @@ fn turn(driver: &mut dyn Driver<AdminToken>, admin: &mut Admin, now: Instant) {
     driver
         .wait(Some(Duration::from_millis(20)), &mut done)
         .unwrap();
+    let mut later = Vec::new();
+    let mut handler = |request: &Request<'_>, key| match request.path {
+        "/later" => {
+            later.push(key);
+            Answer::Later
+        }
+        _ => handler(request, key),
+    };
     for Completion { token, outcome, .. } in done {
         admin.completed(token, outcome, now, &mut handler, &mut wanted);
+    }
+    for key in later {
+        admin.answer(key, Response::ok(json!("at last")), &mut wanted);
+        // Only once.
+        admin.answer(key, Response::ok(json!("again")), &mut wanted);
     }
     admin.pump(&mut wanted);
     for Wanted {
@@ -86,15 +99,15 @@ fn turn(driver: &mut dyn Driver<AdminToken>, admin: &mut Admin, now: Instant) {
     }
 }
 
-fn handler(request: &Request<'_>) -> Response {
-    match (request.method, request.path) {
+fn handler(request: &Request<'_>, _: Key) -> Answer {
+    Answer::Now(match (request.method, request.path) {
         ("GET", "/status") => Response::ok(json!({ "up": true })),
         ("GET", "/echo") => Response::ok(json!(request.parameter("what"))),
         // More than a socket buffer holds.
         ("GET", "/long") => Response::ok(json!("x".repeat(3 << 20))),
         ("GET", _) => Response::error(404, "there is no such target"),
         _ => Response::error(405, "only GET"),
-    }
+    })
 }
 
 fn ask(path: &Path, bytes: &[u8]) -> String {
