@@ -70,7 +70,7 @@ fn turn(driver: &mut dyn Driver<AdminToken>, admin: &mut Admin, now: Instant) {
         .unwrap();
     let mut later = Vec::new();
     let mut handler = |request: &Request<'_>, key| match request.path {
-        "/later" => {
+        "/later" if request.method == "POST" => {
             later.push(key);
             Answer::Later
         }
@@ -136,6 +136,9 @@ fn the_client_gets_its_answer() {
         let target = client::target("/echo", &[("what", "[fd00::1]:80 & more")]);
         assert_eq!(get(&target).unwrap(), json!("[fd00::1]:80 & more"));
         assert_eq!(get("/long").unwrap().as_str().unwrap().len(), 3 << 20);
+        let done = client::post(&server.path, "/later").unwrap();
+        assert_eq!(done, json!("at last"));
+        assert!(get("/status").is_ok(), "its place is free again");
         let error = get("/nothing").unwrap_err();
         assert!(
             matches!(error, ClientError::Refused { status: 404, .. }),
