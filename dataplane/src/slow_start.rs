@@ -44,7 +44,10 @@ pub fn next(begun: Millis, duration: Duration, step: u32) -> Option<Millis> {
 
 #[cfg(test)]
 mod tests {
+    use ringgate_conntrack::Endpoint;
+
     use super::*;
+    use crate::maglev::{Member, Ring};
 
     #[test]
     fn it_begins_with_the_first_step_and_is_over_when_its_time_is() {
@@ -56,6 +59,27 @@ mod tests {
         // A clock that is behind.
         assert_eq!(step(begun, duration, Millis(0)), 1);
         assert_eq!(step(begun, Duration::ZERO, Millis(500)), STEPS);
+    }
+
+    #[test]
+    fn a_ring_of_weights_in_steps_is_the_ring_of_the_weights() {
+        let ring = |factor: u32| {
+            let member = |host: u8, weight: u32| Member {
+                identity: Endpoint::from_socket(([10, 2, 0, host], 8080).into()),
+                weight: weight * factor,
+            };
+            let weights = [1, 2, 3, 100, 100, 101, 999, WEIGHT_MAX];
+            let members = (0..)
+                .zip(weights)
+                .map(|(host, weight)| member(host, weight));
+            Ring::build(65_537, &members.collect::<Vec<_>>()).unwrap()
+        };
+        assert_eq!(ring(1).moved(&ring(STEPS)), 0);
+        assert_ne!(
+            ring(1).moved(&ring(STEPS - 1)),
+            0,
+            "or it need not be a power of two"
+        );
     }
 
     #[test]
