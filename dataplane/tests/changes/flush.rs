@@ -97,7 +97,8 @@ fn the_size_of_its_steps_makes_no_difference() {
 /// Where only the table can tell whose a reply is, one half of a flow would be worse than none.
 #[test]
 fn workers_that_go_on_meanwhile_lose_no_half_of_a_flow() {
-    let scene = busy();
+    let mut scene = busy();
+    scene.now = Millis(scene.now.0 + 1000);
     let mut flush = Flush::new(service(SHARED), scene.seconds());
     let (mut n, mut anew) = (0, 0);
     while !flush.go_on(&scene.table, &scene.snapshot, 1, scene.seconds()) {
