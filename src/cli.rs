@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Status(Status),
     /// Tell which backend a flow gets, and why
     Explain(Explain),
+    /// Forget the flows of a backend, a service or all: their next packets are given a backend anew
+    Flush(Flush),
     /// Look at the host: what was found, and what to change
     Doctor(Doctor),
 }
@@ -106,6 +108,26 @@ pub(crate) struct Explain {
     /// Ask this file, all backends taken to be up, instead of a running balancer
     #[arg(long, value_name = "FILE", conflicts_with = "admin")]
     pub(crate) config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// Arguments of `flush`.
+#[derive(Debug, Args)]
+pub(crate) struct Flush {
+    /// The service, by its name
+    #[arg(value_name = "SERVICE", required_unless_present = "all")]
+    pub(crate) service: Option<String>,
+    /// Only the flows of this backend: its address and port, or the address where that is enough
+    #[arg(value_name = "BACKEND")]
+    pub(crate) backend: Option<String>,
+    /// All flows of all services
+    #[arg(long, conflicts_with = "service")]
+    pub(crate) all: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -100,6 +100,9 @@ pub const WEIGHT_MAX: u32 = 65_535;
 /// Weight unless the file says otherwise: can be halved and cut by percents without fractions.
 pub const WEIGHT_DEFAULT: u32 = 100;
 
+/// Longest `slow-start`. What takes longer than an hour to warm up is loaded by weights, by hand.
+pub const SLOW_START_MAX: Duration = Duration::from_hours(1);
+
 // --- health ---
 
 /// Shortest check interval. At 10 ms a thousand backends already make 100,000 checks a second.

@@ -136,7 +136,8 @@ words! {
     WhenEmpty {
         /// They are dropped, counted.
         Drop = "drop",
-        /// All backends that are not disabled are treated as up.
+        /// Those that are down, or not checked to the end yet, are treated as up; the disabled and those of
+        /// weight 0 are not.
         Open = "open",
     }
 }
@@ -254,6 +255,7 @@ pub struct Service {
     pub(crate) forward: Forward,
     pub(crate) choose: Choose,
     pub(crate) when_empty: WhenEmpty,
+    pub(crate) slow_start: Duration,
     pub(crate) table_size: u32,
     pub(crate) health: Option<Health>,
     pub(crate) backends: Vec<Backend>,
@@ -288,6 +290,11 @@ impl Service {
     /// What happens when no backend is up.
     pub const fn when_empty(&self) -> WhenEmpty {
         self.when_empty
+    }
+
+    /// Over how long a backend that comes back gets its share of new flows. Zero: at once.
+    pub const fn slow_start(&self) -> Duration {
+        self.slow_start
     }
 
     /// Slots of the Maglev table, a prime.

@@ -57,6 +57,7 @@ mod tests {
             (service.table_size(), service.health()),
             (limits::TABLE_SIZE_DEFAULT, None)
         );
+        assert_eq!(service.slow_start(), Duration::ZERO);
         let backend = &service.backends()[1];
         assert_eq!(backend.address(), "10.2.0.12:8080".parse().unwrap());
         assert_eq!(
@@ -75,6 +76,7 @@ mod tests {
         assert_eq!(full.interfaces()[0].mode(), full.interfaces()[1].mode());
         let (web, plain) = (&full.services()[0], &minimal.services()[0]);
         assert_eq!(web.when_empty(), plain.when_empty());
+        assert_eq!(web.slow_start(), Duration::from_secs(30));
         assert_eq!(web.table_size(), plain.table_size());
         assert_eq!(web.backends()[0].weight(), plain.backends()[0].weight());
         // `health = { … }` with every default equals the table that gives only its kind.

@@ -5,6 +5,7 @@
 //! has a file of its own (`insert`).
 
 use std::io;
+use std::ops::Range;
 
 use crate::control::Control;
 use crate::expiry::{Seconds, Timeouts};
@@ -343,8 +344,20 @@ impl FlowTable {
 
     /// Shows every flow whose time is not up to `visit`. Flows that come, go or move meanwhile
     /// may be shown or not.
-    pub fn for_each(&self, now: Seconds, mut visit: impl FnMut(&FlowKey, &Found)) {
-        for place in 0..self.slots() {
+    pub fn for_each(&self, now: Seconds, visit: impl FnMut(&FlowKey, &Found)) {
+        self.for_each_in(0..self.buckets(), now, visit);
+    }
+
+    /// The same for some of the table's [buckets](Self::buckets), for who cannot stay for all of
+    /// them at once.
+    pub fn for_each_in(
+        &self,
+        buckets: Range<u32>,
+        now: Seconds,
+        mut visit: impl FnMut(&FlowKey, &Found),
+    ) {
+        let end = buckets.end.min(self.buckets());
+        for place in buckets.start.min(end) * SLOTS..end * SLOTS {
             if let Some((key, word, state, owner)) = self.slot(place).read_any()
                 && !self.has_ended(word, now)
             {

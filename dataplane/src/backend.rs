@@ -111,6 +111,9 @@ pub struct Backend {
     pub forward: Forward,
     /// What it may be sent.
     pub state: BackendState,
+    /// Its share of new flows, in proportion to those of the service's other backends. 0 unless
+    /// it is up. In `weight_scale` parts of the configured weight ([`Service`](crate::service::Service)).
+    pub weight: u32,
     /// Another NAT service has the same address, port and protocol as a backend: a reply alone
     /// does not tell which service it belongs to.
     pub shared: bool,

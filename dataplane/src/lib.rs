@@ -27,6 +27,7 @@
 pub mod backend;
 pub mod clock;
 pub mod counters;
+pub mod flush;
 pub mod maglev;
 pub mod parse;
 pub mod pin;
@@ -35,6 +36,7 @@ pub mod publish;
 pub mod rewrite;
 pub mod route;
 pub mod service;
+pub mod slow_start;
 pub mod snapshot;
 pub mod steer;
 #[cfg(test)]

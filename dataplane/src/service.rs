@@ -23,6 +23,11 @@ pub struct Service {
     pub choose: Choose,
     /// Where new flows go; `None` while no backend takes any.
     pub ring: Option<Arc<Ring>>,
+    /// What the weights of the backends count in: so many to one of the configured weight. More
+    /// than 1 while a backend is in its slow start.
+    pub weight_scale: u32,
+    /// No backend is up, and those that are down are sent to all the same.
+    pub fallen_open: bool,
     /// The backends in file order: what the ring's slots stand for.
     pub members: Vec<BackendId>,
 }

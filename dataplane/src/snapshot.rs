@@ -10,17 +10,22 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ringgate_config::{Forward, Model, WhenEmpty};
+use ringgate_config::{Forward, Model};
 use ringgate_conntrack::Endpoint;
 use rustc_hash::FxHashMap;
 
 use crate::backend::{
     Backend, BackendId, BackendIdentity, BackendState, Health, NoSlot, Registry, Translations,
 };
+use crate::clock::Millis;
 use crate::maglev::{Member, Ring};
 use crate::parse::Family;
 use crate::route::Fib;
 use crate::service::Service;
+
+use standing::{Standing, Standings};
+
+mod standing;
 
 /// Which service a reply from a NAT backend's address and port belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,11 +134,26 @@ pub struct Builder {
     registry: Registry,
     rings: HashMap<(Endpoint, u8), CachedRing>,
     /// What each backend was in the last snapshot.
-    last: HashMap<BackendIdentity, BackendState>,
+    past: HashMap<BackendIdentity, Standing>,
+    now: Millis,
+    next_step: Option<Millis>,
     generation: u64,
 }
 
 impl Builder {
+    /// The time of the snapshots that are built from now on: slow starts go by it.
+    pub fn at(&mut self, now: Millis) -> &mut Self {
+        self.now = now;
+        self
+    }
+
+    /// When a snapshot is to be built though nothing else has changed: the next step of a slow
+    /// start begins.
+    #[must_use]
+    pub fn next_step(&self) -> Option<Millis> {
+        self.next_step
+    }
+
     /// The next snapshot.
     ///
     /// `health` gives the result of a backend's check; it is asked once for each backend.
@@ -148,40 +168,34 @@ impl Builder {
         fib: &Arc<Fib>,
         draining: bool,
     ) -> Result<Snapshot, NoSlot> {
+        self.next_step = None;
         let identities: HashSet<BackendIdentity> =
             model.services().iter().flat_map(identities_of).collect();
         self.registry.retain(&identities);
         let returns = returns(model);
         let mut services = Vec::with_capacity(model.services().len());
         let mut backends: Vec<Option<Backend>> = Vec::new();
-        let mut last = HashMap::new();
+        let mut past = HashMap::new();
+        let mut next_step = None;
         for (index, service) in (0..=u16::MAX).zip(model.services()) {
-            let states = self.states(service, &health);
-            let mut members = Vec::with_capacity(states.len());
-            for (identity, state) in identities_of(service).zip(&states) {
+            let is_new = !self.rings.contains_key(&listen_of(service));
+            let standings = Standings::of(service, &health, &self.past, is_new, self.now);
+            next_step = [next_step, standings.next_step].into_iter().flatten().min();
+            let mut members = Vec::with_capacity(standings.each.len());
+            let each = standings.each.iter().zip(&standings.weights);
+            for (identity, (standing, weight)) in identities_of(service).zip(each) {
                 let id = self.registry.id(identity)?;
                 members.push(id);
-                last.insert(identity, *state);
-                let family = family(&identity.address);
+                past.insert(identity, *standing);
                 let shared =
                     returns.get(&(identity.address, identity.protocol)) == Some(&Return::Ambiguous);
-                let backend = Backend {
+                let place = Place {
                     id,
                     service: index,
-                    listen: identity.listen,
-                    endpoint: identity.address,
-                    family,
                     forward: service.forward(),
-                    state: *state,
-                    shared: shared && service.forward() == Forward::Nat,
-                    hop: match service.forward() {
-                        Forward::Nat => fib.hop(identity.address.address, family).copied(),
-                        Forward::DsrL2 => {
-                            fib.hop_on_link(identity.address.address, family).copied()
-                        }
-                    },
-                    translations: Translations::of(service.forward(), &identity),
+                    shared,
                 };
+                let backend = place.backend(&identity, (standing.state, *weight), fib);
                 if backends.len() <= id.slot() {
                     backends.resize(id.slot() + 1, None);
                 }
@@ -195,7 +209,9 @@ impl Builder {
                 protocol: service.protocol().number(),
                 forward: service.forward(),
                 choose: service.choose(),
-                ring: self.ring(service, &states),
+                ring: self.ring(service, &standings.weights),
+                weight_scale: standings.scale,
+                fallen_open: standings.fallen_open,
                 members,
             });
         }
@@ -205,7 +221,8 @@ impl Builder {
             .collect();
         self.rings
             .retain(|listen, _| by_listen.contains_key(listen));
-        self.last = last;
+        self.past = past;
+        self.next_step = next_step;
         self.generation += 1;
         let fib = Arc::clone(fib);
         Ok(Snapshot {
@@ -219,72 +236,16 @@ impl Builder {
         })
     }
 
-    /// The state of each backend of `service`, in file order.
-    fn states(
-        &self,
-        service: &ringgate_config::Service,
-        health: &impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> Health,
-    ) -> Vec<BackendState> {
-        let mut states: Vec<BackendState> = identities_of(service)
-            .zip(service.backends())
-            .map(|(identity, backend)| {
-                let is_up = match health(service, backend) {
-                    Health::Up => true,
-                    Health::Down => false,
-                    // A reload that adds a check says nothing about a backend that serves.
-                    Health::Pending => match self.last.get(&identity) {
-                        Some(BackendState::Up | BackendState::Draining) => true,
-                        Some(BackendState::Down) => false,
-                        Some(BackendState::Pending | BackendState::Disabled) | None => {
-                            return if backend.disabled() {
-                                BackendState::Disabled
-                            } else {
-                                BackendState::Pending
-                            };
-                        }
-                    },
-                };
-                match (backend.disabled(), is_up, backend.weight()) {
-                    (true, _, _) => BackendState::Disabled,
-                    (false, false, _) => BackendState::Down,
-                    (false, true, 0) => BackendState::Draining,
-                    (false, true, _) => BackendState::Up,
-                }
-            })
-            .collect();
-        if service.when_empty() == WhenEmpty::Open && !states.contains(&BackendState::Up) {
-            // Falling open: better a backend that may be down than none.
-            for (state, backend) in states.iter_mut().zip(service.backends()) {
-                if *state == BackendState::Down && backend.weight() > 0 {
-                    *state = BackendState::Up;
-                }
-            }
-        }
-        states
-    }
-
     /// The ring of `service`, the last one again if it was built from the same.
-    fn ring(
-        &mut self,
-        service: &ringgate_config::Service,
-        states: &[BackendState],
-    ) -> Option<Arc<Ring>> {
+    fn ring(&mut self, service: &ringgate_config::Service, weights: &[u32]) -> Option<Arc<Ring>> {
         let members: Vec<Member> = identities_of(service)
-            .zip(service.backends())
-            .zip(states)
-            .map(|((identity, backend), state)| Member {
+            .zip(weights)
+            .map(|(identity, weight)| Member {
                 identity: identity.address,
-                weight: if *state == BackendState::Up {
-                    backend.weight()
-                } else {
-                    0
-                },
+                weight: *weight,
             })
             .collect();
-        let listen = (
-            Endpoint::from_socket(service.listen()),
-            service.protocol().number(),
-        );
+        let listen = listen_of(service);
         if let Some(cached) = self.rings.get(&listen)
             && cached.size == service.table_size()
             && cached.members == members
@@ -320,6 +281,49 @@ fn returns(model: &Model) -> FxHashMap<(Endpoint, u8), Return> {
         }
     }
     returns
+}
+
+/// Where a backend is, and how packets get to it.
+struct Place {
+    id: BackendId,
+    service: u16,
+    forward: Forward,
+    shared: bool,
+}
+
+impl Place {
+    fn backend(
+        self,
+        identity: &BackendIdentity,
+        (state, weight): (BackendState, u32),
+        fib: &Fib,
+    ) -> Backend {
+        let family = family(&identity.address);
+        Backend {
+            id: self.id,
+            service: self.service,
+            listen: identity.listen,
+            endpoint: identity.address,
+            family,
+            forward: self.forward,
+            state,
+            weight,
+            shared: self.shared && self.forward == Forward::Nat,
+            hop: match self.forward {
+                Forward::Nat => fib.hop(identity.address.address, family).copied(),
+                Forward::DsrL2 => fib.hop_on_link(identity.address.address, family).copied(),
+            },
+            translations: Translations::of(self.forward, identity),
+        }
+    }
+}
+
+/// What makes a service the same one after a reload.
+fn listen_of(service: &ringgate_config::Service) -> (Endpoint, u8) {
+    (
+        Endpoint::from_socket(service.listen()),
+        service.protocol().number(),
+    )
 }
 
 /// The identities of a service's backends, in file order.

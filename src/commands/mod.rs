@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod flush;
 pub(crate) mod run;
 pub(crate) mod status;
 

@@ -46,11 +46,12 @@ fn render(status: &Value) -> String {
     line(
         &mut page,
         &format!(
-            "flows  {} of {}  created {}  expired {}  re-hashed {}  not stored: full {}, contended {}",
+            "flows  {} of {}  created {}  expired {}  flushed {}  re-hashed {}  not stored: full {}, contended {}",
             flows["stored"],
             flows["capacity"],
             flows["created"],
             flows["expired"],
+            flows["flushed"],
             flows["rehashed"],
             flows["table_full"],
             flows["contended"],
@@ -114,10 +115,15 @@ fn render_interface(page: &mut String, interface: &Value) {
 
 fn render_service(page: &mut String, service: &Value) {
     let field = |name: &str| service[name].as_str().unwrap_or("-").to_owned();
+    let open = if service["fallen_open"] == true {
+        "  fallen open: no backend is up"
+    } else {
+        ""
+    };
     line(
         page,
         &format!(
-            "\nservice {}  {} {}  {}",
+            "\nservice {}  {} {}  {}{open}",
             field("name"),
             field("protocol"),
             field("listen"),
@@ -127,7 +133,7 @@ fn render_service(page: &mut String, service: &Value) {
     line(
         page,
         &format!(
-            "  {:<28} {:<9} {:>6} {:>9} {:>11} {:>11} {:>10} {:>12}",
+            "  {:<28} {:<9} {:>11} {:>9} {:>11} {:>11} {:>10} {:>12}",
             "backend", "state", "weight", "flows", "packets", "replies", "packets/s", "bits/s",
         ),
     );
@@ -136,10 +142,10 @@ fn render_service(page: &mut String, service: &Value) {
         line(
             page,
             &format!(
-                "  {:<28} {:<9} {:>6} {:>9} {:>11} {:>11} {:>10} {:>12}",
+                "  {:<28} {:<9} {:>11} {:>9} {:>11} {:>11} {:>10} {:>12}",
                 backend["address"].as_str().unwrap_or("-"),
                 backend["state"].as_str().unwrap_or("-"),
-                number("weight"),
+                weight(backend),
                 number("flows"),
                 number("packets"),
                 number("reply_packets"),
@@ -150,6 +156,18 @@ fn render_service(page: &mut String, service: &Value) {
         if let Some(last) = backend["check"]["last"].as_str() {
             line(page, &format!("      check: {last}"));
         }
+    }
+}
+
+/// The effective weight, and the configured one where it differs.
+fn weight(backend: &Value) -> String {
+    let (effective, configured) = (&backend["effective_weight"], &backend["weight"]);
+    if effective.as_f64() == configured.as_f64() {
+        return configured.to_string();
+    }
+    match effective.as_f64() {
+        Some(effective) => format!("{effective}/{configured}"),
+        None => configured.to_string(),
     }
 }
 

@@ -12,6 +12,9 @@ use serde_json::Value;
 /// How long each step may take: connecting, sending, and each read. The loop answers in a turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The same where the loop needs many turns: the largest flow table is searched in some seconds.
+const PATIENCE_TO_ACT: Duration = Duration::from_secs(120);
+
 /// The longest answer that is read, bytes. A thousand services with a hundred backends each are ~30 MB.
 const LONGEST_ANSWER: u64 = 256 << 20;
 
@@ -33,8 +36,8 @@ pub(crate) enum ClientError {
     #[error("no permission to use {0}; only its owner may: run this as root (sudo)")]
     Permission(PathBuf),
     /// It takes the connection, and no more.
-    #[error("ringgate did not answer on {0} within {PATIENCE:?}; its log may say why")]
-    Silent(PathBuf),
+    #[error("ringgate did not answer on {0} within {1:?}; its log may say why")]
+    Silent(PathBuf, Duration),
     /// What came is not an answer.
     #[error("what answered on {0} does not speak like ringgate: {1}")]
     Garbled(PathBuf, String),
@@ -57,15 +60,31 @@ pub(crate) enum ClientError {
 /// # Errors
 /// Says what was found and what to do.
 pub(crate) fn get(path: &Path, target: &str) -> Result<Value, ClientError> {
+    ask(path, "GET", target, PATIENCE)
+}
+
+/// As [`get`], to have something done: the answer comes when it is, which may take a while.
+///
+/// # Errors
+/// Says what was found and what to do.
+pub(crate) fn post(path: &Path, target: &str) -> Result<Value, ClientError> {
+    ask(path, "POST", target, PATIENCE_TO_ACT)
+}
+
+fn ask(path: &Path, method: &str, target: &str, patience: Duration) -> Result<Value, ClientError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => ClientError::Missing(path.to_owned()),
         io::ErrorKind::ConnectionRefused => ClientError::Dead(path.to_owned()),
         io::ErrorKind::PermissionDenied => ClientError::Permission(path.to_owned()),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Silent(path.to_owned()),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            ClientError::Silent(path.to_owned(), patience)
+        }
         _ => ClientError::Io(path.to_owned(), error),
     };
-    let mut stream = connect(path).map_err(failed)?;
-    let request = format!("GET {target} HTTP/1.1\r\nHost: ringgate\r\nConnection: close\r\n\r\n");
+    let mut stream = connect(path, patience).map_err(failed)?;
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: ringgate\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    );
     // The other side may answer and close without having read everything, which resets the connection:
     // what it said counts.
     let sent = stream.write_all(request.as_bytes());
@@ -89,12 +108,12 @@ pub(crate) fn target(path: &str, parameters: &[(&str, &str)]) -> String {
 }
 
 /// Connects with the patience of every other step: a full backlog would block for ever.
-fn connect(path: &Path) -> io::Result<UnixStream> {
+fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let flags = SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     for direction in [sockopt::Timeout::Send, sockopt::Timeout::Recv] {
-        sockopt::set_socket_timeout(&socket, direction, Some(PATIENCE))?;
+        sockopt::set_socket_timeout(&socket, direction, Some(patience))?;
     }
     loop {
         match rustix::net::connect(&socket, &address) {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use ringgate_dataplane::backend::BackendId;
 use ringgate_dataplane::counters::{Counter, WorkerCounters};
+use ringgate_dataplane::service::Service;
 use ringgate_dataplane::snapshot::{Snapshot, identities_of};
 use ringgate_dataplane::verdict::DropReason;
 use rustc_hash::FxHashMap;
@@ -144,6 +145,8 @@ pub(crate) struct Page<'a> {
     pub(crate) operations: usize,
     /// Where the admin socket is.
     pub(crate) admin: &'a Path,
+    /// Flows that operators flushed since the start.
+    pub(crate) flushed: u64,
     /// Since the start.
     pub(crate) uptime_ms: u64,
 }
@@ -220,6 +223,7 @@ impl Page<'_> {
             "stored": self.plane.table().stored(),
             "created": sum(|worker| &worker.flows.created),
             "expired": sum(|worker| &worker.flows.expired),
+            "flushed": self.flushed,
             "rehashed": sum(|worker| &worker.flows.rehashed),
             "table_full": sum(|worker| &worker.flows.table_full),
             "contended": sum(|worker| &worker.flows.contended),
@@ -292,7 +296,7 @@ impl Page<'_> {
                 .iter()
                 .zip(identities_of(service))
                 .zip(&built.members)
-                .map(|((backend, _), id)| self.backend(service, backend, *id, workers))
+                .map(|((backend, _), id)| self.backend((service, built), backend, *id, workers))
                 .collect();
             json!({
                 "name": service.name(),
@@ -301,6 +305,8 @@ impl Page<'_> {
                 "forward": service.forward().as_str(),
                 "choose": service.choose().as_str(),
                 "when_empty": service.when_empty().as_str(),
+                "fallen_open": built.fallen_open,
+                "slow_start_ms": service.slow_start().as_millis(),
                 "backends": backends,
             })
         });
@@ -309,11 +315,12 @@ impl Page<'_> {
 
     fn backend(
         &self,
-        service: &ringgate_config::Service,
+        (service, as_built): (&ringgate_config::Service, &Service),
         backend: &ringgate_config::Backend,
         id: BackendId,
         workers: &[&WorkerCounters],
     ) -> Value {
+        let (built, scale) = (self.snapshot.backend(id), as_built.weight_scale);
         let base = self.meter.bases.get(&id).copied().unwrap_or_default();
         let totals = Totals::of(id, workers).since(&base);
         let (packets, bits) = self.meter.rates.get(&id).copied().unwrap_or_default();
@@ -335,9 +342,10 @@ impl Page<'_> {
         json!({
             "address": backend.address().to_string(),
             "weight": backend.weight(),
-            "state": self.snapshot.backend(id).map(|backend| backend.state.as_str()),
+            "effective_weight": built.map(|built| f64::from(built.weight) / f64::from(scale)),
+            "state": built.map(|backend| backend.state.as_str()),
             "next_hop": self.next_hop(backend.address().ip()),
-            "reachable": self.snapshot.backend(id).is_some_and(|backend| backend.hop.is_ok()),
+            "reachable": built.is_some_and(|backend| backend.hop.is_ok()),
             "check": check,
             "flows": totals.flows,
             "packets": totals.packets,

@@ -10,13 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringgate_config::Model;
-use ringgate_conntrack::{Endpoint, State};
+use ringgate_conntrack::Endpoint;
 use ringgate_dataplane::clock::Clock as _;
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
-use super::admin::http::{Request, Response};
-use super::admin::{Admin, AdminToken, Wanted};
+use super::admin::{Admin, AdminToken};
 use super::checks::{health, specs};
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::fib::Ports;
@@ -24,12 +23,18 @@ use super::health::{CheckId, Checker, State as Health};
 use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::signals::{Signals, Wish};
-use super::status::{Meter, Page};
+use super::status::Meter;
 use super::{clock, probe};
 use crate::clock::Monotonic;
-use crate::explanation::{Question, explain};
 use crate::plane::Plane;
 use crate::reload::{self, Refused as ReloadRefused};
+
+use drain::Drain;
+use flush::Flushing;
+
+mod answer;
+mod drain;
+mod flush;
 
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
 /// adopted snapshots, the drain. A first packet to an unknown next hop waits this long.
@@ -37,9 +42,6 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// How long the first results of checks are waited for before packets are let in.
 const READY_AT_LAST: Duration = Duration::from_secs(3);
-
-/// How often established flows are counted while draining: it reads the whole table's index.
-const COUNT: Duration = Duration::from_millis(200);
 
 /// How often rates are measured.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -112,6 +114,10 @@ pub(crate) struct Steward {
     is_ready: bool,
     /// While stopping.
     drain: Option<Drain>,
+    /// What an operator asked for and the table is being searched for.
+    flush: Option<Flushing>,
+    /// Flows that were flushed since the start.
+    flushed: u64,
     next_tick: Instant,
     next_sample: Instant,
     next_refresh: Instant,
@@ -125,19 +131,6 @@ impl std::fmt::Debug for Steward {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
-}
-
-/// How far a stop is.
-#[derive(Debug, Clone, Copy)]
-struct Drain {
-    /// Until when flows are waited for at most.
-    deadline: Instant,
-    /// Established flows at the last tick; unknown until workers refuse new ones.
-    left: Option<usize>,
-    /// When they are counted next.
-    next_count: Instant,
-    /// The operator has asked twice.
-    is_hurried: bool,
 }
 
 /// What the loop is made from, all of it up and running.
@@ -188,6 +181,8 @@ impl Steward {
             steer_after: None,
             is_ready: false,
             drain: None,
+            flush: None,
+            flushed: 0,
             next_tick: now,
             next_sample: now + SAMPLE,
             next_refresh: now,
@@ -221,6 +216,7 @@ impl Steward {
                 self.tick(now);
             }
             self.renew(now);
+            self.flush_on();
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
                 return Ok((end, self.plane));
@@ -230,6 +226,9 @@ impl Steward {
 
     /// How long nothing is due.
     fn pause(&self, now: Instant) -> Duration {
+        if self.flush.is_some() {
+            return Duration::ZERO;
+        }
         let due = self
             .checker
             .next_due()
@@ -263,7 +262,7 @@ impl Steward {
         }
     }
 
-    // --- signals, reload, drain ---
+    // --- signals, reload ---
 
     fn take_signals(&mut self, now: Instant) {
         loop {
@@ -303,50 +302,6 @@ impl Steward {
             }
         }
         self.tell_readiness();
-    }
-
-    fn drain(&mut self, now: Instant) {
-        if let Some(drain) = &mut self.drain {
-            drain.is_hurried = true;
-            return;
-        }
-        let patience = self.model.balancer().drain();
-        tracing::info!(at_most = ?patience, "draining: new flows are refused, established ones go on");
-        self.drain = Some(Drain {
-            deadline: now + patience,
-            left: None,
-            next_count: now,
-            is_hurried: false,
-        });
-        self.stale = true;
-    }
-
-    fn end(&self, now: Instant) -> Option<End> {
-        if self.plane.has_lost_a_worker() {
-            return Some(End::LostWorker);
-        }
-        match self.drain? {
-            Drain { left: Some(0), .. } => Some(End::Drained),
-            Drain {
-                is_hurried: true, ..
-            } => Some(End::Hurried),
-            Drain { deadline, .. } if now >= deadline => Some(End::TimeUp),
-            Drain { .. } => None,
-        }
-    }
-
-    /// Connections that are open in at least one direction.
-    fn established(&self) -> usize {
-        let mut count = 0;
-        self.plane
-            .table()
-            .for_each(self.clock.now().seconds(), |_, flow| {
-                count += usize::from(matches!(
-                    flow.state,
-                    State::Established | State::ClientClosed | State::BackendClosed
-                ));
-            });
-        count
     }
 
     // --- the network ---
@@ -430,59 +385,6 @@ impl Steward {
         self.stale = true;
     }
 
-    // --- the admin socket ---
-
-    fn answer(&mut self, token: AdminToken, outcome: Outcome, now: Instant) {
-        let mut wanted = Vec::new();
-        // The handler needs all but the admin socket itself.
-        let admin = self.admin.path().to_owned();
-        let page = Page {
-            config: &self.config.display().to_string(),
-            model: &self.model,
-            snapshot: &self.snapshot,
-            plane: &self.plane,
-            checker: &self.checker,
-            watcher: &self.watcher,
-            meter: &self.meter,
-            driver: self.driver.kind(),
-            operations: self.driver.in_flight(),
-            admin: &admin,
-            uptime_ms: u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX),
-        };
-        let seconds = self.clock.now().seconds();
-        let mut handler = |request: &Request<'_>| match (request.method, request.path) {
-            ("GET", "/v1/status") => Response::ok(page.to_json()),
-            ("GET", "/v1/explain") => match question(request) {
-                Ok(question) => Response::ok(explain(
-                    &question,
-                    page.snapshot,
-                    page.plane.table(),
-                    seconds,
-                )),
-                Err(message) => Response::error(400, message),
-            },
-            ("GET", _) => Response::error(404, "there are /v1/status and /v1/explain"),
-            _ => Response::error(405, "only GET is understood"),
-        };
-        self.admin
-            .completed(token, outcome, now, &mut handler, &mut wanted);
-        self.admin.pump(&mut wanted);
-        self.start_wanted(&mut wanted);
-    }
-
-    fn start_wanted(&mut self, wanted: &mut Vec<Wanted>) {
-        for Wanted {
-            operation,
-            limit,
-            token,
-        } in wanted.drain(..)
-        {
-            if let Err(refused) = self.driver.start(operation, limit, Token::Admin(token)) {
-                self.admin.refused(token, refused.operation);
-            }
-        }
-    }
-
     // --- now and then ---
 
     fn tick(&mut self, now: Instant) {
@@ -512,19 +414,6 @@ impl Steward {
         self.steer_when_adopted();
         self.count_established(now);
         self.become_ready(now);
-    }
-
-    /// While draining, once workers refuse new flows: how many are left.
-    fn count_established(&mut self, now: Instant) {
-        let is_waiting = self.snapshot.draining && self.steer_after.is_none();
-        if !is_waiting || self.drain.is_none_or(|drain| now < drain.next_count) {
-            return;
-        }
-        let left = self.established();
-        if let Some(drain) = &mut self.drain {
-            drain.left = Some(left);
-            drain.next_count = now + COUNT;
-        }
     }
 
     /// Lets packets in once it is known which backends are up, or after a while without knowing:
@@ -567,7 +456,9 @@ impl Steward {
 
     /// Builds and publishes a new snapshot if anything in it has changed.
     fn renew(&mut self, now: Instant) {
-        if !std::mem::take(&mut self.stale) {
+        let moment = self.clock.now();
+        let steps = self.builder.next_step().is_some_and(|due| due <= moment);
+        if !std::mem::take(&mut self.stale) && !steps {
             return;
         }
         let checker = &self.checker;
@@ -575,6 +466,7 @@ impl Steward {
         let is_draining = self.drain.is_some();
         match self
             .builder
+            .at(moment)
             .build(&self.model, health, &self.fib, is_draining)
         {
             Ok(snapshot) => self.snapshot = Arc::new(snapshot),
@@ -601,24 +493,4 @@ impl Steward {
             }
         }
     }
-}
-
-/// Reads the flow that `explain` asks about.
-fn question(request: &Request<'_>) -> Result<Question, &'static str> {
-    let protocol = match request.parameter("protocol").as_deref() {
-        Some("tcp") => 6,
-        Some("udp") => 17,
-        _ => return Err("protocol must be tcp or udp"),
-    };
-    let socket = |name, message| {
-        request
-            .parameter(name)
-            .and_then(|text| text.parse().ok())
-            .ok_or(message)
-    };
-    Ok(Question {
-        protocol,
-        from: socket("from", "from must be the client's ADDRESS:PORT")?,
-        to: socket("to", "to must be the service's ADDRESS:PORT")?,
-    })
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::ops::Range;
+use std::time::Duration;
 
 use super::scope::Scope;
 use super::{Seen, Taken};
@@ -12,9 +13,9 @@ use crate::error::{Findings, Kind, quote};
 use crate::file::{self, Field, LATER_KINDS};
 use crate::limits::{
     FALL_DEFAULT, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, RISE_DEFAULT,
-    SERVICE_NAME_BYTES_MAX, SLOTS_PER_BACKEND, STREAK_MAX, TABLE_SIZE_DEFAULT, TABLE_SIZE_MAX,
-    TABLE_SIZE_MIN, TIMEOUT_DEFAULT, TIMEOUT_MIN, WEIGHT_DEFAULT, WEIGHT_MAX, is_prime,
-    table_sizes_around,
+    SERVICE_NAME_BYTES_MAX, SLOTS_PER_BACKEND, SLOW_START_MAX, STREAK_MAX, TABLE_SIZE_DEFAULT,
+    TABLE_SIZE_MAX, TABLE_SIZE_MIN, TIMEOUT_DEFAULT, TIMEOUT_MIN, WEIGHT_DEFAULT, WEIGHT_MAX,
+    is_prime, table_sizes_around,
 };
 use crate::model::{Backend, Choose, Forward, Health, Protocol, Service, WhenEmpty};
 
@@ -45,6 +46,11 @@ pub(super) fn resolve<'a>(
         &LATER_CHOICES,
     );
     let when_empty = scope.word("when-empty", &raw.when_empty, Some(WhenEmpty::Drop), &[]);
+    let slow_start = scope.duration(
+        "slow-start",
+        &raw.slow_start,
+        Duration::ZERO..=SLOW_START_MAX,
+    );
     let table_size = table_size(&mut scope, raw);
     let health = raw
         .health
@@ -62,6 +68,7 @@ pub(super) fn resolve<'a>(
         forward: forward?,
         choose: choose?,
         when_empty: when_empty?,
+        slow_start: slow_start?.map_or(Duration::ZERO, |(slow_start, _)| slow_start),
         table_size: table_size?,
         health,
         backends: backends?,

@@ -4,7 +4,8 @@
 //! and brings back how they ended; in between the loop does its other work, so no client can hold it up.
 //!
 //! One request per connection: it is read, answered by the loop's handler, and the connection closed.
-//! That is all that the commands need; keep-alive would only keep slots.
+//! That is all that the commands need; keep-alive would only keep slots. What takes more than a turn of
+//! the loop is answered [later](Answer::Later), by [`Admin::answer`].
 //!
 //! # Bounds
 //! | what | bound | beyond it |
@@ -69,11 +70,22 @@ pub(crate) struct Wanted {
     pub(crate) token: AdminToken,
 }
 
-/// Where a connection is. Its descriptor and buffer are with the driver.
+/// What the loop's handler says to a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// This.
+    Now(Response),
+    /// It begins what was asked for, and keeps the connection's key for [`Admin::answer`].
+    Later,
+}
+
+/// Where a connection is. Its descriptor and buffer are with the driver, but while it waits.
 #[derive(Debug, Clone, Copy)]
 enum Stage {
     /// Reading the request, until then.
     Reading { deadline: Instant },
+    /// For what was asked to be done.
+    Waiting,
     /// So many bytes of the answer have been sent.
     Answering { sent: usize },
 }
@@ -88,6 +100,8 @@ pub(crate) struct Admin {
     /// The listener after an accept that failed, until the pause is over.
     paused: Option<OwnedFd>,
     connections: Slab<Stage>,
+    /// Those in [`Stage::Waiting`].
+    waiting: Vec<(Key, OwnedFd)>,
 }
 
 impl Admin {
@@ -99,6 +113,7 @@ impl Admin {
             idle,
             paused: None,
             connections: Slab::new(MAX_CONNECTIONS),
+            waiting: Vec::new(),
         }
     }
 
@@ -132,13 +147,14 @@ impl Admin {
         }
     }
 
-    /// One of its operations has ended. A request that is complete by it is answered by `handler`.
+    /// One of its operations has ended. A request that is complete by it is answered by `handler`, which is
+    /// told the connection's key.
     pub(crate) fn completed(
         &mut self,
         token: AdminToken,
         outcome: Outcome,
         now: Instant,
-        handler: &mut dyn FnMut(&Request<'_>) -> Response,
+        handler: &mut dyn FnMut(&Request<'_>, Key) -> Answer,
         wanted: &mut Vec<Wanted>,
     ) {
         match (token, outcome) {
@@ -147,14 +163,26 @@ impl Admin {
             }
             (AdminToken::Pause, _) => self.idle = self.paused.take(),
             (AdminToken::Connection(key), outcome) => {
-                if let Some(next) = self.step(key, outcome, now, handler) {
-                    wanted.push(next);
-                } else {
+                match self.step(key, outcome, now, handler) {
+                    Step::Next(next) => wanted.push(next),
+                    Step::Wait(fd) => self.waiting.push((key, fd)),
                     // The descriptor was in the outcome: it is closed by now.
-                    self.connections.take(key);
+                    Step::Over => drop(self.connections.take(key)),
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Answers a request that was to be answered later. To be followed by [`Admin::pump`].
+    pub(crate) fn answer(&mut self, key: Key, response: Response, wanted: &mut Vec<Wanted>) {
+        let Some(at) = self.waiting.iter().position(|(waits, _)| *waits == key) else {
+            return;
+        };
+        let (_, fd) = self.waiting.swap_remove(at);
+        if let Some(stage) = self.connections.get_mut(key) {
+            *stage = Stage::Answering { sent: 0 };
+            wanted.push(send(key, fd, response.into_bytes(), 0));
         }
     }
 
@@ -195,42 +223,71 @@ impl Admin {
         }
     }
 
-    /// What a connection wants next; none: it is over.
+    /// What becomes of a connection next.
     fn step(
         &mut self,
         key: Key,
         outcome: Outcome,
         now: Instant,
-        handler: &mut dyn FnMut(&Request<'_>) -> Response,
-    ) -> Option<Wanted> {
-        let stage = self.connections.get_mut(key)?;
+        handler: &mut dyn FnMut(&Request<'_>, Key) -> Answer,
+    ) -> Step {
+        let Some(stage) = self.connections.get_mut(key) else {
+            return Step::Over;
+        };
         match (*stage, outcome) {
-            (Stage::Reading { deadline }, Outcome::Received { fd, buffer, result }) => {
-                let count = result.ok()?;
+            (
+                Stage::Reading { deadline },
+                Outcome::Received {
+                    fd,
+                    buffer,
+                    result: Ok(count),
+                },
+            ) => {
                 let response = match http::parse(&buffer) {
-                    Parsed::Request(request) => handler(&request),
+                    Parsed::Request(request) => match handler(&request, key) {
+                        Answer::Now(response) => response,
+                        Answer::Later => {
+                            *stage = Stage::Waiting;
+                            return Step::Wait(fd);
+                        }
+                    },
                     Parsed::Refused(response) => response,
-                    Parsed::Partial if count == 0 => return None, // gone in mid-sentence
+                    Parsed::Partial if count == 0 => return Step::Over, // gone in mid-sentence
                     Parsed::Partial if buffer.len() >= MAX_REQUEST => http::too_large(),
                     Parsed::Partial => {
-                        let left = deadline.checked_duration_since(now)?;
-                        return Some(receive(key, fd, buffer, left));
+                        return match deadline.checked_duration_since(now) {
+                            Some(left) => Step::Next(receive(key, fd, buffer, left)),
+                            None => Step::Over,
+                        };
                     }
                 };
                 *stage = Stage::Answering { sent: 0 };
-                Some(send(key, fd, response.into_bytes(), 0))
+                Step::Next(send(key, fd, response.into_bytes(), 0))
             }
-            (Stage::Answering { sent }, Outcome::Sent { fd, buffer, result }) => {
-                let sent = sent + result.ok()?;
-                if sent >= buffer.len() {
-                    return None;
-                }
+            (
+                Stage::Answering { sent },
+                Outcome::Sent {
+                    fd,
+                    buffer,
+                    result: Ok(count),
+                },
+            ) if sent + count < buffer.len() => {
+                let sent = sent + count;
                 *stage = Stage::Answering { sent };
-                Some(send(key, fd, buffer, sent))
+                Step::Next(send(key, fd, buffer, sent))
             }
-            _ => None,
+            _ => Step::Over,
         }
     }
+}
+
+/// What becomes of a connection.
+enum Step {
+    /// It wants this done.
+    Next(Wanted),
+    /// It waits for [`Admin::answer`].
+    Wait(OwnedFd),
+    Over,
 }
 
 fn receive(key: Key, fd: OwnedFd, buffer: Vec<u8>, limit: Duration) -> Wanted {

@@ -68,8 +68,21 @@ fn turn(driver: &mut dyn Driver<AdminToken>, admin: &mut Admin, now: Instant) {
     driver
         .wait(Some(Duration::from_millis(20)), &mut done)
         .unwrap();
+    let mut later = Vec::new();
+    let mut handler = |request: &Request<'_>, key| match request.path {
+        "/later" if request.method == "POST" => {
+            later.push(key);
+            Answer::Later
+        }
+        _ => handler(request, key),
+    };
     for Completion { token, outcome, .. } in done {
         admin.completed(token, outcome, now, &mut handler, &mut wanted);
+    }
+    for key in later {
+        admin.answer(key, Response::ok(json!("at last")), &mut wanted);
+        // Only once.
+        admin.answer(key, Response::ok(json!("again")), &mut wanted);
     }
     admin.pump(&mut wanted);
     for Wanted {
@@ -86,15 +99,15 @@ fn turn(driver: &mut dyn Driver<AdminToken>, admin: &mut Admin, now: Instant) {
     }
 }
 
-fn handler(request: &Request<'_>) -> Response {
-    match (request.method, request.path) {
+fn handler(request: &Request<'_>, _: Key) -> Answer {
+    Answer::Now(match (request.method, request.path) {
         ("GET", "/status") => Response::ok(json!({ "up": true })),
         ("GET", "/echo") => Response::ok(json!(request.parameter("what"))),
         // More than a socket buffer holds.
         ("GET", "/long") => Response::ok(json!("x".repeat(3 << 20))),
         ("GET", _) => Response::error(404, "there is no such target"),
         _ => Response::error(405, "only GET"),
-    }
+    })
 }
 
 fn ask(path: &Path, bytes: &[u8]) -> String {
@@ -123,6 +136,9 @@ fn the_client_gets_its_answer() {
         let target = client::target("/echo", &[("what", "[fd00::1]:80 & more")]);
         assert_eq!(get(&target).unwrap(), json!("[fd00::1]:80 & more"));
         assert_eq!(get("/long").unwrap().as_str().unwrap().len(), 3 << 20);
+        let done = client::post(&server.path, "/later").unwrap();
+        assert_eq!(done, json!("at last"));
+        assert!(get("/status").is_ok(), "its place is free again");
         let error = get("/nothing").unwrap_err();
         assert!(
             matches!(error, ClientError::Refused { status: 404, .. }),

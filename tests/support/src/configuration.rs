@@ -44,6 +44,7 @@ pub struct Service {
     forward: &'static str,
     is_checked: bool,
     check_port: Option<u16>,
+    slow_start: &'static str,
     backends: Vec<Backend>,
 }
 
@@ -57,6 +58,7 @@ impl Service {
             forward: "nat",
             is_checked: false,
             check_port: None,
+            slow_start: "0s",
             backends: Vec::new(),
         }
     }
@@ -91,6 +93,11 @@ impl Service {
             check_port: Some(port),
             ..self.checked()
         }
+    }
+
+    /// Whose backends take so long to their full share when they come back.
+    pub fn slow_start(self, slow_start: &'static str) -> Self {
+        Self { slow_start, ..self }
     }
 
     /// With one more backend.
@@ -133,6 +140,7 @@ impl fmt::Display for Service {
             "protocol = \"{}\"\nforward = \"{}\"",
             self.protocol, self.forward
         )?;
+        writeln!(f, "slow-start = \"{}\"", self.slow_start)?;
         if self.is_checked {
             let every = format!("{CHECK_INTERVAL_MS}ms");
             let port = self

@@ -1,0 +1,147 @@
+//! Where a backend stands, from one snapshot to the next: its state, and its slow start.
+
+use std::collections::HashMap;
+
+use ringgate_config::{Backend, Service, WhenEmpty};
+
+use super::identities_of;
+use crate::backend::{BackendIdentity, BackendState, Health};
+use crate::clock::Millis;
+use crate::slow_start;
+
+/// What a backend is in one snapshot, and what the next one must know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// What workers see.
+    pub(super) state: BackendState,
+    /// The same, had the service not fallen open.
+    known: BackendState,
+    /// When its slow start began; `None`: it has its whole weight.
+    begun: Option<Millis>,
+    /// Its service is as new as itself, and its first check has not ended since.
+    is_founder: bool,
+}
+
+impl Standing {
+    /// What follows from what the operator and the check say, and from what was before.
+    fn of(
+        (backend, health): (&Backend, Health),
+        past: Option<&Self>,
+        service_is_new: bool,
+        now: Millis,
+    ) -> Self {
+        use BackendState::{Disabled, Down, Draining, Pending, Up};
+        let known = match (backend.disabled(), health, past.map(|past| past.known)) {
+            (true, ..) => Disabled,
+            (false, Health::Down, _) | (false, Health::Pending, Some(Down)) => Down,
+            // A reload that adds a check says nothing about a backend that serves.
+            (false, Health::Up, _) | (false, Health::Pending, Some(Up | Draining)) => {
+                if backend.weight() == 0 { Draining } else { Up }
+            }
+            (false, Health::Pending, Some(Pending | Disabled) | None) => Pending,
+        };
+        let is_founder = past.map_or(service_is_new, |past| past.is_founder);
+        let begun = match past {
+            _ if known != Up => None,
+            // Also one that was sent everything while the service had fallen open.
+            Some(past) if past.state == Up => past.begun,
+            _ if is_founder => None,
+            _ => Some(now),
+        };
+        Self {
+            state: known,
+            known,
+            begun,
+            is_founder: is_founder && known == Pending,
+        }
+    }
+
+    /// In which step of its slow start it is, and when the next one begins.
+    fn step(&self, service: &Service, now: Millis) -> (u32, Option<Millis>) {
+        let Some(begun) = self.begun else {
+            return (slow_start::STEPS, None);
+        };
+        let step = slow_start::step(begun, service.slow_start(), now);
+        (step, slow_start::next(begun, service.slow_start(), step))
+    }
+}
+
+/// Where the backends of a service stand, in file order.
+#[derive(Debug, Default)]
+pub(super) struct Standings {
+    pub(super) each: Vec<Standing>,
+    /// The effective weights: 0 for those that take no new flows.
+    pub(super) weights: Vec<u32>,
+    /// What the effective weights count in: so many to one of the configured weight.
+    pub(super) scale: u32,
+    /// None is up, and those that could be are sent to all the same.
+    pub(super) fallen_open: bool,
+    /// When the next step of a slow start begins.
+    pub(super) next_step: Option<Millis>,
+}
+
+impl Standings {
+    /// From what was before; `past` has nobody of a service that is new.
+    pub(super) fn of(
+        service: &Service,
+        health: &impl Fn(&Service, &Backend) -> Health,
+        past: &HashMap<BackendIdentity, Standing>,
+        service_is_new: bool,
+        now: Millis,
+    ) -> Self {
+        let mut each: Vec<Standing> = identities_of(service)
+            .zip(service.backends())
+            .map(|(identity, backend)| {
+                let said = (backend, health(service, backend));
+                Standing::of(said, past.get(&identity), service_is_new, now)
+            })
+            .collect();
+        let none_is_up = each.iter().all(|one| one.known != BackendState::Up);
+        let mut fallen_open = false;
+        if none_is_up && service.when_empty() == WhenEmpty::Open {
+            // Better a backend that may be down than none.
+            for (one, backend) in each.iter_mut().zip(service.backends()) {
+                let may_be = matches!(one.known, BackendState::Down | BackendState::Pending);
+                if may_be && backend.weight() > 0 {
+                    one.state = BackendState::Up;
+                    fallen_open = true;
+                }
+            }
+        }
+        let mut standings = Self {
+            each,
+            fallen_open,
+            ..Self::default()
+        };
+        standings.weigh(service, now);
+        standings
+    }
+
+    /// Sets the effective weights, and ends slow starts that are over.
+    fn weigh(&mut self, service: &Service, now: Millis) {
+        let steps: Vec<u32> = self
+            .each
+            .iter_mut()
+            .map(|one| {
+                let (step, next) = one.step(service, now);
+                if next.is_none() {
+                    one.begun = None;
+                }
+                self.next_step = [self.next_step, next].into_iter().flatten().min();
+                step
+            })
+            .collect();
+        let is_slow = self.each.iter().any(|one| one.begun.is_some());
+        self.scale = if is_slow { slow_start::STEPS } else { 1 };
+        self.weights = self
+            .each
+            .iter()
+            .zip(service.backends())
+            .zip(steps)
+            .map(|((one, backend), step)| match one.state {
+                BackendState::Up => backend.weight() * step.min(self.scale),
+                _ => 0,
+            })
+            .collect();
+    }
+}
