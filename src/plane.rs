@@ -160,7 +160,7 @@ impl Plane {
         }
         let options = options(model, &programs)?;
         let flows = model.balancer().flows();
-        let table = FlowTable::new(flows, plan.secret, Timeouts::default())
+        let table = FlowTable::in_memory(flows, plan.secret, Timeouts::default())
             .map_err(|error| StartError::Memory { flows, error })?;
         let mut plane = Self {
             interfaces: Vec::new(),

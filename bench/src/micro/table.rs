@@ -39,7 +39,7 @@ pub(crate) fn shared(capacity: usize) -> Result<Arc<FlowTable>, String> {
 }
 
 fn empty(capacity: usize) -> Result<FlowTable, String> {
-    FlowTable::new(capacity, SECRET, Timeouts::default())
+    FlowTable::in_memory(capacity, SECRET, Timeouts::default())
         .map_err(|error| format!("no memory for a table of {capacity} flows: {error}"))
 }
 
