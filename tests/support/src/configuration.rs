@@ -162,6 +162,7 @@ impl fmt::Display for Service {
 pub struct Configuration {
     mode: &'static str,
     drain: &'static str,
+    flow_memory: Option<&'static str>,
     services: Vec<Service>,
 }
 
@@ -171,6 +172,7 @@ impl Configuration {
         Self {
             mode: "copy",
             drain: "5s",
+            flow_memory: None,
             services: Vec::new(),
         }
     }
@@ -186,6 +188,14 @@ impl Configuration {
     /// Draining for this long before it stops.
     pub fn drain(self, drain: &'static str) -> Self {
         Self { drain, ..self }
+    }
+
+    /// With the flow table in private memory, not in a map as by default.
+    pub fn private_flows(self) -> Self {
+        Self {
+            flow_memory: Some("private"),
+            ..self
+        }
     }
 
     /// With one more service.
@@ -217,6 +227,9 @@ impl Configuration {
         let mut text = String::from("[balancer]\n");
         text += &format!("admin = \"{}\"\n", admin.display());
         text += &format!("drain = \"{}\"\nflows = {FLOWS}\n", self.drain);
+        if let Some(word) = self.flow_memory {
+            text += &format!("flow-memory = \"{word}\"\n");
+        }
         for name in ["front", "back"] {
             text += &format!(
                 "\n[[interface]]\nname = \"{name}\"\nmode = \"{}\"\n",
