@@ -51,7 +51,7 @@ mod tests {
             assert_eq!(reader.look_up(&key.reversed()), None, "{key:?}");
         }
         let status = balancer.assert_accounts_balance();
-        assert_eq!(status.number("/flows/map"), id.into());
+        assert_eq!(status.number("/flows/map"), u64::from(id));
     }
 
     #[test]
@@ -103,8 +103,6 @@ mod tests {
         let status = balancer.assert_accounts_balance();
         assert!(status.0.pointer("/flows/map").unwrap().is_null());
         assert!(status.number("/flows/stored") >= 2 * asked.len() as u64);
-        let explained = balancer.ask(&["explain", "udp", "10.1.0.2:20000", SERVICES[0].1]);
-        assert!(explained.status.success(), "{explained:?}");
     }
 
     fn playground() -> (Playground, Vec<UdpEcho>) {
