@@ -1,28 +1,38 @@
 //! The clock that the data path is handed.
 
-use std::time::Instant;
-
 use ringgate_dataplane::clock::{Clock, Millis};
+use rustix::time::{ClockId, clock_gettime};
 
-use crate::control;
-
-/// Milliseconds since the process started. Copies agree, since they count from the same moment.
+/// Milliseconds of the system's monotonic clock (`CLOCK_MONOTONIC`), which starts with the kernel.
+///
+/// Not the process's own age: times in the flow table are this clock's, and whoever else reads the
+/// table has to tell how old a flow is. Another process has the same clock, unless it is in another
+/// time namespace; a BPF program has it as `bpf_ktime_get_ns`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Monotonic {
-    start: Instant,
-}
-
-impl Monotonic {
-    /// A clock that starts now.
-    pub(crate) fn new() -> Self {
-        Self {
-            start: control::clock::now(),
-        }
-    }
-}
+pub(crate) struct Monotonic;
 
 impl Clock for Monotonic {
     fn now(&self) -> Millis {
-        Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+        let now = clock_gettime(ClockId::Monotonic);
+        // Neither is negative: the clock starts at 0.
+        let part = |number: i64| u64::try_from(number).unwrap_or(0);
+        Millis(part(now.tv_sec) * 1000 + part(now.tv_nsec) / 1_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_the_time_since_boot_for_every_copy() {
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+        let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        let (one, two) = (Monotonic, Monotonic);
+        let (earlier, later) = (one.now(), two.now());
+        assert!(earlier <= later);
+        // Uptime is CLOCK_BOOTTIME: the same, but for the time that a machine was suspended.
+        assert!(earlier.seconds().0 as f64 <= seconds + 60.0);
+        assert!(later > Millis(0));
     }
 }

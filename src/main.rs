@@ -5,6 +5,7 @@ mod clock;
 mod commands;
 mod control;
 mod explanation;
+mod flows;
 mod plane;
 mod preflight;
 mod reload;

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 use crossbeam::queue::ArrayQueue;
 use ringgate_config::{Mode, Model, PartialChecksums};
-use ringgate_conntrack::{FlowTable, Secret, Timeouts};
+use ringgate_conntrack::{FlowTable, Secret};
 use ringgate_dataplane::counters::WorkerCounters;
 use ringgate_dataplane::pin::{PinError, pin};
 use ringgate_dataplane::port::Port;
@@ -29,6 +29,7 @@ use ringgate_dataplane::xsk::{
 use serde_json::{Value, json};
 
 use crate::clock::Monotonic;
+use crate::flows::{Flows, FlowsError};
 
 /// Next hops that workers may ask for between two looks of control. A worker that meets more
 /// unknown neighbours than this meanwhile asks again with the next packet.
@@ -43,17 +44,9 @@ pub(crate) enum StartError {
     /// A steering program's map could not be filled.
     #[error(transparent)]
     Steer(#[from] SteerError),
-    /// The flow table's memory was refused.
-    #[error(
-        "no memory for a table of {flows} flows, 72 bytes each: {error}; set a smaller `flows` in \
-         [balancer], or give the process more"
-    )]
-    Memory {
-        /// The capacity that was asked for.
-        flows: usize,
-        /// What the system said.
-        error: io::Error,
-    },
+    /// There is no flow table.
+    #[error(transparent)]
+    Flows(#[from] FlowsError),
     /// A worker's sockets could not be opened.
     #[error("worker {worker}: {error}")]
     Open {
@@ -123,7 +116,7 @@ pub(crate) struct Stopped {
 pub(crate) struct Plane {
     interfaces: Vec<Interface>,
     workers: Vec<Running>,
-    table: Arc<FlowTable>,
+    flows: Flows,
     wanted: Arc<ArrayQueue<Neighbour>>,
 }
 
@@ -159,13 +152,10 @@ impl Plane {
             programs.push(attach(interface)?);
         }
         let options = options(model, &programs)?;
-        let flows = model.balancer().flows();
-        let table = FlowTable::new(flows, plan.secret, Timeouts::default())
-            .map_err(|error| StartError::Memory { flows, error })?;
         let mut plane = Self {
             interfaces: Vec::new(),
             workers: Vec::new(),
-            table: Arc::new(table),
+            flows: Flows::new(model.balancer(), plan.secret)?,
             wanted: Arc::new(ArrayQueue::new(WANTED_MOST)),
         };
         let mut opened = Vec::new();
@@ -211,7 +201,7 @@ impl Plane {
             ports,
             pool,
             partial: partial(plan),
-            table: Arc::clone(&self.table),
+            table: Arc::clone(self.flows.table()),
             clock: plan.clock,
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&plan.snapshot),
@@ -322,7 +312,12 @@ impl Plane {
 
     /// The flows.
     pub(crate) fn table(&self) -> &FlowTable {
-        &self.table
+        self.flows.table()
+    }
+
+    /// The kernel's number of the BPF map that the flows lie in, if they do.
+    pub(crate) fn flow_map_id(&self) -> Option<u32> {
+        self.flows.map_id()
     }
 
     /// The interfaces, in port order.

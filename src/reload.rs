@@ -48,6 +48,10 @@ fn needs_restart(running: &Model, new: &Model) -> Vec<&'static str> {
             old_balancer.flows() != new_balancer.flows(),
         ),
         (
+            "balancer.flow-memory",
+            old_balancer.flow_memory() != new_balancer.flow_memory(),
+        ),
+        (
             "balancer.busy-poll",
             old_balancer.busy_poll() != new_balancer.busy_poll(),
         ),
@@ -107,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_at_start_needs_a_restart() {
-        let text = "[balancer]\nworkers = 2\nflows = 4096\nbusy-poll = true\n\
+        let text = "[balancer]\nworkers = 2\nflows = 4096\nflow-memory = \"private\"\nbusy-poll = true\n\
             admin = \"/run/other.sock\"\ncores = [0, 1]\n[[interface]]\nname = \"eth1\"\n";
         let Refused(problems) = reload(text).unwrap_err();
         let named = |what: &str| problems.iter().filter(|line| line.contains(what)).count();
@@ -115,7 +119,8 @@ mod tests {
             "[[interface]]",
             "workers",
             "cores",
-            "flows",
+            "balancer.flows",
+            "flow-memory",
             "busy-poll",
             "admin",
         ] {

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use ringgate_bench::micro::memories;
 use ringgate_bench::micro::steady::{self, Steady};
 use ringgate_bench::micro::world::{Direction, Mode};
 use ringgate_bench::{bare, blast, machine, micro, rings, traffic};
@@ -41,6 +42,15 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Compare what a flow table can lie in: lookups and packets, 4 million flows
+    Memory {
+        /// How many flows
+        #[arg(long, default_value_t = 4_000_000)]
+        flows: u32,
+        /// How many times each is measured, in turn
+        #[arg(long, default_value_t = 15)]
+        samples: usize,
     },
     /// Print what a result measured here belongs to
     Machine,
@@ -151,6 +161,9 @@ fn main() -> ExitCode {
         Command::Micro(args) => run_micro(&args),
         Command::Pipeline(args) => run_pipeline(&args),
         Command::Maglev { json } => run_maglev(json),
+        Command::Memory { flows, samples } => memories::measure(flows, samples).map(|report| {
+            println!("{report}");
+        }),
         Command::Machine => {
             println!("{}", machine::describe());
             Ok(())

@@ -77,7 +77,7 @@ mod resolve;
 
 pub use error::{Place, Problem, Problems, Warning};
 pub use model::{
-    Backend, Balancer, Choose, Forward, Health, HealthKind, Interface, Mode, Model,
+    Backend, Balancer, Choose, FlowMemory, Forward, Health, HealthKind, Interface, Mode, Model,
     PartialChecksums, Protocol, Service, WhenEmpty,
 };
 

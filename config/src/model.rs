@@ -92,6 +92,16 @@ words! {
 }
 
 words! {
+    /// What the flow table lies in.
+    FlowMemory {
+        /// A BPF map: other processes and BPF programs can read it, and the next process can take it over.
+        Map = "map",
+        /// Memory of the process alone, in huge pages where the host has them: faster with millions of flows.
+        Private = "private",
+    }
+}
+
+words! {
     /// The transport protocol of a service.
     Protocol {
         /// Transmission Control Protocol, RFC 9293.
@@ -181,6 +191,7 @@ pub struct Balancer {
     pub(crate) workers: Option<NonZeroU16>,
     pub(crate) cores: Option<Vec<usize>>,
     pub(crate) flows: usize,
+    pub(crate) flow_memory: FlowMemory,
     pub(crate) busy_poll: bool,
     pub(crate) drain: Duration,
     pub(crate) admin: PathBuf,
@@ -203,6 +214,11 @@ impl Balancer {
     /// necessarily a power of two.
     pub const fn flows(&self) -> usize {
         self.flows
+    }
+
+    /// What the table lies in.
+    pub const fn flow_memory(&self) -> FlowMemory {
+        self.flow_memory
     }
 
     /// Whether workers never sleep on their sockets.

@@ -7,7 +7,7 @@ mod tests {
     use std::time::Duration;
 
     use ringgate_config::{
-        Forward, HealthKind, Mode, Model, PartialChecksums, Protocol, WhenEmpty,
+        FlowMemory, Forward, HealthKind, Mode, Model, PartialChecksums, Protocol, WhenEmpty,
     };
     use ringgate_config::{limits, parse};
 
@@ -39,6 +39,7 @@ mod tests {
         let balancer = model.balancer();
         assert_eq!((balancer.workers(), balancer.cores()), (None, None));
         assert_eq!(balancer.flows(), limits::FLOWS_DEFAULT);
+        assert_eq!(balancer.flow_memory(), FlowMemory::Map);
         assert_eq!(
             (balancer.busy_poll(), balancer.drain()),
             (false, limits::DRAIN_DEFAULT)
@@ -70,6 +71,10 @@ mod tests {
     fn the_full_example_repeats_the_defaults_where_it_says_so() {
         let (full, minimal) = (example("full.toml"), example("minimal.toml"));
         assert_eq!(full.balancer().flows(), minimal.balancer().flows());
+        assert_eq!(
+            full.balancer().flow_memory(),
+            minimal.balancer().flow_memory()
+        );
         assert_eq!(full.balancer().busy_poll(), minimal.balancer().busy_poll());
         assert_eq!(full.balancer().drain(), minimal.balancer().drain());
         assert_eq!(full.balancer().admin(), minimal.balancer().admin());

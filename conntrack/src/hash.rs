@@ -13,7 +13,8 @@
 
 use crate::key::FlowKey;
 
-/// A 128-bit key, random for every table; it never leaves the process.
+/// A 128-bit key, random for every table. What is expanded of it lies in the table's header
+/// (`header`), for those who read the table; nobody else learns it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Secret(pub [u64; 2]);
 
@@ -80,19 +81,23 @@ impl HashKey {
     /// Expands a secret into six words by SipHash-1-3, a pseudorandom function.
     pub(crate) fn new(secret: Secret) -> Self {
         let word = |number| siphash13(&[number, 0, 0, 0, 0], secret);
-        let (pairs, last) = ([0, 1, 2, 3, 4].map(word), word(5));
-        let [a, _, c, ..] = pairs.map(|secret| product(0, secret));
-        Self {
-            pairs,
-            last,
-            last_v4: last.wrapping_add(a).wrapping_add(c),
-        }
+        Self::from_words([0, 1, 2, 3, 4, 5].map(word))
     }
 
     /// The words as they stand in a region's header.
     pub(crate) const fn words(&self) -> [u64; 6] {
         let [a, b, c, d, e] = self.pairs;
         [a, b, c, d, e, self.last]
+    }
+
+    /// The same from such words.
+    pub(crate) const fn from_words([a, b, c, d, e, last]: [u64; 6]) -> Self {
+        let zeros = product(0, a).wrapping_add(product(0, c));
+        Self {
+            pairs: [a, b, c, d, e],
+            last,
+            last_v4: last.wrapping_add(zeros),
+        }
     }
 
     /// The hash of `key`.
@@ -123,7 +128,7 @@ const fn product(word: u64, secret: u64) -> u64 {
 
 /// A bijection.
 #[inline]
-const fn mix(mut word: u64) -> u64 {
+pub(crate) const fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     word ^ (word >> 31)
@@ -257,6 +262,13 @@ mod tests {
                 assert!(is_even(&counts), "secret {secret:?}, bits from {shift}");
             }
         }
+    }
+
+    #[test]
+    fn a_key_made_of_its_words_hashes_alike() {
+        let hash_key = HashKey::new(Secret([3, 4]));
+        let again = HashKey::from_words(hash_key.words());
+        assert!((0..100).all(|n| again.hash(&key(n)) == hash_key.hash(&key(n))));
     }
 
     #[test]

@@ -68,6 +68,18 @@ impl<'a> Index<'a> {
     }
 }
 
+impl Index<'_> {
+    /// Opens the gate, whoever is inside: for an adopter, while nobody writes. Returns whether
+    /// somebody was.
+    pub(crate) fn open(self) -> bool {
+        let [word, ..] = self.0;
+        // Relaxed, both: nobody else changes the word now.
+        let held = word.load(Ordering::Relaxed) & GATE;
+        word.fetch_xor(held, Ordering::Relaxed);
+        held != 0
+    }
+}
+
 /// The right to insert keys whose first bucket is this one; ends when dropped.
 #[derive(Debug)]
 #[must_use]
@@ -110,5 +122,15 @@ mod tests {
         drop(inside);
         assert!(index.enter().is_some());
         assert_eq!(index.lanes().held(), 0xFFFC);
+    }
+
+    #[test]
+    fn a_gate_that_somebody_died_in_is_opened() {
+        let memory = words([0xFFFF; 16]).map(AtomicU64::new);
+        let index = Index(&memory);
+        assert!(index.enter().is_none());
+        assert!(index.open() && !index.open());
+        assert_eq!(index.lanes().held(), 0xFFFE);
+        assert!(index.enter().is_some());
     }
 }

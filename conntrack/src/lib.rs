@@ -12,6 +12,7 @@
 //!   failure; nothing grows.
 //! - **Eviction** prefers ended flows, then closed, then half-open or unanswered ones. An established
 //!   flow never gives way to a newcomer.
+//! - **Memory** is the caller's ([`Memory`]): private, or shared with other processes and the kernel.
 //! - **Time and secrets** are arguments. Every change names the flow that it is meant for, and does
 //!   nothing if another has its place by now.
 //!
@@ -27,15 +28,19 @@
 //! | `slot` | a slot's line and the protocol that guards it |
 //! | `index` | a bucket's tags and its gate |
 //! | `lanes` | which tags of a bucket fit, by vectors where there are |
-//! | `region` | what lies where: layout and header |
+//! | `region` | what lies where |
+//! | `header` | what makes memory a table, and what it is refused for |
 //! | `memory` | the lines themselves, mapped |
 //! | `table` | finding, changing, sweeping |
 //! | `insert` | placing, and who gives way |
+//! | `adopt` | taking over what another process left |
 //! | `sync` | the one door to atomics: the standard library's or loom's |
 
+mod adopt;
 mod control;
 mod expiry;
 mod hash;
+mod header;
 mod index;
 mod insert;
 mod key;
@@ -46,10 +51,15 @@ mod slot;
 mod state;
 mod sync;
 mod table;
+#[cfg(test)]
+mod testing;
 
+pub use adopt::Healed;
 pub use expiry::{Seconds, Span, Timeouts};
 pub use hash::{FlowHash, Secret};
+pub use header::{AdoptError, MAGIC, NewError, VERSION};
 pub use insert::Insert;
 pub use key::{Endpoint, FlowKey};
+pub use memory::{LINE_BYTES, Memory};
 pub use state::{Direction, State};
 pub use table::{Cursor, FlowTable, Found, NewFlow};

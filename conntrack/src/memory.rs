@@ -1,9 +1,11 @@
-//! Cache lines of atomics, mapped from the system.
+//! Cache lines of atomics: the process's own, or mapped of what others map too.
 //!
 //! It makes a slice of [`Line`]s of a mapping, and gives the
 //! processor its hint to fetch one. Mapped, not allocated, because the system is asked for huge
 //! pages: with pages of 4 KiB a flow among a million costs a walk through four levels of page
 //! tables besides its own cache miss.
+//!
+//! Nothing here knows what is in the lines (`region`), nor what a descriptor stands for.
 #![cfg_attr(
     not(lb_loom),
     expect(
@@ -37,46 +39,75 @@ impl Line {
     }
 }
 
+/// Bytes of a line, the unit in which a table's memory is counted.
+pub const LINE_BYTES: usize = 64;
+
 #[cfg(not(lb_loom))]
-pub(crate) use mapped::Memory;
+pub use mapped::Memory;
 
 #[cfg(not(lb_loom))]
 mod mapped {
+    use std::os::fd::{AsFd, AsRawFd};
     use std::slice;
 
     use memmap2::{Advice, MmapOptions, MmapRaw};
 
-    use super::{Line, io};
+    use super::{LINE_BYTES, Line, io};
 
-    const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
+    const _: () = assert!(size_of::<Line>() == LINE_BYTES && align_of::<Line>() == LINE_BYTES);
 
-    /// Lines in a private mapping of their own.
+    /// What a table lies in: lines of [`LINE_BYTES`] bytes.
     #[derive(Debug)]
-    pub(crate) struct Memory {
+    pub struct Memory {
         map: MmapRaw,
         lines: usize,
     }
 
     impl Memory {
-        /// So many lines (at least one) of zeroed memory, all of it present.
+        /// So many lines (at least one) of zeroed memory that nobody else sees, all of it
+        /// present, in huge pages if there are any.
         ///
         /// # Errors
         ///
         /// The system's, if it refuses the memory.
-        pub(crate) fn zeroed(lines: usize) -> io::Result<Self> {
-            let bytes = lines
-                .max(1)
-                .checked_mul(size_of::<Line>())
-                .ok_or(io::ErrorKind::OutOfMemory)?;
-            let map = MmapOptions::new().len(bytes).map_anon()?;
+        pub fn private(lines: usize) -> io::Result<Self> {
+            let map = MmapOptions::new().len(bytes(lines)?).map_anon()?;
+            Ok(Self::present(map.into(), lines))
+        }
+
+        /// The first `lines` lines (at least one) of what `file` stands for: a BPF array map, a
+        /// memory file. Other mappings of it, in this process or another, are the same memory.
+        ///
+        /// It must be at least so long and must not become shorter: the system ends a process that
+        /// touches a page which is not there (SIGBUS). A BPF map cannot change its size.
+        ///
+        /// # Errors
+        ///
+        /// The system's, if it refuses the mapping.
+        pub fn shared(file: impl AsFd, lines: usize) -> io::Result<Self> {
+            let file = file.as_fd().as_raw_fd();
+            let map = MmapOptions::new().len(bytes(lines)?).map_raw(file)?;
+            Ok(Self::present(map, lines))
+        }
+
+        fn present(map: MmapRaw, lines: usize) -> Self {
             // A wish: a kernel without huge pages, or with none to give, refuses or ignores it.
             let _refused = map.advise(Advice::HugePage);
-            // Since Linux 5.14; before, pages come with their first use.
+            // Since Linux 5.14; before, pages come with their first use. A BPF map's are all there.
             let _unknown = map.advise(Advice::PopulateWrite);
-            Ok(Self {
-                map: map.into(),
-                lines,
-            })
+            Self { map, lines }
+        }
+
+        /// How many lines there are.
+        #[must_use]
+        pub const fn len(&self) -> usize {
+            self.lines
+        }
+
+        /// Whether there is no line, which a table takes for too short.
+        #[must_use]
+        pub const fn is_empty(&self) -> bool {
+            self.lines == 0
         }
 
         /// The lines.
@@ -85,24 +116,47 @@ mod mapped {
             let start = self.map.as_ptr().cast::<Line>();
             // SAFETY: the mapping begins at a page, is `lines` lines long or longer, readable and
             // writable, and stays for as long as `self`. Zeroed or whatever else, its bytes are
-            // atomics, and nobody reaches them but through this slice.
+            // atomics; in this process nobody reaches them but through such slices, and another
+            // process that maps them too is bound to atomic accesses by the layout (`region`).
             unsafe { slice::from_raw_parts(start, self.lines) }
         }
+    }
+
+    fn bytes(lines: usize) -> io::Result<usize> {
+        let bytes = lines.max(1).checked_mul(LINE_BYTES);
+        Ok(bytes.ok_or(io::ErrorKind::OutOfMemory)?)
     }
 }
 
 /// A model's lines: loom tracks each atomic from where it was made.
 #[cfg(lb_loom)]
 #[derive(Debug)]
-pub(crate) struct Memory(Box<[Line]>);
+pub struct Memory(Box<[Line]>);
 
 #[cfg(lb_loom)]
 impl Memory {
-    pub(crate) fn zeroed(lines: usize) -> io::Result<Self> {
+    /// So many zeroed lines.
+    ///
+    /// # Errors
+    ///
+    /// None, but the other has some.
+    pub fn private(lines: usize) -> io::Result<Self> {
         let zeroed = || Line {
             words: std::array::from_fn(|_| AtomicU64::new(0)),
         };
         Ok(Self((0..lines).map(|_| zeroed()).collect()))
+    }
+
+    /// How many lines there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no line.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(crate) fn lines(&self) -> &[Line] {
@@ -118,8 +172,8 @@ mod tests {
     #[test]
     fn memory_is_zero_and_as_long_as_asked() {
         for lines in [1, 63, 100_000] {
-            let memory = Memory::zeroed(lines).unwrap();
-            assert_eq!(memory.lines().len(), lines);
+            let memory = Memory::private(lines).unwrap();
+            assert_eq!((memory.len(), memory.lines().len()), (lines, lines));
             for line in memory.lines() {
                 line.prefetch();
                 for word in &line.words {
@@ -131,8 +185,30 @@ mod tests {
     }
 
     #[test]
+    fn shared_memory_is_one_however_often_it_is_mapped() {
+        let file = crate::testing::memory_file(63);
+        let (here, there) = (
+            Memory::shared(&file, 63).unwrap(),
+            Memory::shared(&file, 63).unwrap(),
+        );
+        for (number, line) in (1..).zip(here.lines()) {
+            // Relaxed: one thread.
+            line.words[7].store(number, Ordering::Relaxed);
+        }
+        drop(file);
+        for (number, line) in (1..).zip(there.lines()) {
+            assert_eq!(line.words[7].load(Ordering::Relaxed), number);
+        }
+    }
+
+    #[test]
     fn more_than_there_is_is_an_error() {
-        assert!(Memory::zeroed(usize::MAX).is_err());
-        assert!(Memory::zeroed(1 << 52).is_err());
+        assert!(Memory::private(usize::MAX).is_err());
+        assert!(Memory::private(1 << 52).is_err());
+        let file = crate::testing::memory_file(1);
+        assert!(Memory::shared(&file, usize::MAX).is_err());
+        assert!(Memory::shared(&file, 1 << 52).is_err());
+        let (end, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(Memory::shared(&end, 1).is_err());
     }
 }

@@ -2,26 +2,15 @@
 //!
 //! The layout is an ABI: plain 64-bit words in the machine's byte order, no pointers, so that
 //! another program (in the kernel, or the next process) can read the table that workers write.
-//! Its version is in the header, and any change of this table, of the control word (`control`),
-//! of the index words (`index`) or of the hash (`hash`) is a new version.
+//! Its version is in the header (`header`), and any change of this table, of the control word
+//! (`control`), of the index words (`index`) or of the hash (`hash`) is a new version.
+//! docs/FLOW-TABLE.md has it all in one place, with the reader's protocol.
 //!
 //! | lines | content |
 //! |---|---|
-//! | 0, 1 | header, see below |
+//! | 0, 1 | header (`header`) |
 //! | 2 .. 2 + buckets / 2 | index: two buckets a line, four words each (`index`) |
 //! | then 15 × buckets | slots: one flow each (`slot`) |
-//!
-//! | header word | content |
-//! |---|---|
-//! | 0 | [`MAGIC`] |
-//! | 1 | [`VERSION`] |
-//! | 2 | number of lines, header included |
-//! | 3 | number of buckets, even |
-//! | 4 | capacity in flows |
-//! | 5 | first line of the slots |
-//! | 6, 7 | 0 |
-//! | 8..14 | the hash key (`hash`) |
-//! | 14, 15 | 0 |
 //!
 //! | slot word | content |
 //! |---|---|
@@ -30,16 +19,10 @@
 //! | 6 | owner in bits 0..32; bit 32: packets come from the backend |
 //! | 7 | 0, for the future |
 
-use std::io;
-
 use crate::hash::HashKey;
-use crate::memory::{Line, Memory};
-use crate::sync::{AtomicU64, Ordering};
-
-/// "ringflow" in ASCII.
-pub(crate) const MAGIC: u64 = 0x7269_6E67_666C_6F77;
-/// Version of the layout.
-pub(crate) const VERSION: u64 = 1;
+use crate::header::{self, AdoptError, HEADER_LINES, NewError};
+use crate::memory::{LINE_BYTES, Line, Memory};
+use crate::sync::AtomicU64;
 
 /// Slots of a bucket: an index of four words holds fifteen 16-bit tags and the gate. A model has
 /// one, which keeps its interleavings few and both buckets of a key in play.
@@ -58,7 +41,30 @@ const SLACK: (u64, u64) = (13, 12);
 /// So many that places fit 32 bits.
 const MOST_BUCKETS: u64 = 1 << 28;
 
-const HEADER_LINES: usize = 2;
+/// How a table for so many flows is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// How many buckets: an even number.
+    pub(crate) buckets: u32,
+    /// The first line of the slots.
+    pub(crate) slots_at: usize,
+    /// All lines, those of the header included.
+    pub(crate) lines: usize,
+}
+
+impl Shape {
+    /// For `capacity` flows (at least 1, and no more than can be numbered).
+    pub(crate) fn of(capacity: usize) -> Self {
+        let buckets = buckets_for(capacity);
+        let count = buckets as usize;
+        let slots_at = HEADER_LINES + count / 2;
+        Self {
+            buckets,
+            slots_at,
+            lines: slots_at + count * SLOTS as usize,
+        }
+    }
+}
 
 /// A table's lines.
 #[derive(Debug)]
@@ -69,39 +75,32 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// Takes and clears the memory for `capacity` flows (at least 1, and no more than can be
-    /// numbered), and writes its header.
+    /// Takes blank memory for `capacity` flows, and writes its header.
     ///
     /// # Errors
     ///
-    /// The system's, if it refuses the memory.
-    pub(crate) fn take(capacity: usize, key: &HashKey) -> io::Result<Self> {
-        let buckets = buckets_for(capacity);
-        let count = usize::try_from(buckets).unwrap_or(usize::MAX);
-        let slots_at = HEADER_LINES + count / 2;
-        let total = slots_at + count * SLOTS as usize;
-        let memory = Memory::zeroed(total)?;
-        let header = [
-            MAGIC,
-            VERSION,
-            total as u64,
-            u64::from(buckets),
-            capacity as u64,
-            slots_at as u64,
-            0,
-            0,
-        ];
-        let lines = memory.lines().iter().take(HEADER_LINES);
-        let words = lines.flat_map(|line| &line.words);
-        for (word, value) in words.zip(header.into_iter().chain(key.words())) {
-            // Relaxed: nobody else has the region yet.
-            word.store(value, Ordering::Relaxed);
-        }
-        Ok(Self {
+    /// See [`NewError`].
+    pub(crate) fn take(memory: Memory, capacity: usize, key: &HashKey) -> Result<Self, NewError> {
+        let shape = header::write(&memory, capacity, key)?;
+        Ok(Self::new(memory, shape))
+    }
+
+    /// Takes memory that has a table in it. Also returns its capacity and hash key.
+    ///
+    /// # Errors
+    ///
+    /// See [`AdoptError`].
+    pub(crate) fn adopt(memory: Memory) -> Result<(Self, usize, HashKey), AdoptError> {
+        let (shape, capacity, key) = header::read(&memory)?;
+        Ok((Self::new(memory, shape), capacity, key))
+    }
+
+    const fn new(memory: Memory, shape: Shape) -> Self {
+        Self {
             memory,
-            buckets,
-            slots_at,
-        })
+            buckets: shape.buckets,
+            slots_at: shape.slots_at,
+        }
     }
 
     /// How many buckets there are: an even number.
@@ -118,7 +117,7 @@ impl Region {
 
     /// The memory of all lines, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(self.memory.lines())
+        self.memory.len() * LINE_BYTES
     }
 
     /// The index words of a bucket.
@@ -183,15 +182,15 @@ fn buckets_for(capacity: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::Secret;
+    use crate::testing::region;
 
     #[test]
     fn a_flow_takes_no_more_than_72_bytes() {
         for capacity in [100_000, 1_000_000, 1_048_576, 4_000_000] {
-            let bytes = u64::from(buckets_for(capacity)) * (32 + 64 * u64::from(SLOTS)) + 128;
-            assert!(bytes <= 72 * capacity as u64, "{capacity}: {bytes}");
+            let bytes = Shape::of(capacity).lines * LINE_BYTES;
+            assert!(bytes <= 72 * capacity, "{capacity}: {bytes}");
         }
-        let region = Region::take(100_000, &HashKey::new(Secret([1, 2]))).unwrap();
+        let region = region(100_000);
         assert_eq!(region.bytes(), region.memory.lines().len() * 64);
         assert!(region.bytes() <= 7_200_000);
     }
@@ -207,7 +206,7 @@ mod tests {
 
     #[test]
     fn every_place_is_a_line_of_its_own() {
-        let region = Region::take(50, &HashKey::new(Secret([1, 2]))).unwrap();
+        let region = region(50);
         let mut seen = std::collections::HashSet::new();
         for bucket in 0..region.buckets() {
             for word in region.index(bucket) {
@@ -219,35 +218,6 @@ mod tests {
                 assert!(seen.insert(std::ptr::from_ref(word)));
             }
         }
-        let header = 16;
-        assert_eq!(seen.len() + header, region.memory.lines().len() * 8);
-    }
-
-    #[test]
-    fn the_header_says_what_it_is() {
-        let key = HashKey::new(Secret([1, 2]));
-        let region = Region::take(1000, &key).unwrap();
-        let read = |line: usize| {
-            region.memory.lines()[line]
-                .words
-                .each_ref()
-                .map(|word| word.load(Ordering::Relaxed))
-        };
-        let buckets = u64::from(region.buckets());
-        assert_eq!(
-            read(0),
-            [
-                MAGIC,
-                VERSION,
-                region.memory.lines().len() as u64,
-                buckets,
-                1000,
-                2 + buckets / 2,
-                0,
-                0
-            ]
-        );
-        assert_eq!(read(1)[..6], key.words());
-        assert_eq!(MAGIC.to_be_bytes(), *b"ringflow");
+        assert_eq!(seen.len(), (region.memory.lines().len() - HEADER_LINES) * 8);
     }
 }

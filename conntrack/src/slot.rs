@@ -13,6 +13,7 @@
 //! | inserter | the thread inside the gate of the key's first bucket | `replace` |
 //! | rewriter | any thread with a word it has observed | `rewrite` (owner, direction) |
 //! | remover | any thread with a word it has observed | `clear` |
+//! | adopter | one thread, before any other process or thread writes again | `reset` |
 //!
 //! # States of a slot
 //!
@@ -37,12 +38,13 @@
 //! | Live | Rewriting | rewriter | same | the owner is to change |
 //! | Rewriting | Live | the same rewriter | +1 | the record is complete |
 //! | Live | Live | updater | same | a packet was seen; no other word changes, so readers need not notice |
+//! | anything | Empty | adopter | +1 | its writer died in the middle of it, or it is damaged (`adopt`) |
 //!
 //! # Prohibited transitions
 //!
 //! | never | why, and what prevents it |
 //! |---|---|
-//! | anything from Claimed or Rewriting by another thread | words would mix; every call refuses a busy word |
+//! | anything from Claimed or Rewriting by another thread | words would mix; every call refuses a busy word. An adopter's does not: it comes after the writer's end |
 //! | Live to Live with another record and the same version | a reader could not tell; only `publish` follows stores, and it is given a word of the next version |
 //! | a tag changed by two threads at once | exclusive ors would mix; only who has claimed the slot sets it |
 //! | two slots live for one key | only the thread inside the gate inserts, after it has found the key in neither bucket |
@@ -271,6 +273,14 @@ impl<'a> Slot<'a> {
         claimed
     }
 
+    /// Empties the slot, and its tag, whatever it says: for an adopter, while nobody writes. One
+    /// that dies in here leaves a slot that the next one resets.
+    pub(crate) fn reset(&self) {
+        let seen = self.observe();
+        self.set_tag(Tag::EMPTY);
+        self.publish(seen.emptied());
+    }
+
     fn set_tag(&self, tag: Tag) {
         let index = Index(self.region.index(self.place / SLOTS));
         index.set(self.place % SLOTS + 1, tag);
@@ -311,7 +321,6 @@ fn are_equal(mine: &[u64; 5], theirs: &[u64; 5]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::{HashKey, Secret};
 
     const NOW: Seconds = Seconds(50);
     const KEY: [u64; 5] = [1, 2, 3, 4, 5];
@@ -327,7 +336,7 @@ mod tests {
 
     /// Runs `body` on an empty slot of its own.
     fn with_slot(body: impl FnOnce(Slot<'_>)) {
-        let region = Region::take(1, &HashKey::new(Secret([1, 2]))).unwrap();
+        let region = crate::testing::region(1);
         body(Slot::new(&region, region.slot(0), 0));
     }
 
@@ -424,6 +433,21 @@ mod tests {
                 Reading::Found(new, State::Established, owner(2))
             );
             assert_eq!(new.last_seen(), Seconds(60));
+        });
+    }
+
+    #[test]
+    fn a_reset_slot_is_empty_whatever_it_was_and_another_record() {
+        with_slot(|slot| {
+            let live = put(slot, &KEY, 7);
+            let strange = Control(live.0 | 0xF << 1);
+            for left in [live, live.claimed(), live.rewriting(), strange] {
+                force(slot, left);
+                slot.reset();
+                assert!(slot.observe().is_empty());
+                assert!(!slot.observe().is_same_record(live));
+                assert!(!slot.observe().is_same_record(left));
+            }
         });
     }
 

@@ -10,10 +10,12 @@ use std::ops::Range;
 use crate::control::Control;
 use crate::expiry::{Seconds, Timeouts};
 use crate::hash::{FlowHash, HashKey, NO_HINT, Secret};
+use crate::header::NewError;
 use crate::index::Index;
 use crate::key::FlowKey;
 use crate::lanes::{Tag, lanes_in};
-use crate::region::{Region, SLOTS};
+use crate::memory::Memory;
+use crate::region::{Region, SLOTS, Shape};
 use crate::slot::{Owner, Reading, Slot};
 use crate::state::{Direction, State};
 
@@ -110,20 +112,47 @@ impl Limits {
 }
 
 impl FlowTable {
-    /// A table with room for `capacity` flows. All memory is taken, and touched, here: at most
-    /// 72 bytes a flow.
+    /// An empty table with room for `capacity` flows, in `memory`: as many lines as
+    /// [`lines`](Self::lines) says or more, and all of them zero.
+    ///
+    /// # Errors
+    ///
+    /// See [`NewError`].
+    pub fn new(
+        memory: Memory,
+        capacity: usize,
+        secret: Secret,
+        timeouts: Timeouts,
+    ) -> Result<Self, NewError> {
+        let key = HashKey::new(secret);
+        let region = Region::take(memory, capacity, &key)?;
+        Ok(Self::over(region, capacity, key, &timeouts))
+    }
+
+    /// The same in private memory of its own, all of which is taken, and touched, here.
     ///
     /// # Errors
     ///
     /// The system's, if it refuses the memory.
-    pub fn new(capacity: usize, secret: Secret, timeouts: Timeouts) -> io::Result<Self> {
-        let key = HashKey::new(secret);
-        Ok(Self {
-            region: Region::take(capacity, &key)?,
+    pub fn in_memory(capacity: usize, secret: Secret, timeouts: Timeouts) -> io::Result<Self> {
+        let memory = Memory::private(Self::lines(capacity))?;
+        Self::new(memory, capacity, secret, timeouts).map_err(io::Error::other)
+    }
+
+    /// How many lines of [`LINE_BYTES`](crate::LINE_BYTES) bytes a table for so many flows takes:
+    /// at most 72 bytes a flow.
+    #[must_use]
+    pub fn lines(capacity: usize) -> usize {
+        Shape::of(capacity).lines
+    }
+
+    pub(crate) fn over(region: Region, capacity: usize, key: HashKey, timeouts: &Timeouts) -> Self {
+        Self {
+            region,
             key,
-            limits: Limits::all(&timeouts),
+            limits: Limits::all(timeouts),
             capacity,
-        })
+        }
     }
 
     /// How many flows the table is for.

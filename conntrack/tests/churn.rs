@@ -36,7 +36,8 @@ mod tests {
     #[test]
     fn no_flow_is_ever_seen_torn() {
         // Far more flows than places, so that they displace each other all the time.
-        let table = Arc::new(FlowTable::new(64, Secret([3, 5]), Timeouts::default()).unwrap());
+        let table =
+            Arc::new(FlowTable::in_memory(64, Secret([3, 5]), Timeouts::default()).unwrap());
         let found_total = Arc::new(AtomicU64::new(0));
         let threads: Vec<_> = (0..THREADS)
             .map(|thread| {

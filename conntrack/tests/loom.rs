@@ -40,7 +40,7 @@ mod tests {
     }
 
     fn table() -> Arc<FlowTable> {
-        let table = FlowTable::new(1, SECRET, Timeouts::default()).unwrap();
+        let table = FlowTable::in_memory(1, SECRET, Timeouts::default()).unwrap();
         assert_eq!(table.slots(), 2);
         Arc::new(table)
     }

@@ -17,7 +17,8 @@
 //! # Threads and ownership
 //!
 //! A worker owns its ports, its frames and its counters, and writes nothing else but the flow
-//! table ([`ringgate_conntrack`]), which any worker may write anywhere. Control owns the
+//! table ([`ringgate_conntrack`]), which any worker may write anywhere, and which lies in a
+//! [`flow_map`] where others are to see it. Control owns the
 //! snapshots: it builds them ([`snapshot::Builder`]), posts them ([`publish`]) and frees them.
 //!
 //! # Unsafe
@@ -27,6 +28,7 @@
 pub mod backend;
 pub mod clock;
 pub mod counters;
+pub mod flow_map;
 pub mod flush;
 pub mod maglev;
 pub mod parse;

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Explain) -> ExitCode {
                 to: args.to,
             };
             // A file has no flows: the smallest table says so.
-            let table = match FlowTable::new(1, Secret([0, 0]), Timeouts::default()) {
+            let table = match FlowTable::in_memory(1, Secret([0, 0]), Timeouts::default()) {
                 Ok(table) => table,
                 Err(error) => {
                     eprintln!("no memory for a page of flows: {error}");

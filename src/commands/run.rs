@@ -49,7 +49,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         return Ok(ExitCode::from(REFUSED));
     }
     let admin = Admin::new(Claimed::claim(model.balancer().admin())?);
-    let clock = Monotonic::new();
+    let clock = Monotonic;
     let mut checker = Checker::new(random()?);
     checker.reconcile(specs(&model), control::clock::now());
     let ports = Ports::new(model.interfaces().iter().map(|i| i.name().to_owned()));

@@ -221,6 +221,7 @@ impl Page<'_> {
         json!({
             "capacity": self.plane.table().capacity(),
             "stored": self.plane.table().stored(),
+            "map": self.plane.flow_map_id(),
             "created": sum(|worker| &worker.flows.created),
             "expired": sum(|worker| &worker.flows.expired),
             "flushed": self.flushed,

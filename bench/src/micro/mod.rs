@@ -20,6 +20,7 @@
 mod fill;
 pub mod frames;
 pub mod machine_limits;
+pub mod memories;
 pub mod order;
 mod peers;
 mod pipeline;

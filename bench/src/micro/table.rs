@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use ringgate_conntrack::{
-    Direction, Endpoint, FlowHash, FlowKey, FlowTable, Insert, NewFlow, Seconds, Secret, State,
-    Timeouts,
+    Direction, Endpoint, FlowHash, FlowKey, FlowTable, Insert, Memory, NewFlow, Seconds, Secret,
+    State, Timeouts,
 };
 use ringgate_dataplane::maglev::flow_hash;
 
@@ -38,8 +38,17 @@ pub(crate) fn shared(capacity: usize) -> Result<Arc<FlowTable>, String> {
     Ok(Arc::new(empty(capacity)?))
 }
 
+/// A table in memory that the caller brings.
+///
+/// # Errors
+///
+/// In words, when the memory does not do.
+pub(crate) fn over(memory: Memory, capacity: usize) -> Result<FlowTable, String> {
+    FlowTable::new(memory, capacity, SECRET, Timeouts::default()).map_err(|error| error.to_string())
+}
+
 fn empty(capacity: usize) -> Result<FlowTable, String> {
-    FlowTable::new(capacity, SECRET, Timeouts::default())
+    FlowTable::in_memory(capacity, SECRET, Timeouts::default())
         .map_err(|error| format!("no memory for a table of {capacity} flows: {error}"))
 }
 
@@ -84,6 +93,14 @@ impl Ours {
     pub(crate) fn new(capacity: usize, batched: bool) -> Result<Self, String> {
         let table = empty(capacity)?;
         Ok(Self { table, batched })
+    }
+
+    /// A table that loads ahead, made by the caller.
+    pub(crate) const fn around(table: FlowTable) -> Self {
+        Self {
+            table,
+            batched: true,
+        }
     }
 
     /// The memory it takes, in bytes.

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use ringgate_conntrack::FlowTable;
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::clock::{Clock, Millis};
 use ringgate_dataplane::counters::WorkerCounters;
@@ -294,7 +295,15 @@ impl World {
     ///
     /// In words; only when this program's own configuration is refused.
     pub fn new(threads: usize, entries: usize) -> Result<Self, String> {
-        let table = table::shared(entries)?;
+        Self::around(&table::shared(entries)?, threads)
+    }
+
+    /// `threads` workers that share a table.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn around(table: &Arc<FlowTable>, threads: usize) -> Result<Self, String> {
         let snapshot = snapshot()?;
         let lanes = (0..threads).map(|index| {
             let (ports, pool) = ports();
@@ -302,7 +311,7 @@ impl World {
                 ports,
                 pool,
                 partial: vec![false; 2],
-                table: Arc::clone(&table),
+                table: Arc::clone(table),
                 clock: Still,
                 mailbox: Arc::new(Mailbox::default()),
                 snapshot: Arc::clone(&snapshot),

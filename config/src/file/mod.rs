@@ -33,6 +33,7 @@ pub(crate) struct Balancer<'a> {
     pub(crate) workers: Field<i64>,
     pub(crate) cores: Field<Vec<Spanned<i64>>>,
     pub(crate) flows: Field<i64>,
+    pub(crate) flow_memory: Field<&'a str>,
     pub(crate) busy_poll: Field<bool>,
     pub(crate) drain: Field<&'a str>,
     pub(crate) admin: Field<&'a str>,
@@ -146,11 +147,20 @@ impl<'a> File<'a> {
 
 impl<'a> Balancer<'a> {
     fn read(mut keys: Keys<'a, '_, '_>) -> Self {
-        keys.refuse_unknown(&["workers", "cores", "flows", "busy-poll", "drain", "admin"]);
+        keys.refuse_unknown(&[
+            "workers",
+            "cores",
+            "flows",
+            "flow-memory",
+            "busy-poll",
+            "drain",
+            "admin",
+        ]);
         Self {
             workers: keys.whole("workers"),
             cores: keys.wholes("cores"),
             flows: keys.whole("flows"),
+            flow_memory: keys.text("flow-memory", "a word in quotes"),
             busy_poll: keys.flag("busy-poll"),
             drain: keys.text("drain", "a duration in quotes, like \"5s\""),
             admin: keys.text("admin", "an absolute path in quotes"),

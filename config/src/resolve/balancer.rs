@@ -14,7 +14,7 @@ use crate::limits::{
     ADMIN_BYTES_MAX, ADMIN_DEFAULT, CORE_MAX, DRAIN_DEFAULT, DRAIN_MAX, FLOWS_DEFAULT, FLOWS_MAX,
     FLOWS_MIN, WORKERS_MAX,
 };
-use crate::model::Balancer;
+use crate::model::{Balancer, FlowMemory};
 
 /// What holds when the file has no `[balancer]`.
 pub(super) fn default() -> Balancer {
@@ -22,6 +22,7 @@ pub(super) fn default() -> Balancer {
         workers: None,
         cores: None,
         flows: FLOWS_DEFAULT,
+        flow_memory: FlowMemory::Map,
         busy_poll: false,
         drain: DRAIN_DEFAULT,
         admin: PathBuf::from(ADMIN_DEFAULT),
@@ -37,6 +38,7 @@ pub(super) fn resolve(raw: &file::Balancer<'_>, findings: &mut Findings<'_>) -> 
     let workers = scope.number("workers", &raw.workers, 1..=WORKERS_MAX);
     let cores = cores(&mut scope, raw, workers.flatten());
     let flows = scope.number("flows", &raw.flows, FLOWS_MIN..=FLOWS_MAX);
+    let flow_memory = scope.word("flow-memory", &raw.flow_memory, Some(FlowMemory::Map), &[]);
     let busy_poll = Scope::flag(&raw.busy_poll, false);
     let drain = scope.duration("drain", &raw.drain, Duration::ZERO..=DRAIN_MAX);
     let admin = admin(&mut scope, &raw.admin);
@@ -49,6 +51,7 @@ pub(super) fn resolve(raw: &file::Balancer<'_>, findings: &mut Findings<'_>) -> 
         workers: workers?.or(named).and_then(NonZeroU16::new),
         cores,
         flows: flows?.unwrap_or(FLOWS_DEFAULT),
+        flow_memory: flow_memory?,
         busy_poll: busy_poll?,
         drain: drain?.map_or(DRAIN_DEFAULT, |(drain, _)| drain),
         admin: admin?,

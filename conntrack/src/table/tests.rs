@@ -28,7 +28,7 @@ fn flow(state: State, owner: u32) -> NewFlow {
 }
 
 fn table(capacity: usize) -> FlowTable {
-    FlowTable::new(capacity, SECRET, Timeouts::default()).unwrap()
+    FlowTable::in_memory(capacity, SECRET, Timeouts::default()).unwrap()
 }
 
 fn insert(table: &FlowTable, n: u32, state: State, now: u32) -> Insert {

@@ -98,7 +98,7 @@ impl World {
         let snapshot = builder
             .build(&model, |_, _| Health::Up, &fib, false)
             .unwrap();
-        let table = FlowTable::new(flows, Secret([1, 2]), Timeouts::default()).unwrap();
+        let table = FlowTable::in_memory(flows, Secret([1, 2]), Timeouts::default()).unwrap();
         let (down, draining) = (Vec::new(), false);
         Self {
             builder,

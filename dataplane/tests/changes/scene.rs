@@ -122,7 +122,7 @@ impl Scene {
         Self {
             pool,
             snapshot,
-            table: FlowTable::new(16_384, Secret([3, 5]), Timeouts::default()).unwrap(),
+            table: FlowTable::in_memory(16_384, Secret([3, 5]), Timeouts::default()).unwrap(),
             now,
             builder,
             fib,

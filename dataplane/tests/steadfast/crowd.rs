@@ -84,7 +84,8 @@ impl Crowding {
         let (most, rest) = keys.split_at(FLOWS);
         let mut crowding = Self::default();
         for secret in 0..SECRETS {
-            let table = FlowTable::new(CAPACITY, Secret([secret, 9]), Timeouts::default()).unwrap();
+            let table =
+                FlowTable::in_memory(CAPACITY, Secret([secret, 9]), Timeouts::default()).unwrap();
             for key in most {
                 assert!(store(&table, key), "{key}: no room at nine tenths");
             }

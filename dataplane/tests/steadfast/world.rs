@@ -119,7 +119,7 @@ impl World {
         let mailbox = Arc::new(Mailbox::default());
         let clock = Hand::default();
         clock.advance(5000);
-        let table = FlowTable::new(flows, Secret([7, 9]), Timeouts::default()).unwrap();
+        let table = FlowTable::in_memory(flows, Secret([7, 9]), Timeouts::default()).unwrap();
         let table = Arc::new(table);
         let worker = Worker::new(Parts {
             ports,

@@ -184,7 +184,9 @@ impl World {
             ports,
             pool,
             partial: vec![partial; 2],
-            table: Arc::new(FlowTable::new(4096, Secret([7, 9]), Timeouts::default()).unwrap()),
+            table: Arc::new(
+                FlowTable::in_memory(4096, Secret([7, 9]), Timeouts::default()).unwrap(),
+            ),
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: snapshot(&mut builder, file, &[]),

@@ -170,6 +170,7 @@ impl fmt::Display for Service {
 pub struct Configuration {
     mode: &'static str,
     drain: &'static str,
+    flow_memory: Option<&'static str>,
     services: Vec<Service>,
 }
 
@@ -179,6 +180,7 @@ impl Configuration {
         Self {
             mode: "copy",
             drain: "5s",
+            flow_memory: None,
             services: Vec::new(),
         }
     }
@@ -194,6 +196,14 @@ impl Configuration {
     /// Draining for this long before it stops.
     pub fn drain(self, drain: &'static str) -> Self {
         Self { drain, ..self }
+    }
+
+    /// With the flow table in private memory, not in a map as by default.
+    pub fn private_flows(self) -> Self {
+        Self {
+            flow_memory: Some("private"),
+            ..self
+        }
     }
 
     /// With one more service.
@@ -225,6 +235,9 @@ impl Configuration {
         let mut text = String::from("[balancer]\n");
         text += &format!("admin = \"{}\"\n", admin.display());
         text += &format!("drain = \"{}\"\nflows = {FLOWS}\n", self.drain);
+        if let Some(word) = self.flow_memory {
+            text += &format!("flow-memory = \"{word}\"\n");
+        }
         for name in ["front", "back"] {
             text += &format!(
                 "\n[[interface]]\nname = \"{name}\"\nmode = \"{}\"\n",
