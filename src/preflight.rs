@@ -7,7 +7,8 @@
 use std::fmt;
 use std::path::Path;
 
-use ringgate_config::{Mode, Model};
+use ringgate_config::{FlowMemory, Mode, Model};
+use ringgate_conntrack::{FlowTable, LINE_BYTES};
 use ringgate_dataplane::xsk::MAX_QUEUES;
 use rustix::thread::CapabilitySet;
 
@@ -129,6 +130,8 @@ pub(crate) struct Facts {
     pub(crate) kernel: String,
     /// Names of the capabilities that are missing.
     pub(crate) missing_capabilities: Vec<&'static str>,
+    /// Whether BPF maps are made as large as was asked for: CAP_PERFMON is there.
+    pub(crate) exact_maps: bool,
     /// Whether an AF_XDP socket could be made; else why not.
     pub(crate) af_xdp: Result<(), String>,
     /// Whether io_uring works; else why not.
@@ -149,6 +152,7 @@ impl Facts {
                 .to_string_lossy()
                 .into_owned(),
             missing_capabilities: missing_capabilities(),
+            exact_maps: capabilities_held().contains(CapabilitySet::PERFMON),
             af_xdp: probe_af_xdp(),
             io_uring: probe_io_uring(),
             cores: ringgate_dataplane::pin::allowed_cores(),
@@ -185,6 +189,7 @@ pub(crate) fn judge(model: Option<&Model>, facts: &Facts) -> Vec<Finding> {
         }
         findings.extend(queue_findings(model, facts));
         findings.push(cores(model, facts));
+        findings.push(flow_memory(model, facts));
     }
     findings
 }
@@ -353,6 +358,25 @@ fn cores(model: &Model, facts: &Facts) -> Finding {
     )
 }
 
+/// Without CAP_PERFMON the kernel rounds an array map up to a power of two, so that a CPU that
+/// speculates past its end stays within it (`array_map_alloc`, kernel/bpf/arraymap.c).
+fn flow_memory(model: &Model, facts: &Facts) -> Finding {
+    let mebibytes = |lines: usize| (lines * LINE_BYTES).div_ceil(1 << 20);
+    let lines = FlowTable::lines(model.balancer().flows());
+    let takes = mebibytes(lines);
+    if model.balancer().flow_memory() == FlowMemory::Map && !facts.exact_maps {
+        return Finding::warning(
+            "flow table",
+            format!(
+                "its BPF map takes {} MiB in place of {takes}, since CAP_PERFMON is missing",
+                mebibytes(lines.next_power_of_two())
+            ),
+            "grant CAP_PERFMON, or set flow-memory = \"private\" in [balancer]",
+        );
+    }
+    Finding::good("flow table", format!("{takes} MiB"))
+}
+
 fn missing_capabilities() -> Vec<&'static str> {
     let needed = [
         ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
@@ -360,13 +384,17 @@ fn missing_capabilities() -> Vec<&'static str> {
         ("CAP_BPF", CapabilitySet::BPF),
         ("CAP_IPC_LOCK", CapabilitySet::IPC_LOCK),
     ];
-    let held = rustix::thread::capabilities(None).map(|sets| sets.effective);
-    let held = held.unwrap_or(CapabilitySet::empty());
+    let held = capabilities_held();
     needed
         .into_iter()
         .filter(|(_, bit)| !held.contains(*bit))
         .map(|(name, _)| name)
         .collect()
+}
+
+fn capabilities_held() -> CapabilitySet {
+    let held = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    held.unwrap_or(CapabilitySet::empty())
 }
 
 fn probe_af_xdp() -> Result<(), String> {
@@ -428,6 +456,7 @@ mod tests {
         Facts {
             kernel: "6.18.44".to_owned(),
             missing_capabilities: Vec::new(),
+            exact_maps: true,
             af_xdp: Ok(()),
             io_uring: Ok("works".to_owned()),
             cores: vec![0, 1],
@@ -461,7 +490,7 @@ mod tests {
     #[test]
     fn each_trouble_is_found_by_its_name() {
         type Change = fn(&mut Facts);
-        let cases: [(&str, Level, Change); 12] = [
+        let cases: [(&str, Level, Change); 13] = [
             ("kernel", Level::Refusal, |f| {
                 f.kernel = "5.10.0-33-amd64".to_owned()
             }),
@@ -471,6 +500,7 @@ mod tests {
             ("privileges", Level::Refusal, |f| {
                 f.missing_capabilities = vec!["CAP_BPF"]
             }),
+            ("flow table", Level::Warning, |f| f.exact_maps = false),
             ("AF_XDP", Level::Refusal, |f| {
                 f.af_xdp = Err("no".to_owned())
             }),

@@ -195,8 +195,8 @@ mod tests {
             let key = key.words();
             let hash = self.hash(&key);
             let tag = (hash & 0xFFFF).max(1);
-            let first = (hash >> 32) * self.buckets >> 32;
-            let second = (hash & 0xFFFF_FFFF) * self.buckets >> 32;
+            let first = ((hash >> 32) * self.buckets) >> 32;
+            let second = ((hash & 0xFFFF_FFFF) * self.buckets) >> 32;
             let second = if second == first { first ^ 1 } else { second };
             for bucket in [first, second] {
                 let index = self.line(2 + bucket / 2);

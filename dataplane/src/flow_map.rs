@@ -6,8 +6,9 @@
 //! as somebody has it mapped, open or pinned, and no longer than the kernel.
 //!
 //! The kernel keeps such a map in pages of 4 KiB, whatever is asked for, all of them from the
-//! beginning, charged to the memory cgroup of the process that makes it. It cannot be made
-//! read-only for BPF programs: the kernel refuses to map such a map for writing.
+//! beginning, charged to the memory cgroup of the process that makes it; to a process without
+//! CAP_PERFMON it gives the next power of two of lines. It cannot be made read-only for BPF programs:
+//! the kernel refuses to map such a map for writing.
 
 use std::fmt;
 use std::io;
@@ -16,8 +17,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use aya::maps::{MapData, MapError, MapType};
 use ringgate_conntrack::{LINE_BYTES, Memory};
 use thiserror::Error;
-
-use crate::xsk::sockopt;
 
 /// The name that `bpftool map` shows.
 pub const NAME: &str = "ringgate_flows";
@@ -84,7 +83,6 @@ impl FlowMap {
     ///
     /// [`FlowMapError::Create`], with a cure.
     pub fn create(lines: usize) -> Result<Self, FlowMapError> {
-        sockopt::raise_memlock(); // Before Linux 5.11 maps were charged to it.
         let refused = |source: io::Error| FlowMapError::Create {
             lines,
             cure: cure(&source),
@@ -191,15 +189,11 @@ fn unusable(what: &'static str, error: &MapError) -> FlowMapError {
 fn cure(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
-            "it takes CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN); give the process that, or set \
-             flow-memory = \"private\" in [balancer]"
+            "it takes CAP_BPF; grant it, or set flow-memory = \"private\" in [balancer]"
         }
         Some(libc::ENOMEM | libc::E2BIG) => {
-            "the kernel has no so much memory for it, or the process's memory cgroup allows less \
-             (systemd: MemoryMax=); set a smaller `flows` in [balancer], or allow more"
-        }
-        Some(libc::EINVAL) => {
-            "the kernel is older than 5.5; set flow-memory = \"private\" in [balancer]"
+            "the host has less memory, or the process's memory cgroup allows less (systemd: \
+             MemoryMax=); set a smaller `flows` in [balancer], or allow more"
         }
         _ => "set flow-memory = \"private\" in [balancer] to do without",
     }
@@ -215,7 +209,6 @@ mod tests {
         assert!(refuse(libc::EPERM).contains("CAP_BPF"));
         assert!(refuse(libc::ENOMEM).contains("MemoryMax"));
         assert!(refuse(libc::E2BIG).contains("`flows`"));
-        assert!(refuse(libc::EINVAL).contains("5.5"));
         assert!(refuse(libc::EIO).contains("private"));
     }
 
