@@ -3,7 +3,7 @@
 //! The layout is an ABI: plain 64-bit words in the machine's byte order, no pointers, so that
 //! another program (in the kernel, or the next process) can read the table that workers write.
 //! Its version is in the header, and any change of this table, of the control word (`control`),
-//! of the index words (`index`) or of the hash (`hash`) is a new version.
+//! of the word `reach`, of the index words (`index`) or of the hash (`hash`) is a new version.
 //!
 //! | lines | content |
 //! |---|---|
@@ -28,7 +28,7 @@
 //! | 0 | control (`control`) |
 //! | 1..6 | the key, see [`FlowKey::words`](crate::FlowKey::words) |
 //! | 6 | owner in bits 0..32; bit 32: packets come from the backend |
-//! | 7 | 0, for the future |
+//! | 7 | how far the sender has come (`reach`) |
 
 use std::io;
 
@@ -39,7 +39,8 @@ use crate::sync::{AtomicU64, Ordering};
 /// "ringflow" in ASCII.
 pub(crate) const MAGIC: u64 = 0x7269_6E67_666C_6F77;
 /// Version of the layout.
-pub(crate) const VERSION: u64 = 1;
+/// 2: flows have a profile, which took four bits of the record's version, and a reach.
+pub(crate) const VERSION: u64 = 2;
 
 /// Slots of a bucket: an index of four words holds fifteen 16-bit tags and the gate. A model has
 /// one, which keeps its interleavings few and both buckets of a key in play.

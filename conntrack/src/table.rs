@@ -7,13 +7,15 @@
 use std::io;
 
 use crate::control::Control;
-use crate::expiry::{Seconds, Timeouts};
+use crate::expiry::{Profile, Seconds, Timeouts};
 use crate::hash::{FlowHash, HashKey, NO_HINT, Secret};
 use crate::index::{Index, Tag, lanes_in};
 use crate::key::FlowKey;
+use crate::reach::{Reach, Segment};
 use crate::region::{Region, SLOTS};
-use crate::slot::{Owner, Reading, Slot};
+use crate::slot::{Entry, Owner, Reading, Seen, Slot};
 use crate::state::{Direction, State};
+use crate::sync::{Ordering, Setting};
 
 /// How often an update is tried again after another thread's update of the same flow. Each
 /// failure means that one of those succeeded; they come at changes of state and when an age is
@@ -32,6 +34,8 @@ pub struct Found {
     pub owner: u32,
     /// What the caller stored: who sends its packets.
     pub direction: Direction,
+    /// How far that sender had come.
+    pub reach: Reach,
     pub(crate) place: u32,
     pub(crate) word: Control,
 }
@@ -42,6 +46,13 @@ impl Found {
     #[must_use]
     pub const fn last_seen(&self) -> Seconds {
         self.word.last_seen()
+    }
+
+    /// Which timeouts it has.
+    #[inline]
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        self.word.profile()
     }
 }
 
@@ -54,6 +65,25 @@ pub struct NewFlow {
     pub owner: u32,
     /// The caller's: who sends its packets.
     pub direction: Direction,
+    /// Which timeouts it has.
+    pub profile: Profile,
+    /// How far the sender has come.
+    pub reach: Reach,
+}
+
+impl NewFlow {
+    pub(crate) const fn entry(&self, now: Seconds) -> Entry {
+        Entry {
+            owner: Owner {
+                owner: self.owner,
+                direction: self.direction,
+            },
+            state: self.state,
+            profile: self.profile,
+            reach: self.reach,
+            now,
+        }
+    }
 }
 
 /// Where a sweep goes on: a range of buckets and the next one to look at.
@@ -79,13 +109,17 @@ pub(crate) enum Search {
 pub struct FlowTable {
     region: Region,
     key: HashKey,
-    /// By number of state, see [`Limits`].
-    limits: [Limits; 16],
+    /// By [`Control::limits_number`], see [`Limits`].
+    limits: [Setting; STATES * Profile::COUNT],
     capacity: usize,
 }
 
-/// Ages, in seconds, up to which a flow in one state is left alone.
-#[derive(Debug, Clone, Copy, Default)]
+/// Numbers that a state can have.
+const STATES: usize = 16;
+
+/// Ages, in seconds, up to which a flow in one state under one profile is left alone. Both in one
+/// word, so that whoever reads them reads both of one set.
+#[derive(Debug, Clone, Copy)]
 struct Limits {
     /// Older, and a packet renews it.
     fresh: u32,
@@ -94,34 +128,59 @@ struct Limits {
 }
 
 impl Limits {
-    fn all(timeouts: &Timeouts) -> [Self; 16] {
-        let mut limits = [Self::default(); 16];
-        for state in State::ALL {
-            let fresh = timeouts.grain(state).0;
-            limits[state as usize] = Self {
-                fresh,
-                alive: timeouts.of(state).0.saturating_add(fresh),
-            };
+    fn of(timeouts: &Timeouts, state: State) -> Self {
+        let fresh = timeouts.grain(state).0;
+        Self {
+            fresh,
+            alive: timeouts.of(state).0.saturating_add(fresh),
         }
-        limits
+    }
+
+    const fn to_word(self) -> u64 {
+        self.fresh as u64 | (self.alive as u64) << 32
+    }
+
+    #[inline]
+    const fn from_word(word: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+        Self {
+            fresh: u32::from_le_bytes([a, b, c, d]),
+            alive: u32::from_le_bytes([e, f, g, h]),
+        }
     }
 }
 
 impl FlowTable {
-    /// A table with room for `capacity` flows. All memory is taken, and touched, here: at most
-    /// 72 bytes a flow.
+    /// A table with room for `capacity` flows, every profile of which has these timeouts. All
+    /// memory is taken, and touched, here: at most 72 bytes a flow.
     ///
     /// # Errors
     ///
     /// The system's, if it refuses the memory.
     pub fn new(capacity: usize, secret: Secret, timeouts: Timeouts) -> io::Result<Self> {
         let key = HashKey::new(secret);
-        Ok(Self {
+        let table = Self {
             region: Region::take(capacity, &key)?,
             key,
-            limits: Limits::all(&timeouts),
+            limits: [const { Setting::new(0) }; STATES * Profile::COUNT],
             capacity,
-        })
+        };
+        for profile in Profile::all() {
+            table.set_timeouts(profile, &timeouts);
+        }
+        Ok(table)
+    }
+
+    /// Gives a profile other timeouts: all flows that have it live by them from now on, those
+    /// that are stored already too.
+    pub fn set_timeouts(&self, profile: Profile, timeouts: &Timeouts) {
+        for state in State::ALL {
+            let number = usize::from(profile.number()) * STATES + state as usize;
+            if let Some(limits) = self.limits.get(number) {
+                // Relaxed: each word is whole, and no other depends on it.
+                limits.store(Limits::of(timeouts, state).to_word(), Ordering::Relaxed);
+            }
+        }
     }
 
     /// How many flows the table is for.
@@ -226,13 +285,23 @@ impl FlowTable {
     /// Puts `new` in the place of a flow that was found, under the same key. `false` when the
     /// flow is no longer there or another thread is writing it.
     pub fn replace(&self, found: &Found, new: NewFlow, now: Seconds) -> bool {
-        let owner = Owner {
-            owner: new.owner,
-            direction: new.direction,
+        self.change(found, |slot, seen| slot.rewrite(seen, &new.entry(now)))
+    }
+
+    /// Takes note of where the sender of a flow that was found has come with a segment, and says
+    /// whether the segment can be its own, see [`Reach::after`]. If not, nothing is noted, and
+    /// nothing should be made of it.
+    ///
+    /// Where another thread notes something at the same time, one of the two is kept: either was
+    /// there a moment ago.
+    pub fn follow(&self, found: &Found, segment: Segment) -> bool {
+        let Some(reach) = found.reach.after(found.state, segment) else {
+            return false;
         };
-        self.change(found, |slot, seen| {
-            slot.rewrite(seen, owner, (new.state, now))
-        })
+        if reach != found.reach && found.place < self.slots() {
+            self.slot(found.place).record(found.reach, reach);
+        }
+        true
     }
 
     /// Whether a flow that was found has not been renewed for so long that a packet should.
@@ -240,6 +309,17 @@ impl FlowTable {
     #[must_use]
     pub fn is_stale(&self, found: &Found, now: Seconds) -> bool {
         found.word.age(now) > self.limits(found.word).fresh
+    }
+
+    /// Gives a flow that was found another profile. `false` when it is no longer there.
+    pub fn assign(&self, found: &Found, profile: Profile) -> bool {
+        self.change(found, |slot, seen| {
+            let Some(state) = seen.state() else {
+                return false;
+            };
+            let moved = seen.moved_to(state, profile, seen.last_seen());
+            moved == seen || slot.update(seen, moved)
+        })
     }
 
     /// Takes note of a packet of a flow that was found: its state, and its age if that is
@@ -263,7 +343,7 @@ impl FlowTable {
             } else {
                 seen.last_seen()
             };
-            let moved = seen.moved_to(next, last_seen);
+            let moved = seen.moved_to(next, seen.profile(), last_seen);
             moved == seen || slot.update(seen, moved)
         })
     }
@@ -318,10 +398,10 @@ impl FlowTable {
     /// may be shown or not.
     pub fn for_each(&self, now: Seconds, mut visit: impl FnMut(&FlowKey, &Found)) {
         for place in 0..self.slots() {
-            if let Some((key, word, state, owner)) = self.slot(place).read_any()
-                && !self.has_ended(word, now)
+            if let Some((key, seen)) = self.slot(place).read_any()
+                && !self.has_ended(seen.word, now)
             {
-                visit(&key, &found(place, word, state, owner));
+                visit(&key, &found(place, seen));
             }
         }
     }
@@ -375,15 +455,16 @@ impl FlowTable {
 
     #[inline]
     fn limits(&self, word: Control) -> Limits {
-        self.limits[word.state_number()]
+        // Relaxed: as good before a change as after it.
+        Limits::from_word(self.limits[word.limits_number()].load(Ordering::Relaxed))
     }
 
     #[inline]
     pub(crate) fn search(&self, key: &[u64; 5], hash: FlowHash) -> Search {
         if hash.hint() < self.slots()
-            && let Reading::Found(word, state, owner) = self.slot(hash.hint()).read(key)
+            && let Reading::Found(seen) = self.slot(hash.hint()).read(key)
         {
-            return Search::Hit(found(hash.hint(), word, state, owner));
+            return Search::Hit(found(hash.hint(), seen));
         }
         self.search_all(key, hash)
     }
@@ -393,9 +474,7 @@ impl FlowTable {
         let mut absent = Search::Miss;
         for place in self.candidates(hash) {
             match self.slot(place).read(key) {
-                Reading::Found(word, state, owner) => {
-                    return Search::Hit(found(place, word, state, owner));
-                }
+                Reading::Found(seen) => return Search::Hit(found(place, seen)),
                 Reading::Other => {}
                 Reading::Unreadable => absent = Search::Unreadable,
             }
@@ -435,13 +514,15 @@ impl FlowTable {
     }
 }
 
-const fn found(place: u32, word: Control, state: State, owner: Owner) -> Found {
+#[inline]
+const fn found(place: u32, seen: Seen) -> Found {
     Found {
-        state,
-        owner: owner.owner,
-        direction: owner.direction,
+        state: seen.state,
+        owner: seen.owner.owner,
+        direction: seen.owner.direction,
+        reach: seen.reach,
         place,
-        word,
+        word: seen.word,
     }
 }
 

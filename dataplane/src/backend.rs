@@ -114,6 +114,8 @@ pub struct Backend {
     /// Another NAT service has the same address, port and protocol as a backend: a reply alone
     /// does not tell which service it belongs to.
     pub shared: bool,
+    /// Which timeouts its flows have: its service's.
+    pub profile: Profile,
     /// How to reach it.
     pub hop: Result<Hop, Miss>,
     /// What is done to packets to it and from it; `None` where only hardware addresses change.

@@ -12,7 +12,9 @@
 //! | any other TCP segment of an unknown flow | at once; it is established with the client's next segment |
 //!
 //! A NAT flow has two entries, one for each direction's key, since any worker may meet either
-//! direction. Both see every state change; ages are renewed now and then, both together. Where the table has no room, packets are forwarded by the ring alone.
+//! direction. Both see every state change; ages are renewed now and then, both together. Each knows
+//! how far its own sender has come; a RST or FIN that is not from there ends nothing, and is
+//! forwarded for the receiver to judge. Where the table has no room, packets are forwarded by the ring alone.
 //!
 //! [`Steering::steer`] reads the snapshot, changes the flow table and nothing else; time is an
 //! argument.
@@ -90,7 +92,7 @@ impl<'a> Steering<'a> {
             hop,
         };
         check_path(packet, way.translation().is_none(), &way.hop).ok()?;
-        Some(way)
+        self.keeps_up(&found, packet).then_some(way)
     }
 
     /// Where a reply from `backend` leaves for its client.
@@ -148,10 +150,10 @@ impl<'a> Steering<'a> {
             Some(found) => match self.serving(BackendId(found.owner)) {
                 Some(backend) => {
                     let (action, hop) = way_to(backend, packet)?;
-                    self.observe(&found, packet, Direction::FromClient, || {
+                    let event = self.observe(&found, backend, packet, || {
                         (backend.forward == Forward::Nat).then(|| reply_key(packet, backend))
                     });
-                    let (backend, event) = (Some(backend.id), FlowEvent::None);
+                    let backend = Some(backend.id);
                     return Ok(Decision {
                         action,
                         hop,
@@ -194,12 +196,12 @@ impl<'a> Steering<'a> {
             .hop(key.destination.address, packet.family)?;
         let action = Action::ToClient(virtual_address);
         check_path(packet, false, &hop)?;
-        if let Some((found, _)) = known {
-            self.observe(&found, packet, Direction::FromBackend, || {
+        let event = known.map_or(FlowEvent::None, |(found, backend)| {
+            self.observe(&found, backend, packet, || {
                 Some(FlowKey::new(key.protocol, key.destination, virtual_address))
-            });
-        }
-        let (backend, event) = (Some(backend.id), FlowEvent::None);
+            })
+        });
+        let backend = Some(backend.id);
         Ok(Decision {
             action,
             hop,

@@ -35,7 +35,21 @@ pub(crate) struct Balancer<'a> {
     pub(crate) flows: Field<i64>,
     pub(crate) busy_poll: Field<bool>,
     pub(crate) drain: Field<&'a str>,
+    pub(crate) timeouts: Option<Timeouts<'a>>,
     pub(crate) admin: Field<&'a str>,
+}
+
+/// `timeouts = { … }` of the balancer or of a service.
+#[derive(Debug)]
+pub(crate) struct Timeouts<'a> {
+    pub(crate) path: String,
+    pub(crate) head: Range<usize>,
+    pub(crate) opening: Field<&'a str>,
+    pub(crate) established: Field<&'a str>,
+    pub(crate) half_closed: Field<&'a str>,
+    pub(crate) closed: Field<&'a str>,
+    pub(crate) one_way: Field<&'a str>,
+    pub(crate) two_way: Field<&'a str>,
 }
 
 /// `[[interface]]`.
@@ -60,6 +74,7 @@ pub(crate) struct Service<'a> {
     pub(crate) choose: Field<&'a str>,
     pub(crate) when_empty: Field<&'a str>,
     pub(crate) table_size: Field<i64>,
+    pub(crate) timeouts: Option<Timeouts<'a>>,
     pub(crate) health: Option<Health<'a>>,
     pub(crate) backends: Vec<Backend<'a>>,
 }
@@ -145,8 +160,17 @@ impl<'a> File<'a> {
 
 impl<'a> Balancer<'a> {
     fn read(mut keys: Keys<'a, '_, '_>) -> Self {
-        keys.refuse_unknown(&["workers", "cores", "flows", "busy-poll", "drain", "admin"]);
+        keys.refuse_unknown(&[
+            "workers",
+            "cores",
+            "flows",
+            "busy-poll",
+            "drain",
+            "timeouts",
+            "admin",
+        ]);
         Self {
+            timeouts: Timeouts::read(&mut keys),
             workers: keys.whole("workers"),
             cores: keys.wholes("cores"),
             flows: keys.whole("flows"),
@@ -180,9 +204,11 @@ impl<'a> Service<'a> {
             "choose",
             "when-empty",
             "table-size",
+            "timeouts",
             "health",
             "backend",
         ]);
+        let timeouts = Timeouts::read(&mut keys);
         let health = keys.table("health").map(|(table, head)| {
             let path = join(&keys.path, "health");
             Health::read(
@@ -217,11 +243,43 @@ impl<'a> Service<'a> {
             choose: keys.text("choose", "a word in quotes"),
             when_empty: keys.text("when-empty", "a word in quotes"),
             table_size: keys.whole("table-size"),
+            timeouts,
             health,
             backends,
             path: keys.path,
             head,
         }
+    }
+}
+
+impl<'a> Timeouts<'a> {
+    /// The key `timeouts` of the table that `keys` are of.
+    fn read(keys: &mut Keys<'a, '_, '_>) -> Option<Self> {
+        let (table, head) = keys.table("timeouts")?;
+        let mut keys = Keys {
+            table,
+            path: join(&keys.path, "timeouts"),
+            findings: keys.findings,
+        };
+        keys.refuse_unknown(&[
+            "opening",
+            "established",
+            "half-closed",
+            "closed",
+            "one-way",
+            "two-way",
+        ]);
+        let mut duration = |key| keys.text(key, "a duration in quotes, like \"90s\"");
+        Some(Self {
+            opening: duration("opening"),
+            established: duration("established"),
+            half_closed: duration("half-closed"),
+            closed: duration("closed"),
+            one_way: duration("one-way"),
+            two_way: duration("two-way"),
+            path: keys.path,
+            head,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::ops::Range;
 
 use super::scope::Scope;
-use super::{Seen, Taken};
+use super::{Seen, Taken, timeouts};
 use crate::address::{self, Role};
 use crate::duration::Spelt;
 use crate::error::{Findings, Kind, quote};
@@ -16,7 +16,7 @@ use crate::limits::{
     TABLE_SIZE_MIN, TIMEOUT_DEFAULT, TIMEOUT_MIN, WEIGHT_DEFAULT, WEIGHT_MAX, is_prime,
     table_sizes_around,
 };
-use crate::model::{Backend, Choose, Forward, Health, Protocol, Service, WhenEmpty};
+use crate::model::{Backend, Choose, Forward, Health, Protocol, Service, Timeouts, WhenEmpty};
 
 /// Forwarding modes of later releases.
 const LATER_MODES: [&str; 4] = ["full-nat", "ipip", "gue", "gre"];
@@ -26,6 +26,7 @@ const LATER_CHOICES: [&str; 2] = ["round-robin", "least-connections"];
 
 pub(super) fn resolve<'a>(
     raw: &'a file::Service<'a>,
+    inherited: Timeouts,
     seen: &mut Seen<'a>,
     findings: &mut Findings<'_>,
 ) -> Option<Service> {
@@ -46,6 +47,8 @@ pub(super) fn resolve<'a>(
     );
     let when_empty = scope.word("when-empty", &raw.when_empty, Some(WhenEmpty::Drop), &[]);
     let table_size = table_size(&mut scope, raw);
+    let own = raw.timeouts.as_ref();
+    let timeouts = timeouts::resolve(own, inherited, protocol, scope.findings);
     let health = raw
         .health
         .as_ref()
@@ -63,6 +66,7 @@ pub(super) fn resolve<'a>(
         choose: choose?,
         when_empty: when_empty?,
         table_size: table_size?,
+        timeouts: timeouts?,
         health,
         backends: backends?,
     })
