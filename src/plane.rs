@@ -162,6 +162,7 @@ impl Plane {
         let flows = model.balancer().flows();
         let table = FlowTable::new(flows, plan.secret, Timeouts::default())
             .map_err(|error| StartError::Memory { flows, error })?;
+        plan.snapshot.lifetimes().apply(&table);
         let mut plane = Self {
             interfaces: Vec::new(),
             workers: Vec::new(),
@@ -250,8 +251,9 @@ impl Plane {
         Ok(())
     }
 
-    /// Posts a snapshot to every worker.
+    /// Posts a snapshot to every worker, after the flow table knows its timeouts.
     pub(crate) fn publish(&self, snapshot: &Arc<Snapshot>) {
+        snapshot.lifetimes().apply(&self.table);
         for worker in &self.workers {
             worker.mailbox.post(Arc::clone(snapshot));
         }

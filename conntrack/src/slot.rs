@@ -301,12 +301,12 @@ impl<'a> Slot<'a> {
         let published = expected.renewed(entry.state, entry.profile, entry.now);
         let [.., owner, reach] = &self.line.words;
         // Relaxed, both: between the fence of `claim` and `publish`. A late recorder's
-        // compare-and-swap comes before this store and is overwritten, or after and fails.
+        // compare-and-swap comes before this exchange and is overwritten, or after and fails. A
+        // plain store would do, since none can come between a compare-and-swap and what it read;
+        // loom 0.7.2 does not know that rule, and a model is worth the few nanoseconds.
+        let word = entry.reach.of_record(published).to_word();
         owner.store(entry.owner.to_word(), Ordering::Relaxed);
-        reach.store(
-            entry.reach.of_record(published).to_word(),
-            Ordering::Relaxed,
-        );
+        let _last = reach.swap(word, Ordering::Relaxed);
         self.publish(published);
     }
 

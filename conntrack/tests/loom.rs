@@ -360,7 +360,8 @@ mod tests {
                 assert!(is_at(&found, 11));
             }
             assert_eq!(thread.join().unwrap(), Insert::Inserted);
-            assert!(is_at(&find(&table, 2).unwrap(), 11));
+            let found = find(&table, 2).unwrap();
+            assert!(is_at(&found, 11), "{found:x?}");
         });
     }
 

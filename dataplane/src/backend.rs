@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use ringgate_config::Forward;
-use ringgate_conntrack::Endpoint;
+use ringgate_conntrack::{Endpoint, Profile};
 
 use crate::parse::Family;
 use crate::rewrite::Translation;

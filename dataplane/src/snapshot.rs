@@ -19,6 +19,7 @@ use crate::backend::{
 };
 use crate::maglev::{Member, Ring};
 use crate::parse::Family;
+use crate::profiles::{Lifetimes, Profiles};
 use crate::route::Fib;
 use crate::service::Service;
 
@@ -43,6 +44,7 @@ pub struct Snapshot {
     returns: FxHashMap<(Endpoint, u8), Return>,
     backends: Vec<Option<Backend>>,
     fib: Arc<Fib>,
+    lifetimes: Lifetimes,
 }
 
 impl Snapshot {
@@ -91,6 +93,12 @@ impl Snapshot {
         &self.fib
     }
 
+    /// What the flow table must know of timeouts before a worker sees this snapshot.
+    #[must_use]
+    pub fn lifetimes(&self) -> &Lifetimes {
+        &self.lifetimes
+    }
+
     /// What the steering program must send to workers.
     #[must_use]
     pub fn steered(&self) -> Steered {
@@ -127,6 +135,7 @@ struct CachedRing {
 #[derive(Debug, Default)]
 pub struct Builder {
     registry: Registry,
+    profiles: Profiles,
     rings: HashMap<(Endpoint, u8), CachedRing>,
     /// What each backend was in the last snapshot.
     last: HashMap<BackendIdentity, BackendState>,
@@ -152,10 +161,12 @@ impl Builder {
             model.services().iter().flat_map(identities_of).collect();
         self.registry.retain(&identities);
         let returns = returns(model);
+        let profiles = self.profiles.number(model);
         let mut services = Vec::with_capacity(model.services().len());
         let mut backends: Vec<Option<Backend>> = Vec::new();
         let mut last = HashMap::new();
-        for (index, service) in (0..=u16::MAX).zip(model.services()) {
+        let numbered = model.services().iter().zip(profiles);
+        for (index, (service, profile)) in (0..=u16::MAX).zip(numbered) {
             let states = self.states(service, &health);
             let mut members = Vec::with_capacity(states.len());
             for (identity, state) in identities_of(service).zip(&states) {
@@ -173,6 +184,7 @@ impl Builder {
                     family,
                     forward: service.forward(),
                     state: *state,
+                    profile,
                     shared: shared && service.forward() == Forward::Nat,
                     hop: match service.forward() {
                         Forward::Nat => fib.hop(identity.address.address, family),
@@ -214,6 +226,7 @@ impl Builder {
             returns,
             backends,
             fib,
+            lifetimes: self.profiles.lifetimes(),
         })
     }
 

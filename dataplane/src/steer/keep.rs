@@ -1,6 +1,6 @@
 //! Flows that are known: their age and state, kept alike in both entries, and their end.
 
-use ringgate_conntrack::{Direction, FlowKey, Found, NewFlow, Reach, Segment};
+use ringgate_conntrack::{FlowKey, Found, NewFlow, Reach, Segment};
 
 use super::{FlowEvent, Steering, reply_key};
 use crate::backend::{Backend, BackendId};

@@ -38,14 +38,7 @@ impl<'a> Steering<'a> {
         let is_closed = |found: &Found| found.state.is_closed();
         let from = Direction::FromClient;
         let reach = keep::seen(packet);
-        match self.put(
-            &packet.key,
-            hash,
-            backend,
-            state,
-            (from, reach),
-            is_closed,
-        ) {
+        match self.put(&packet.key, hash, backend, state, (from, reach), is_closed) {
             Stored::Yes => Ok((backend, FlowEvent::Created)),
             Stored::Conflict(found) => {
                 let theirs = self.serving(BackendId(found.owner));

@@ -48,8 +48,7 @@ impl<'a> Tcp<'a> {
     #[inline]
     #[must_use]
     pub fn sequence(self) -> u32 {
-        let [.., a, b, c, d] = *self.0.first_chunk::<8>().unwrap_or(&[0; 8]);
-        u32::from_be_bytes([a, b, c, d])
+        u32::from_be_bytes([self.0[4], self.0[5], self.0[6], self.0[7]])
     }
 
     /// Header length with options as written, bytes: 0..=60, at least 20 when well-formed.
