@@ -18,8 +18,8 @@
 //! A single segment from elsewhere moves nothing, or a blind attacker would first move the reach
 //! and then close the flow there. But a sender may really be elsewhere: its packets went through
 //! another balancer for a while. Then all of its segments are, and follow each other: [`STRIKES`]
-//! in a row, each within the window of the one before and none at the old place between, move the
-//! reach. Forging that many takes about as many packets as forging a RST for every window of the
+//! in a row, each in the same 8 MiB as the one before or in the next, and none at the old place
+//! between, move the reach. Forging that many takes about as many packets as forging a RST for every window of the
 //! sequence space (2^32 / 2^23 = 512), so it is no short cut.
 //!
 //! While a flow is `Opening` nothing is judged and every segment sets the reach: a flow that any
@@ -31,11 +31,15 @@
 //!
 //! | bits | content |
 //! |---|---|
-//! | 0..16 | the reach: high half of a sequence number, so units of 64 KiB |
-//! | 16..32 | where the last strike was, likewise |
-//! | 32..40 | strikes in a row |
-//! | 40 | the reach is known |
+//! | 0..8 | strikes in a row |
+//! | 8 | the reach is not known |
+//! | 9..16 | 0 |
+//! | 16..32 | where the window before the reach begins: high half of a sequence number, so units of 64 KiB |
+//! | 32..41 | where the last strike was: the nine high bits of a sequence number, 8 MiB |
 //! | 41..64 | version of the record that it belongs to (`control`) |
+//!
+//! The low half is laid out for the one question that every packet asks, [`Reach::covers`]: a mask
+//! that must find nothing, and one subtraction in the arithmetic of sequence numbers.
 //!
 //! The word is written under the slot's protocol when a record is, and by compare-and-swap alone
 //! while the record stands. The version makes the two agree: a writer that comes late, with what
@@ -53,21 +57,23 @@ pub const WINDOW: u32 = 1 << 22;
 /// Segments in a row from one other place that move the reach there.
 pub const STRIKES: u32 = 256;
 
-const UNIT_BITS: u32 = 16;
-/// [`WINDOW`] in units.
-const WINDOW_UNITS: i16 = (WINDOW >> UNIT_BITS) as i16;
+/// The reach is kept in units of this many bytes.
+const UNIT: u32 = 1 << 16;
 /// How many units ahead a segment may be before the reach follows: one, so that what comes out of
 /// order around the border of a unit does not matter and a flow at full speed writes to its slot
 /// every 128 KiB, some ninety segments.
-const SLACK_UNITS: i16 = 1;
+const SLACK: u32 = UNIT;
 
-const STRUCK_SHIFT: u32 = 16;
-const STRIKES_SHIFT: u32 = 32;
-const KNOWN: u64 = 1 << 40;
+const STRIKES_MASK: u64 = 0xFF;
+const UNKNOWN: u64 = 1 << 8;
+/// What keeps a reach from being asked at all.
+const UNSETTLED: u32 = 0x1FF;
+const STRUCK_SHIFT: u32 = 32;
+const STRUCK_MASK: u64 = 0x1FF;
+/// Of a sequence number: what is left are blocks of 8 MiB.
+const BLOCK_SHIFT: u32 = 23;
 const VERSION_SHIFT: u32 = 41;
 const VERSION_MASK: u64 = !0 << VERSION_SHIFT;
-/// Strikes and whether it is known.
-const STANDING: u64 = (1 << VERSION_SHIFT) - (1 << STRIKES_SHIFT);
 
 /// What of a segment says where its sender is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +90,7 @@ pub struct Reach(u64);
 
 impl Reach {
     /// Of a sender of whom no segment was seen yet.
-    pub const UNKNOWN: Self = Self(0);
+    pub const UNKNOWN: Self = Self(UNKNOWN);
 
     /// Of datagrams, which have no numbers: where a packet without one is always covered.
     pub const OF_DATAGRAMS: Self = Self::at(0);
@@ -92,7 +98,7 @@ impl Reach {
     /// Of a sender whose last segment had this sequence number.
     #[must_use]
     pub const fn at(sequence: u32) -> Self {
-        Self((sequence >> UNIT_BITS) as u64 | KNOWN)
+        Self(0).moved(sequence)
     }
 
     /// Whether a segment with this sequence number is where it should be and nothing is to be
@@ -100,8 +106,8 @@ impl Reach {
     #[inline]
     #[must_use]
     pub const fn covers(self, sequence: u32) -> bool {
-        let offset = self.offset(sequence).wrapping_add(WINDOW_UNITS) as u16;
-        self.0 & STANDING == KNOWN && offset <= (WINDOW_UNITS + SLACK_UNITS) as u16
+        let low = self.0 as u32;
+        low & UNSETTLED == 0 && sequence.wrapping_sub(low) < WINDOW + SLACK + UNIT
     }
 
     /// The reach after a segment of its sender in a flow in `state`; `None` if the segment is a
@@ -119,8 +125,7 @@ impl Reach {
         if matches!(state, State::Opening) {
             return Some(if resets { self } else { self.moved(sequence) });
         }
-        let is_near = self.0 & KNOWN == 0 || is_within_window(self.offset(sequence));
-        if tcp_flags & (RST | FIN) != 0 && !is_near {
+        if tcp_flags & (RST | FIN) != 0 && !self.is_near(sequence) {
             return None;
         }
         Some(if resets {
@@ -132,47 +137,50 @@ impl Reach {
 
     /// The reach after a segment that neither resets nor comes from elsewhere with a FIN.
     const fn followed(self, sequence: u32) -> Self {
-        let offset = self.offset(sequence);
-        if self.0 & KNOWN == 0 || is_within_window(offset) && offset > SLACK_UNITS {
-            self.moved(sequence)
-        } else if is_within_window(offset) {
-            self.moved_to_unit(self.unit())
-        } else {
+        if !self.is_near(sequence) {
             self.struck(sequence)
+        } else if self.is_known() && self.settled().covers(sequence) {
+            self.settled()
+        } else {
+            self.moved(sequence)
         }
     }
 
     /// After a segment from elsewhere.
     const fn struck(self, sequence: u32) -> Self {
-        let unit = (sequence >> UNIT_BITS) as u16;
-        let last = (self.0 >> STRUCK_SHIFT) as u16;
-        let before = (self.0 & STANDING & !KNOWN) >> STRIKES_SHIFT;
-        let is_in_row = before > 0 && is_within_window(unit.wrapping_sub(last) as i16);
-        let strikes = if is_in_row { before + 1 } else { 1 };
+        let block = (sequence >> BLOCK_SHIFT) as u64;
+        let last = self.0 >> STRUCK_SHIFT;
+        // One further, one back, or the same, on a circle.
+        let is_next = block.wrapping_sub(last).wrapping_add(1) & STRUCK_MASK <= 2;
+        let before = self.0 & STRIKES_MASK;
+        let strikes = if before > 0 && is_next { before + 1 } else { 1 };
         if strikes >= STRIKES as u64 {
             return self.moved(sequence);
         }
-        let Self(unstruck) = self.moved_to_unit(self.unit());
-        Self(unstruck | (unit as u64) << STRUCK_SHIFT | strikes << STRIKES_SHIFT)
+        let Self(settled) = self.settled();
+        Self(settled | block << STRUCK_SHIFT | strikes)
     }
 
     /// At another number, without strikes.
     const fn moved(self, sequence: u32) -> Self {
-        self.moved_to_unit((sequence >> UNIT_BITS) as u16)
+        let begin = (sequence - sequence % UNIT).wrapping_sub(WINDOW);
+        Self(self.0 & VERSION_MASK | begin as u64)
     }
 
-    const fn moved_to_unit(self, unit: u16) -> Self {
-        Self(self.0 & VERSION_MASK | KNOWN | unit as u64)
+    /// At the same number, without strikes.
+    const fn settled(self) -> Self {
+        self.moved((self.0 as u32).wrapping_add(WINDOW))
     }
 
-    const fn unit(self) -> u16 {
-        self.0 as u16
+    const fn is_known(self) -> bool {
+        self.0 & UNKNOWN == 0
     }
 
-    /// How many units a sequence number is ahead of the reach; numbers wrap (RFC 9293 §3.4).
-    #[inline]
-    const fn offset(self, sequence: u32) -> i16 {
-        ((sequence >> UNIT_BITS) as u16).wrapping_sub(self.unit()) as i16
+    /// Whether a sequence number is within the window, give or take a unit, or there is none yet.
+    /// Numbers wrap (RFC 9293 §3.4).
+    const fn is_near(self, sequence: u32) -> bool {
+        let Self(low) = self.settled();
+        !self.is_known() || sequence.wrapping_sub(low as u32) < 2 * WINDOW + UNIT
     }
 
     /// As it is kept beside the record whose control word this is.
@@ -191,14 +199,11 @@ impl Reach {
     }
 }
 
-#[inline]
-const fn is_within_window(offset: i16) -> bool {
-    -WINDOW_UNITS <= offset && offset <= WINDOW_UNITS
-}
-
 const _: () = {
-    assert!((WINDOW_UNITS as u32) << UNIT_BITS == WINDOW);
-    assert!(STRIKES - 1 <= 0xFF);
+    assert!(WINDOW.is_multiple_of(UNIT) && SLACK.is_multiple_of(UNIT));
+    assert!(STRIKES as u64 - 1 <= STRIKES_MASK);
+    // What is struck is elsewhere by at least as much as a block can hide.
+    assert!(1 << BLOCK_SHIFT == 2 * WINDOW);
 };
 
 #[cfg(test)]
@@ -210,7 +215,6 @@ mod tests {
 
     const ACK: u8 = 0x10;
     const ENDS: [u8; 4] = [RST, RST | ACK, FIN | ACK, FIN];
-    const UNIT: u32 = 1 << UNIT_BITS;
     const JUDGED: [State; 4] = [
         State::Established,
         State::ClientClosed,
@@ -225,70 +229,60 @@ mod tests {
         }
     }
 
-    /// The same, by plain numbers: where the sender is, and the strikes with their place.
+    /// The same, by plain numbers: the sender's unit, and the strikes with their block.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     struct Oracle {
         at: Option<u32>,
         strikes: Option<(u32, u32)>,
     }
 
-    /// The way from one unit to another on the circle of all units, the short way round.
-    fn way(from: u32, to: u32) -> i64 {
-        let units = 1_i64 << 16;
-        let ahead = (i64::from(to) - i64::from(from)).rem_euclid(units);
-        if ahead < units / 2 {
-            ahead
-        } else {
-            ahead - units
-        }
+    /// The way from one place to another on a circle of `all`, the short way round.
+    fn way(from: u32, to: u32, all: i64) -> i64 {
+        let ahead = (i64::from(to) - i64::from(from)).rem_euclid(all);
+        if ahead < all / 2 { ahead } else { ahead - all }
     }
 
     impl Oracle {
         fn after(self, segment: Segment) -> Option<Self> {
-            let here = segment.sequence / UNIT;
+            let (here, block) = (segment.sequence / UNIT, segment.sequence / (8 << 20));
             let (reset, fin) = (segment.tcp_flags & RST != 0, segment.tcp_flags & FIN != 0);
-            let Some(at) = self.at else {
-                let at = (!reset).then_some(here);
-                return Some(Self { at, strikes: None });
+            let there = |at| Self {
+                at: Some(at),
+                strikes: None,
             };
-            let ahead = way(at, here);
+            let Some(at) = self.at else {
+                return Some(if reset { self } else { there(here) });
+            };
+            let ahead = way(at, here, 1 << 16);
             if ahead.abs() <= 64 {
                 let at = if ahead > 1 { here } else { at };
-                return Some(if reset {
-                    self
-                } else {
-                    Self {
-                        at: Some(at),
-                        strikes: None,
-                    }
-                });
+                return Some(if reset { self } else { there(at) });
             }
             if reset || fin {
                 return None;
             }
             let count = match self.strikes {
-                Some((count, last)) if way(last, here).abs() <= 64 => count + 1,
+                Some((count, last)) if way(last, block, 512).abs() <= 1 => count + 1,
                 _ => 1,
             };
             Some(if count == 256 {
-                Self {
-                    at: Some(here),
-                    strikes: None,
-                }
+                there(here)
             } else {
                 Self {
                     at: self.at,
-                    strikes: Some((count, here)),
+                    strikes: Some((count, block)),
                 }
             })
         }
     }
 
     fn seen(reach: Reach) -> Oracle {
-        let strikes = u32::try_from((reach.0 & STANDING & !KNOWN) >> STRIKES_SHIFT).unwrap();
-        let struck = u32::from((reach.0 >> STRUCK_SHIFT) as u16);
+        let low = u32::try_from(reach.0 & 0xFFFF_FFFF).unwrap();
+        let at = low.wrapping_add(WINDOW) / UNIT;
+        let strikes = low % 256;
+        let struck = u32::try_from(reach.0 >> STRUCK_SHIFT & STRUCK_MASK).unwrap();
         Oracle {
-            at: (reach.0 & KNOWN != 0).then_some(u32::from(reach.unit())),
+            at: reach.is_known().then_some(at),
             strikes: (strikes > 0).then_some((strikes, struck)),
         }
     }

@@ -125,6 +125,16 @@ impl State {
         }
     }
 
+    /// Whether a packet leaves the state as it is: [`after`](Self::after), asked in the way in which
+    /// nearly all packets are answered soonest.
+    #[inline]
+    #[must_use]
+    pub const fn stays(self, direction: Direction, tcp_flags: u8) -> bool {
+        let is_plain = tcp_flags & (SYN | FIN | RST) == 0;
+        is_plain && !matches!(self, Self::Opening | Self::OneWay)
+            || self.after(direction, tcp_flags) as u8 == self as u8
+    }
+
     /// Whether the connection is over.
     #[inline]
     #[must_use]
@@ -254,6 +264,18 @@ mod tests {
         assert_eq!(State::opened_by(TCP, RST | ACK), None);
         assert_eq!(State::opened_by(TCP, SYN | ACK), None);
         assert_eq!(State::opened_by(17, 0), Some(OneWay));
+    }
+
+    #[test]
+    fn what_stays_is_what_is_the_same_after() {
+        for state in State::ALL {
+            for direction in [FromClient, FromBackend] {
+                for flags in 0..=u8::MAX {
+                    let same = state.after(direction, flags) == state;
+                    assert_eq!(state.stays(direction, flags), same, "{state:?} {flags:#x}");
+                }
+            }
+        }
     }
 
     #[test]

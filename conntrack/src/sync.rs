@@ -12,7 +12,7 @@ pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// A word that is changed now and then and on which nothing else depends: each of its values is
 /// as good as the next. Models do not schedule around it.
-pub(crate) use std::sync::atomic::AtomicU64 as Setting;
+pub(crate) use std::sync::atomic::AtomicU32 as Setting;
 
 #[cfg(lb_loom)]
 pub(crate) use loom::hint::spin_loop;

@@ -110,42 +110,27 @@ pub struct FlowTable {
     region: Region,
     key: HashKey,
     /// By [`Control::limits_number`], see [`Limits`].
-    limits: [Setting; STATES * Profile::COUNT],
+    limits: [Limits; STATES * Profile::COUNT],
     capacity: usize,
 }
 
 /// Numbers that a state can have.
 const STATES: usize = 16;
 
-/// Ages, in seconds, up to which a flow in one state under one profile is left alone. Both in one
-/// word, so that whoever reads them reads both of one set.
-#[derive(Debug, Clone, Copy)]
+/// Ages, in seconds, up to which a flow in one state under one profile is left alone.
+#[derive(Debug)]
 struct Limits {
     /// Older, and a packet renews it.
-    fresh: u32,
+    fresh: Setting,
     /// Older, and it has ended.
-    alive: u32,
+    alive: Setting,
 }
 
 impl Limits {
-    fn of(timeouts: &Timeouts, state: State) -> Self {
-        let fresh = timeouts.grain(state).0;
+    const fn new() -> Self {
         Self {
-            fresh,
-            alive: timeouts.of(state).0.saturating_add(fresh),
-        }
-    }
-
-    const fn to_word(self) -> u64 {
-        self.fresh as u64 | (self.alive as u64) << 32
-    }
-
-    #[inline]
-    const fn from_word(word: u64) -> Self {
-        let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
-        Self {
-            fresh: u32::from_le_bytes([a, b, c, d]),
-            alive: u32::from_le_bytes([e, f, g, h]),
+            fresh: Setting::new(0),
+            alive: Setting::new(0),
         }
     }
 }
@@ -162,7 +147,7 @@ impl FlowTable {
         let table = Self {
             region: Region::take(capacity, &key)?,
             key,
-            limits: [const { Setting::new(0) }; STATES * Profile::COUNT],
+            limits: [const { Limits::new() }; STATES * Profile::COUNT],
             capacity,
         };
         for profile in Profile::all() {
@@ -177,8 +162,11 @@ impl FlowTable {
         for state in State::ALL {
             let number = usize::from(profile.number()) * STATES + state as usize;
             if let Some(limits) = self.limits.get(number) {
-                // Relaxed: each word is whole, and no other depends on it.
-                limits.store(Limits::of(timeouts, state).to_word(), Ordering::Relaxed);
+                let fresh = timeouts.grain(state).0;
+                let alive = timeouts.of(state).0.saturating_add(fresh);
+                // Relaxed: either is as good before a change as after it.
+                limits.fresh.store(fresh, Ordering::Relaxed);
+                limits.alive.store(alive, Ordering::Relaxed);
             }
         }
     }
@@ -294,6 +282,7 @@ impl FlowTable {
     ///
     /// Where another thread notes something at the same time, one of the two is kept: either was
     /// there a moment ago.
+    #[inline(never)]
     pub fn follow(&self, found: &Found, segment: Segment) -> bool {
         let Some(reach) = found.reach.after(found.state, segment) else {
             return false;
@@ -308,7 +297,7 @@ impl FlowTable {
     #[inline]
     #[must_use]
     pub fn is_stale(&self, found: &Found, now: Seconds) -> bool {
-        found.word.age(now) > self.limits(found.word).fresh
+        self.is_stale_at(found.word, now)
     }
 
     /// Gives a flow that was found another profile. `false` when it is no longer there.
@@ -336,7 +325,7 @@ impl FlowTable {
                 return false;
             };
             let next = state.after(direction, tcp_flags);
-            let renews = next != state || seen.age(now) > self.limits(seen).fresh;
+            let renews = next != state || self.is_stale_at(seen, now);
             // A thread whose clock is behind does not make a flow older than it is.
             let last_seen = if renews {
                 now.max(seen.last_seen())
@@ -450,13 +439,19 @@ impl FlowTable {
     /// Whether the time of the flow under a control word is up.
     #[inline]
     pub(crate) fn has_ended(&self, word: Control, now: Seconds) -> bool {
-        word.age(now) > self.limits(word).alive
+        // Relaxed: as good before a change as after it.
+        word.age(now) > self.limits(word).alive.load(Ordering::Relaxed)
     }
 
     #[inline]
-    fn limits(&self, word: Control) -> Limits {
+    fn is_stale_at(&self, word: Control, now: Seconds) -> bool {
         // Relaxed: as good before a change as after it.
-        Limits::from_word(self.limits[word.limits_number()].load(Ordering::Relaxed))
+        word.age(now) > self.limits(word).fresh.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    const fn limits(&self, word: Control) -> &Limits {
+        &self.limits[word.limits_number()]
     }
 
     #[inline]

@@ -72,11 +72,14 @@ impl<'a> Steering<'a> {
     /// again.
     #[inline]
     pub fn go_on(&self, packet: &Packet, hash: FlowHash) -> Option<Way<'a>> {
-        let found = self.table.lookup(&packet.key, hash, self.now)?;
+        // By reference: taken out of the option it would be copied, for the sake of rare calls. A
+        // SYN that reopens a flow changes its state too.
+        let found = &self.table.lookup(&packet.key, hash, self.now);
+        let found = found.as_ref()?;
         let direction = found.direction;
-        if found.state.after(direction, packet.tcp_flags) != found.state
-            || reopens(&found, packet)
-            || self.table.is_stale(&found, self.now)
+        if !found.state.stays(direction, packet.tcp_flags)
+            || self.table.is_stale(found, self.now)
+            || !self.keeps_up(found, packet)
         {
             return None;
         }
@@ -92,7 +95,7 @@ impl<'a> Steering<'a> {
             hop,
         };
         check_path(packet, way.translation().is_none(), &way.hop).ok()?;
-        self.keeps_up(&found, packet).then_some(way)
+        Some(way)
     }
 
     /// Where a reply from `backend` leaves for its client.
