@@ -131,8 +131,18 @@ impl State {
     #[must_use]
     pub const fn stays(self, direction: Direction, tcp_flags: u8) -> bool {
         let is_plain = tcp_flags & (SYN | FIN | RST) == 0;
-        is_plain && !matches!(self, Self::Opening | Self::OneWay)
-            || self.after(direction, tcp_flags) as u8 == self as u8
+        let moves_on = match direction {
+            Direction::FromClient => Self::Opening as u8,
+            Direction::FromBackend => Self::OneWay as u8,
+        };
+        is_plain && self as u8 != moves_on || self.stays_even_so(direction, tcp_flags)
+    }
+
+    /// The rest of [`stays`](Self::stays), apart so that the usual way is short.
+    #[cold]
+    #[inline(never)]
+    const fn stays_even_so(self, direction: Direction, tcp_flags: u8) -> bool {
+        self.after(direction, tcp_flags) as u8 == self as u8
     }
 
     /// Whether the connection is over.

@@ -481,11 +481,18 @@ impl FlowTable {
     fn candidates(&self, hash: FlowHash) -> impl Iterator<Item = u32> + use<> {
         let [first, second] = self.buckets_of(hash);
         let tag = Tag::of(hash);
-        let matching = |bucket| u32::from(self.index(bucket).lanes().matching(tag));
-        lanes_in(matching(first) | matching(second) << 16).map(move |lane| {
+        let lanes = self.matching(first, tag) | self.matching(second, tag) << 16;
+        lanes_in(lanes).map(move |lane| {
             let bucket = if lane < 16 { first } else { second };
             Self::place(bucket, lane % 16)
         })
+    }
+
+    /// The lanes of a bucket whose tags fit. Always inlined: a call would cost more than what it
+    /// does.
+    #[inline(always)]
+    fn matching(&self, bucket: u32, tag: Tag) -> u32 {
+        u32::from(self.index(bucket).lanes().matching(tag))
     }
 
     /// Applies `change` to the slot of a flow that was found, as long as it is the same record,
