@@ -106,7 +106,7 @@ impl Reach {
     #[inline]
     #[must_use]
     pub const fn covers(self, sequence: u32) -> bool {
-        let low = self.0 as u32;
+        let low = self.low();
         low & UNSETTLED == 0 && sequence.wrapping_sub(low) < WINDOW + SLACK + UNIT
     }
 
@@ -169,7 +169,13 @@ impl Reach {
 
     /// At the same number, without strikes.
     const fn settled(self) -> Self {
-        self.moved((self.0 as u32).wrapping_add(WINDOW))
+        self.moved(self.low().wrapping_add(WINDOW))
+    }
+
+    #[inline]
+    const fn low(self) -> u32 {
+        let [a, b, c, d, ..] = self.0.to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
     }
 
     const fn is_known(self) -> bool {
@@ -179,8 +185,8 @@ impl Reach {
     /// Whether a sequence number is within the window, give or take a unit, or there is none yet.
     /// Numbers wrap (RFC 9293 §3.4).
     const fn is_near(self, sequence: u32) -> bool {
-        let Self(low) = self.settled();
-        !self.is_known() || sequence.wrapping_sub(low as u32) < 2 * WINDOW + UNIT
+        let begin = self.settled().low();
+        !self.is_known() || sequence.wrapping_sub(begin) < 2 * WINDOW + UNIT
     }
 
     /// As it is kept beside the record whose control word this is.

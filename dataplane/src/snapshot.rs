@@ -217,7 +217,6 @@ impl Builder {
             .retain(|listen, _| by_listen.contains_key(listen));
         self.last = last;
         self.generation += 1;
-        let fib = Arc::clone(fib);
         Ok(Snapshot {
             generation: self.generation,
             draining,
@@ -225,7 +224,7 @@ impl Builder {
             by_listen,
             returns,
             backends,
-            fib,
+            fib: Arc::clone(fib),
             lifetimes: self.profiles.lifetimes(),
         })
     }
