@@ -39,7 +39,14 @@ mod tests {
 
     fn a_forged_end_ends_nothing(client: &str, service: &str, is_direct: bool) {
         let playground = Playground::plan().up();
-        let _echo = TcpEcho::on_all(&playground, PORT);
+        let _echo = if is_direct {
+            let virtual_address = [service.parse().unwrap()];
+            let start =
+                |number| TcpEcho::start(&playground, &format!("b{number}"), &virtual_address);
+            playground.backends().map(start).collect()
+        } else {
+            TcpEcho::on_all(&playground, PORT)
+        };
         let echo = Service::tcp("echo", service);
         let echo = if is_direct { echo.direct() } else { echo };
         let echo = echo.backends(playground.backends(), PORT);
