@@ -42,6 +42,7 @@ pub(crate) fn explain(
         now,
         ingress: 0,
     };
+    let flow = table.lookup(&key, table.hash(&key), now);
     let (id, is_stored) = steering.preview(service, &key);
     let backend = id.and_then(|id| snapshot.backend(id));
     let why = match (&backend, is_stored) {
@@ -60,6 +61,7 @@ pub(crate) fn explain(
         "state": backend.map(|backend| backend.state.as_str()),
         "forward": service.forward.as_str(),
         "stored": is_stored,
+        "flow": flow.map(|flow| flow.state.as_str()),
         "why": why,
     })
 }

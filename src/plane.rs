@@ -158,6 +158,7 @@ impl Plane {
             flows: Flows::new(model.balancer(), plan.secret)?,
             wanted: Arc::new(ArrayQueue::new(WANTED_MOST)),
         };
+        plan.snapshot.lifetimes().apply(plane.table());
         let mut opened = Vec::new();
         for worker in 0..plan.workers {
             let bindings: Vec<Binding> = model
@@ -240,8 +241,9 @@ impl Plane {
         Ok(())
     }
 
-    /// Posts a snapshot to every worker.
+    /// Posts a snapshot to every worker, after the flow table knows its timeouts.
     pub(crate) fn publish(&self, snapshot: &Arc<Snapshot>) {
+        snapshot.lifetimes().apply(self.table());
         for worker in &self.workers {
             worker.mailbox.post(Arc::clone(snapshot));
         }

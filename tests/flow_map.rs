@@ -223,8 +223,8 @@ mod tests {
                     return None;
                 }
                 let [again, ..] = self.line(line);
-                // Busy and version, bits 0 and 5 to 31.
-                let record = |control: u64| control & 0xFFFF_FFE1;
+                // Busy and version, bits 0 and 9 to 31.
+                let record = |control: u64| control & 0xFFFF_FE01;
                 if control & 1 == 0 && record(control) == record(again) {
                     return ([a, b, c, d, e] == *key).then_some((state, owner, control >> 32));
                 }

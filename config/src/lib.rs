@@ -78,7 +78,7 @@ mod resolve;
 pub use error::{Place, Problem, Problems, Warning};
 pub use model::{
     Backend, Balancer, Choose, FlowMemory, Forward, Health, HealthKind, Interface, Mode, Model,
-    PartialChecksums, Protocol, Service, WhenEmpty,
+    PartialChecksums, Protocol, Service, Timeouts, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

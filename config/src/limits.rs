@@ -47,6 +47,36 @@ pub const FLOWS_MAX: usize = 1 << 26;
 /// Flow table unless the file says otherwise: 1 Mi flows, at most 72 MiB.
 pub const FLOWS_DEFAULT: usize = 1 << 20;
 
+/// Shortest of the `timeouts`: the flow table counts in whole seconds.
+pub const FLOW_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
+/// Longest of the `timeouts`: a week. A flow that says nothing for longer has lost an end.
+pub const FLOW_TIMEOUT_MAX: Duration = Duration::from_hours(7 * 24);
+
+/// Most different sets of `timeouts` over all services: a flow has four bits to tell which is its.
+pub const TIMEOUT_SETS_MAX: usize = 16;
+
+/// `opening` unless the file says otherwise: a client gives up after about a minute of unanswered
+/// SYNs (`tcp_syn_retries` = 6 of Linux backs off for 67 s before the last).
+pub const OPENING_DEFAULT: Duration = Duration::from_secs(70);
+
+/// `established` unless the file says otherwise: the least that RFC 5382 REQ-5 allows, four
+/// minutes over the first keepalive (RFC 9293 3.8.4).
+pub const ESTABLISHED_DEFAULT: Duration = Duration::from_mins(2 * 60 + 4);
+
+/// `half-closed` unless the file says otherwise: the transitory timeout of RFC 5382 REQ-5.
+pub const HALF_CLOSED_DEFAULT: Duration = Duration::from_mins(4);
+
+/// `closed` unless the file says otherwise: for what is still under way. Not TIME-WAIT, which the
+/// hosts keep.
+pub const CLOSED_DEFAULT: Duration = Duration::from_secs(10);
+
+/// `one-way` unless the file says otherwise: the least that RFC 4787 REQ-5 allows.
+pub const ONE_WAY_DEFAULT: Duration = Duration::from_mins(2);
+
+/// `two-way` unless the file says otherwise: what RFC 4787 REQ-5 recommends.
+pub const TWO_WAY_DEFAULT: Duration = Duration::from_mins(5);
+
 /// Longest `drain`. A supervisor that waits longer than an hour for a stop is not waiting for it.
 pub const DRAIN_MAX: Duration = Duration::from_hours(1);
 
@@ -142,6 +172,8 @@ const _: () = {
         FLOWS_DEFAULT * FLOW_BYTES <= 72 << 20,
         "the doc of FLOWS_DEFAULT says 72 MiB"
     );
+    assert!(CLOSED_DEFAULT.as_secs() >= FLOW_TIMEOUT_MIN.as_secs());
+    assert!(ESTABLISHED_DEFAULT.as_secs() <= FLOW_TIMEOUT_MAX.as_secs());
     assert!(DRAIN_DEFAULT.as_millis() <= DRAIN_MAX.as_millis());
     assert!(ADMIN_DEFAULT.len() <= ADMIN_BYTES_MAX);
     assert!(is_prime(TABLE_SIZE_MIN) && is_prime(TABLE_SIZE_DEFAULT) && is_prime(TABLE_SIZE_MAX));

@@ -20,6 +20,8 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::limits;
+
 /// What the reading of a word needs of an enum.
 pub(crate) trait Word: Copy + 'static {
     fn all() -> &'static [Self];
@@ -194,6 +196,7 @@ pub struct Balancer {
     pub(crate) flow_memory: FlowMemory,
     pub(crate) busy_poll: bool,
     pub(crate) drain: Duration,
+    pub(crate) timeouts: Timeouts,
     pub(crate) admin: PathBuf,
 }
 
@@ -229,6 +232,11 @@ impl Balancer {
     /// How long a stop waits for established flows to end.
     pub const fn drain(&self) -> Duration {
         self.drain
+    }
+
+    /// How long flows are kept, where their service does not say otherwise.
+    pub const fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
     }
 
     /// Absolute path of the admin socket, short enough for `sun_path`, without NUL.
@@ -273,6 +281,7 @@ pub struct Service {
     pub(crate) when_empty: WhenEmpty,
     pub(crate) slow_start: Duration,
     pub(crate) table_size: u32,
+    pub(crate) timeouts: Timeouts,
     pub(crate) health: Option<Health>,
     pub(crate) backends: Vec<Backend>,
 }
@@ -318,6 +327,11 @@ impl Service {
         self.table_size
     }
 
+    /// How long its flows are kept: what it says itself, and else the balancer.
+    pub const fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
     /// How backends are checked. `None`: they are always up.
     pub const fn health(&self) -> Option<&Health> {
         self.health.as_ref()
@@ -326,6 +340,40 @@ impl Service {
     /// The servers, in the file's order, the disabled ones included; may be empty.
     pub fn backends(&self) -> &[Backend] {
         &self.backends
+    }
+}
+
+/// How long a flow in each state is kept after its last packet: the key `timeouts`. Whole seconds,
+/// within [`FLOW_TIMEOUT_MIN`](limits::FLOW_TIMEOUT_MIN) and
+/// [`FLOW_TIMEOUT_MAX`](limits::FLOW_TIMEOUT_MAX); over all services there are at most
+/// [`TIMEOUT_SETS_MAX`](limits::TIMEOUT_SETS_MAX) different ones. The defaults and their reasons
+/// are in [`limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Timeouts {
+    /// TCP, half open.
+    pub opening: Duration,
+    /// TCP, open in both directions.
+    pub established: Duration,
+    /// TCP, one side has sent its FIN.
+    pub half_closed: Duration,
+    /// TCP, over.
+    pub closed: Duration,
+    /// Datagrams, not answered so far.
+    pub one_way: Duration,
+    /// Datagrams in both directions.
+    pub two_way: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            opening: limits::OPENING_DEFAULT,
+            established: limits::ESTABLISHED_DEFAULT,
+            half_closed: limits::HALF_CLOSED_DEFAULT,
+            closed: limits::CLOSED_DEFAULT,
+            one_way: limits::ONE_WAY_DEFAULT,
+            two_way: limits::TWO_WAY_DEFAULT,
+        }
     }
 }
 

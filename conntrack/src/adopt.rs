@@ -32,7 +32,7 @@ use crate::header::AdoptError;
 use crate::lanes::{Lanes, Tag};
 use crate::memory::Memory;
 use crate::region::{Region, SLOTS};
-use crate::slot::Slot;
+use crate::slot::{Seen, Slot};
 use crate::table::FlowTable;
 
 /// What was found in an adopted table.
@@ -89,7 +89,7 @@ impl FlowTable {
         healed: &mut Healed,
     ) {
         let has = |tag| lanes.matching(tag) & 1 << lane != 0;
-        let Some((key, word, state, _)) = slot.read_any() else {
+        let Some((key, seen)) = slot.read_any() else {
             if !slot.observe().is_empty() || !has(Tag::EMPTY) {
                 slot.reset();
                 healed.slots += 1;
@@ -103,9 +103,10 @@ impl FlowTable {
             return;
         }
         healed.flows += 1;
+        let Seen { word, state, .. } = seen;
         if word.last_seen() > now {
             healed.ahead += 1;
-            slot.update(word, word.moved_to(state, now));
+            slot.update(word, word.moved_to(state, word.profile(), now));
         }
     }
 }

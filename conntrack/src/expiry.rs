@@ -1,4 +1,9 @@
 //! How long a flow is kept after its last packet, and why.
+//!
+//! [`Timeouts`] are one set of spans, one for each state. A table knows up to [`Profile::COUNT`]
+//! sets, and each flow has the number of one: its [`Profile`]. What a number stands for can be
+//! changed while the table is in use, for all of the number's flows at once; which number a flow
+//! has, with any of its packets.
 
 use crate::state::State;
 
@@ -10,8 +15,48 @@ pub struct Seconds(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(pub u32);
 
+/// The number of one of a table's sets of timeouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Profile(u8);
+
+impl Profile {
+    /// How many there are: what four bits of a flow's control word can tell apart.
+    pub const COUNT: usize = 16;
+
+    /// The first.
+    pub const DEFAULT: Self = Self(0);
+
+    /// The profile with this number; `None` from [`COUNT`](Self::COUNT) on.
+    #[must_use]
+    pub const fn new(number: u8) -> Option<Self> {
+        if (number as usize) < Self::COUNT {
+            Some(Self(number))
+        } else {
+            None
+        }
+    }
+
+    /// All of them, in order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0_u8..).map_while(Self::new)
+    }
+
+    /// Its number, below [`COUNT`](Self::COUNT).
+    #[inline]
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The one that the low four bits name.
+    #[inline]
+    pub(crate) const fn from_low_bits(bits: u8) -> Self {
+        Self(bits & 0xF)
+    }
+}
+
 /// How long a flow in each state is kept after its last packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Timeouts {
     /// Half-open TCP. A client gives up after about a minute of unanswered SYNs
     /// (`tcp_syn_retries` = 6 of Linux backs off for 67 s before the last).

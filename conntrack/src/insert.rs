@@ -26,7 +26,6 @@ use crate::hash::FlowHash;
 use crate::key::FlowKey;
 use crate::lanes::{Tag, lanes_in};
 use crate::region::SLOTS;
-use crate::slot::Owner;
 use crate::table::{FlowTable, Found, NewFlow, Search};
 
 /// How often a slot is chosen again after it changed under the choice. Other buckets' inserters
@@ -96,17 +95,8 @@ impl FlowTable {
                 },
                 Search::Hit(found) => return Insert::Exists(found),
             };
-            let owner = Owner {
-                owner: new.owner,
-                direction: new.direction,
-            };
-            if self.slot(choice.place).replace(
-                choice.word,
-                &words,
-                Tag::of(hash),
-                owner,
-                (new.state, now),
-            ) {
+            let slot = self.slot(choice.place);
+            if slot.replace(choice.word, &words, Tag::of(hash), &new.entry(now)) {
                 return Insert::Inserted;
             }
         }

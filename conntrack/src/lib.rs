@@ -23,7 +23,8 @@
 //! | `key` | [`Endpoint`], [`FlowKey`]: what identifies a flow |
 //! | `hash` | NH, keyed, and mixed |
 //! | `state` | the life cycle as a pure function |
-//! | `expiry` | timeouts, each with its reason |
+//! | `expiry` | timeouts, each with its reason, and the profiles that number them |
+//! | `reach` | where a flow's sender is in its sequence space, and what cannot be its own |
 //! | `control` | the word of a slot that says whose it is |
 //! | `slot` | a slot's line and the protocol that guards it |
 //! | `index` | a bucket's tags and its gate |
@@ -46,6 +47,7 @@ mod insert;
 mod key;
 mod lanes;
 mod memory;
+mod reach;
 mod region;
 mod slot;
 mod state;
@@ -55,11 +57,12 @@ mod table;
 mod testing;
 
 pub use adopt::Healed;
-pub use expiry::{Seconds, Span, Timeouts};
+pub use expiry::{Profile, Seconds, Span, Timeouts};
 pub use hash::{FlowHash, Secret};
 pub use header::{AdoptError, MAGIC, NewError, VERSION};
 pub use insert::Insert;
 pub use key::{Endpoint, FlowKey};
 pub use memory::{LINE_BYTES, Memory};
+pub use reach::{Reach, STRIKES, Segment, WINDOW};
 pub use state::{Direction, State};
 pub use table::{Cursor, FlowTable, Found, NewFlow};

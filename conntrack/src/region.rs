@@ -3,8 +3,8 @@
 //! The layout is an ABI: plain 64-bit words in the machine's byte order, no pointers, so that
 //! another program (in the kernel, or the next process) can read the table that workers write.
 //! Its version is in the header (`header`), and any change of this table, of the control word
-//! (`control`), of the index words (`index`) or of the hash (`hash`) is a new version.
-//! docs/FLOW-TABLE.md has it all in one place, with the reader's protocol.
+//! (`control`), of the word `reach`, of the index words (`index`) or of the hash (`hash`) is a new
+//! version. docs/FLOW-TABLE.md has it all in one place, with the reader's protocol.
 //!
 //! | lines | content |
 //! |---|---|
@@ -17,7 +17,7 @@
 //! | 0 | control (`control`) |
 //! | 1..6 | the key, see [`FlowKey::words`](crate::FlowKey::words) |
 //! | 6 | owner in bits 0..32; bit 32: packets come from the backend |
-//! | 7 | 0, for the future |
+//! | 7 | how far the sender has come (`reach`) |
 
 use crate::hash::HashKey;
 use crate::header::{self, AdoptError, HEADER_LINES, NewError};

@@ -9,7 +9,8 @@
 //! | role | who | calls |
 //! |---|---|---|
 //! | reader | any thread | `observe`, `read`, `read_any` |
-//! | updater | any thread with a word it has observed | `update` (state and last seen) |
+//! | updater | any thread with a word it has observed | `update` (state, profile and last seen) |
+//! | recorder | any thread with a record it has read | `record` (the reach) |
 //! | inserter | the thread inside the gate of the key's first bucket | `replace` |
 //! | rewriter | any thread with a word it has observed | `rewrite` (owner, direction) |
 //! | remover | any thread with a word it has observed | `clear` |
@@ -40,21 +41,30 @@
 //! | Live | Live | updater | same | a packet was seen; no other word changes, so readers need not notice |
 //! | anything | Empty | adopter | +1 | its writer died in the middle of it, or it is damaged (`adopt`) |
 //!
+//! The reach (`reach`) has no part in this: it changes while the control word stays. Its word
+//! carries the version of its record, and a recorder changes it by a compare-and-swap from what it
+//! has read with that record, so a recorder that comes late finds another version, or writes to a
+//! slot that is empty or claimed, whose reach means nothing until the next record's is stored.
+//! A reader finds a reach of the record that it reads: that word too lies between its two looks at
+//! the control word, and a later record's is stored after that one is busy.
+//!
 //! # Prohibited transitions
 //!
 //! | never | why, and what prevents it |
 //! |---|---|
 //! | anything from Claimed or Rewriting by another thread | words would mix; every call refuses a busy word. An adopter's does not: it comes after the writer's end |
 //! | Live to Live with another record and the same version | a reader could not tell; only `publish` follows stores, and it is given a word of the next version |
+//! | a reach under another record's version | the judgement of one flow would reach another; `record` expects the version that was read |
 //! | a tag changed by two threads at once | exclusive ors would mix; only who has claimed the slot sets it |
 //! | two slots live for one key | only the thread inside the gate inserts, after it has found the key in neither bucket |
 
 use crate::control::Control;
-use crate::expiry::Seconds;
+use crate::expiry::{Profile, Seconds};
 use crate::index::Index;
 use crate::key::FlowKey;
 use crate::lanes::Tag;
 use crate::memory::Line;
+use crate::reach::Reach;
 use crate::region::{Region, SLOTS};
 use crate::state::{Direction, State};
 use crate::sync::{Ordering, fence, spin_loop};
@@ -99,11 +109,30 @@ impl Owner {
     }
 }
 
+/// What is written of a flow besides its key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) owner: Owner,
+    pub(crate) state: State,
+    pub(crate) profile: Profile,
+    pub(crate) reach: Reach,
+    pub(crate) now: Seconds,
+}
+
+/// What is read of a flow besides its key, with the word under which it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) word: Control,
+    pub(crate) state: State,
+    pub(crate) owner: Owner,
+    pub(crate) reach: Reach,
+}
+
 /// What came of looking for a key in one slot.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// The key is here: the word under which its record was read, its state and its owner.
-    Found(Control, State, Owner),
+    /// The key is here.
+    Found(Seen),
     /// The key is not here.
     Other,
     /// A record that may be the key's was being written at every try.
@@ -150,11 +179,16 @@ impl<'a> Slot<'a> {
                 spin_loop();
                 continue;
             }
-            let (found, owner) = self.record();
+            let (found, owner, reach) = self.load();
             let fits = are_equal(&found, key);
             if self.still_holds(seen) {
                 return if fits {
-                    Reading::Found(seen, state, owner)
+                    Reading::Found(Seen {
+                        word: seen,
+                        state,
+                        owner,
+                        reach,
+                    })
                 } else {
                     Reading::Other
                 };
@@ -163,18 +197,18 @@ impl<'a> Slot<'a> {
         Reading::Unreadable
     }
 
-    /// The control word and the owner, if the record is `key`'s and nobody is writing here: as
+    /// The control word, the owner and the reach, if the record is `key`'s and nobody is writing here: as
     /// [`read`](Self::read), once and without reasons. The word may be that of an empty slot.
     #[inline]
-    pub(crate) fn glance(&self, key: &[u64; 5]) -> Option<(Control, Owner)> {
+    pub(crate) fn glance(&self, key: &[u64; 5]) -> Option<(Control, Owner, Reach)> {
         let seen = self.observe();
-        let (found, owner) = self.record();
+        let (found, owner, reach) = self.load();
         (!seen.is_busy() && are_equal(&found, key) && self.still_holds(seen))
-            .then_some((seen, owner))
+            .then_some((seen, owner, reach))
     }
 
     /// Whatever flow is here, or `None` if there is none or it cannot be read.
-    pub(crate) fn read_any(&self) -> Option<(FlowKey, Control, State, Owner)> {
+    pub(crate) fn read_any(&self) -> Option<(FlowKey, Seen)> {
         for _ in 0..READ_TRIES {
             let seen = self.observe();
             let state = seen.state()?;
@@ -182,20 +216,27 @@ impl<'a> Slot<'a> {
                 spin_loop();
                 continue;
             }
-            let (key, owner) = self.record();
+            let (key, owner, reach) = self.load();
             if self.still_holds(seen) {
-                return Some((FlowKey::from_words(key), seen, state, owner));
+                let flow = Seen {
+                    word: seen,
+                    state,
+                    owner,
+                    reach,
+                };
+                return Some((FlowKey::from_words(key), flow));
             }
         }
         None
     }
 
     #[inline]
-    fn record(&self) -> ([u64; 5], Owner) {
-        let [_, a, b, c, d, e, owner, _] = &self.line.words;
+    fn load(&self) -> ([u64; 5], Owner, Reach) {
+        let [_, a, b, c, d, e, owner, reach] = &self.line.words;
         // Relaxed: whether they belong together is for `still_holds` to say.
         let key = [a, b, c, d, e].map(|word| word.load(Ordering::Relaxed));
-        (key, Owner::from_word(owner.load(Ordering::Relaxed)))
+        let owner = Owner::from_word(owner.load(Ordering::Relaxed));
+        (key, owner, Reach::from_word(reach.load(Ordering::Relaxed)))
     }
 
     /// Whether what was loaded since `seen` is its record.
@@ -209,7 +250,7 @@ impl<'a> Slot<'a> {
         Control(control.load(Ordering::Relaxed)).is_same_record(seen)
     }
 
-    /// Changes the control word alone: another state, another time. Fails if the slot no longer
+    /// Changes the control word alone: another state, profile or time. Fails if the slot no longer
     /// says `expected`.
     pub(crate) fn update(&self, expected: Control, updated: Control) -> bool {
         let [control, ..] = &self.line.words;
@@ -222,45 +263,62 @@ impl<'a> Slot<'a> {
                 .is_ok()
     }
 
+    /// Changes the reach alone. Fails if it is no longer what was read, with its version.
+    pub(crate) fn record(&self, expected: Reach, reach: Reach) -> bool {
+        let [.., word] = &self.line.words;
+        // Relaxed: this word publishes no other, and what it belongs to is written in it.
+        word.compare_exchange(
+            expected.to_word(),
+            reach.to_word(),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        )
+        .is_ok()
+    }
+
     /// Puts another flow here. Fails if the slot no longer says `expected`.
     pub(crate) fn replace(
         &self,
         expected: Control,
         key: &[u64; 5],
         tag: Tag,
-        owner: Owner,
-        (state, now): (State, Seconds),
+        entry: &Entry,
     ) -> bool {
         let claimed = self.claim(expected, expected.claimed());
         if claimed {
-            let [_, a, b, c, d, e, whose, _] = &self.line.words;
+            let [_, a, b, c, d, e, ..] = &self.line.words;
             for (word, value) in [a, b, c, d, e].into_iter().zip(key) {
-                // Relaxed, here and below: between the fence of `claim` and `publish`.
+                // Relaxed: between the fence of `claim` and `publish`.
                 word.store(*value, Ordering::Relaxed);
             }
-            whose.store(owner.to_word(), Ordering::Relaxed);
             self.set_tag(tag);
-            self.publish(expected.renewed(state, now));
+            self.finish(expected, entry);
         }
         claimed
     }
 
     /// Gives the flow that stays here to another owner. Fails if the slot no longer says
     /// `expected`.
-    pub(crate) fn rewrite(
-        &self,
-        expected: Control,
-        owner: Owner,
-        (state, now): (State, Seconds),
-    ) -> bool {
+    pub(crate) fn rewrite(&self, expected: Control, entry: &Entry) -> bool {
         let claimed = expected.state().is_some() && self.claim(expected, expected.rewriting());
         if claimed {
-            let [.., whose, _] = &self.line.words;
-            // Relaxed: between the fence of `claim` and `publish`.
-            whose.store(owner.to_word(), Ordering::Relaxed);
-            self.publish(expected.renewed(state, now));
+            self.finish(expected, entry);
         }
         claimed
+    }
+
+    /// Writes the rest of a record and publishes it.
+    fn finish(&self, expected: Control, entry: &Entry) {
+        let published = expected.renewed(entry.state, entry.profile, entry.now);
+        let [.., owner, reach] = &self.line.words;
+        // Relaxed, both: between the fence of `claim` and `publish`. A late recorder's
+        // compare-and-swap comes before this exchange and is overwritten, or after and fails. A
+        // plain store would do, since none can come between a compare-and-swap and what it read;
+        // loom 0.7.2 does not know that rule, and a model is worth the few nanoseconds.
+        let word = entry.reach.of_record(published).to_word();
+        owner.store(entry.owner.to_word(), Ordering::Relaxed);
+        let _last = reach.swap(word, Ordering::Relaxed);
+        self.publish(published);
     }
 
     /// Empties the slot. Fails if it no longer says `expected`.
@@ -321,6 +379,7 @@ fn are_equal(mine: &[u64; 5], theirs: &[u64; 5]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reach::Segment;
 
     const NOW: Seconds = Seconds(50);
     const KEY: [u64; 5] = [1, 2, 3, 4, 5];
@@ -334,6 +393,25 @@ mod tests {
         }
     }
 
+    fn entry(number: u32, state: State, now: Seconds) -> Entry {
+        Entry {
+            owner: owner(number),
+            state,
+            profile: Profile::DEFAULT,
+            reach: Reach::at(number << 16),
+            now,
+        }
+    }
+
+    fn found(word: Control, state: State, number: u32) -> Reading {
+        Reading::Found(Seen {
+            word,
+            state,
+            owner: owner(number),
+            reach: Reach::at(number << 16).of_record(word),
+        })
+    }
+
     /// Runs `body` on an empty slot of its own.
     fn with_slot(body: impl FnOnce(Slot<'_>)) {
         let region = crate::testing::region(1);
@@ -342,7 +420,7 @@ mod tests {
 
     fn put(slot: Slot<'_>, key: &[u64; 5], number: u32) -> Control {
         let empty = slot.observe();
-        assert!(slot.replace(empty, key, TAG, owner(number), (State::Opening, NOW)));
+        assert!(slot.replace(empty, key, TAG, &entry(number, State::Opening, NOW)));
         slot.observe()
     }
 
@@ -355,10 +433,7 @@ mod tests {
         with_slot(|slot| {
             assert_eq!(slot.read(&KEY), Reading::Other);
             let word = put(slot, &KEY, 7);
-            assert_eq!(
-                slot.read(&KEY),
-                Reading::Found(word, State::Opening, owner(7))
-            );
+            assert_eq!(slot.read(&KEY), found(word, State::Opening, 7));
             for changed in 0..5 {
                 let mut other = KEY;
                 other[changed] ^= 1 << 63;
@@ -378,8 +453,8 @@ mod tests {
             assert_eq!(slot.read(&KEY), Reading::Unreadable);
             assert_eq!(slot.read_any(), None);
             assert!(!slot.update(busy, live));
-            assert!(!slot.replace(busy, &OTHER, TAG, owner(8), (State::Closed, NOW)));
-            assert!(!slot.rewrite(busy, owner(8), (State::Closed, NOW)));
+            assert!(!slot.replace(busy, &OTHER, TAG, &entry(8, State::Closed, NOW)));
+            assert!(!slot.rewrite(busy, &entry(8, State::Closed, NOW)));
             assert!(!slot.clear(busy));
             assert_eq!(slot.observe(), busy);
         });
@@ -398,8 +473,8 @@ mod tests {
     fn an_empty_slot_is_neither_updated_nor_rewritten_nor_cleared() {
         with_slot(|slot| {
             let empty = slot.observe();
-            assert!(!slot.update(empty, empty.moved_to(State::Closed, NOW)));
-            assert!(!slot.rewrite(empty, owner(8), (State::Closed, NOW)));
+            assert!(!slot.update(empty, empty.moved_to(State::Closed, Profile::DEFAULT, NOW)));
+            assert!(!slot.rewrite(empty, &entry(8, State::Closed, NOW)));
             assert!(!slot.clear(empty));
             assert_eq!(slot.observe(), empty);
         });
@@ -410,14 +485,11 @@ mod tests {
         with_slot(|slot| {
             let old = put(slot, &KEY, 1);
             let new = put(slot, &OTHER, 2);
-            assert!(!slot.update(old, old.moved_to(State::Closed, NOW)));
-            assert!(!slot.rewrite(old, owner(3), (State::Closed, NOW)));
-            assert!(!slot.replace(old, &KEY, TAG, owner(3), (State::Closed, NOW)));
+            assert!(!slot.update(old, old.moved_to(State::Closed, Profile::DEFAULT, NOW)));
+            assert!(!slot.rewrite(old, &entry(3, State::Closed, NOW)));
+            assert!(!slot.replace(old, &KEY, TAG, &entry(3, State::Closed, NOW)));
             assert!(!slot.clear(old));
-            assert_eq!(
-                slot.read(&OTHER),
-                Reading::Found(new, State::Opening, owner(2))
-            );
+            assert_eq!(slot.read(&OTHER), found(new, State::Opening, 2));
         });
     }
 
@@ -425,13 +497,10 @@ mod tests {
     fn a_rewrite_moves_the_version_and_keeps_the_key() {
         with_slot(|slot| {
             let old = put(slot, &KEY, 1);
-            assert!(slot.rewrite(old, owner(2), (State::Established, Seconds(60))));
+            assert!(slot.rewrite(old, &entry(2, State::Established, Seconds(60))));
             let new = slot.observe();
             assert!(!old.is_same_record(new));
-            assert_eq!(
-                slot.read(&KEY),
-                Reading::Found(new, State::Established, owner(2))
-            );
+            assert_eq!(slot.read(&KEY), found(new, State::Established, 2));
             assert_eq!(new.last_seen(), Seconds(60));
         });
     }
@@ -448,6 +517,28 @@ mod tests {
                 assert!(!slot.observe().is_same_record(live));
                 assert!(!slot.observe().is_same_record(left));
             }
+        });
+    }
+
+    #[test]
+    fn a_late_recorder_does_not_write_into_another_flow() {
+        with_slot(|slot| {
+            let old = Reach::at(1 << 16).of_record(put(slot, &KEY, 1));
+            // The next flow of the slot is where the old one was: only the version tells them apart.
+            let new = put(slot, &OTHER, 1);
+            let late = old.after(
+                State::Established,
+                Segment {
+                    tcp_flags: 0,
+                    sequence: 9 << 16,
+                },
+            );
+            assert!(!slot.record(old, late.unwrap()));
+            assert_eq!(slot.read(&OTHER), found(new, State::Opening, 1));
+            let reach = Reach::at(1 << 16).of_record(new);
+            let ahead = Reach::at(9 << 16).of_record(new);
+            assert!(slot.record(reach, ahead) && !slot.record(reach, ahead));
+            assert!(matches!(slot.read(&OTHER), Reading::Found(seen) if seen.reach == ahead));
         });
     }
 

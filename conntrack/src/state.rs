@@ -12,13 +12,14 @@
 //! | `OneWay` | datagrams from the client | one from the backend: `TwoWay` |
 //! | `TwoWay` | datagrams both ways | |
 //!
-//! A RST closes from any TCP state. Whether it was in the window is not judged here.
+//! A RST closes from any TCP state. Whether a RST or FIN can be its sender's own is judged before
+//! this function is asked (`reach`): what is forged from elsewhere never gets here.
 
 /// IANA number of TCP.
 const TCP: u8 = 6;
-const FIN: u8 = 0x01;
+pub(crate) const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
+pub(crate) const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
 /// Where in its life a flow is.

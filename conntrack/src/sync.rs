@@ -10,6 +10,10 @@ pub(crate) use std::hint::spin_loop;
 #[cfg(not(lb_loom))]
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+/// A word that is changed now and then and on which nothing else depends: each of its values is
+/// as good as the next. Models do not schedule around it.
+pub(crate) use std::sync::atomic::AtomicU32 as Setting;
+
 #[cfg(lb_loom)]
 pub(crate) use loom::hint::spin_loop;
 #[cfg(lb_loom)]
@@ -58,6 +62,11 @@ mod model {
         pub(crate) fn store(&self, value: u64, ordering: Ordering) {
             self.visit();
             self.word.store(value, ordering);
+        }
+
+        pub(crate) fn swap(&self, value: u64, ordering: Ordering) -> u64 {
+            self.visit();
+            self.word.swap(value, ordering)
         }
 
         pub(crate) fn fetch_xor(&self, value: u64, ordering: Ordering) -> u64 {

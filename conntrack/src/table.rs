@@ -8,16 +8,18 @@ use std::io;
 use std::ops::Range;
 
 use crate::control::Control;
-use crate::expiry::{Seconds, Timeouts};
+use crate::expiry::{Profile, Seconds, Timeouts};
 use crate::hash::{FlowHash, HashKey, NO_HINT, Secret};
 use crate::header::NewError;
 use crate::index::Index;
 use crate::key::FlowKey;
 use crate::lanes::{Tag, lanes_in};
 use crate::memory::Memory;
+use crate::reach::{Reach, Segment};
 use crate::region::{Region, SLOTS, Shape};
-use crate::slot::{Owner, Reading, Slot};
+use crate::slot::{Entry, Owner, Reading, Seen, Slot};
 use crate::state::{Direction, State};
+use crate::sync::{Ordering, Setting};
 
 /// How often an update is tried again after another thread's update of the same flow. Each
 /// failure means that one of those succeeded; they come at changes of state and when an age is
@@ -36,6 +38,8 @@ pub struct Found {
     pub owner: u32,
     /// What the caller stored: who sends its packets.
     pub direction: Direction,
+    /// How far that sender had come.
+    pub reach: Reach,
     pub(crate) place: u32,
     pub(crate) word: Control,
 }
@@ -46,6 +50,13 @@ impl Found {
     #[must_use]
     pub const fn last_seen(&self) -> Seconds {
         self.word.last_seen()
+    }
+
+    /// Which timeouts it has.
+    #[inline]
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        self.word.profile()
     }
 }
 
@@ -58,6 +69,25 @@ pub struct NewFlow {
     pub owner: u32,
     /// The caller's: who sends its packets.
     pub direction: Direction,
+    /// Which timeouts it has.
+    pub profile: Profile,
+    /// How far the sender has come.
+    pub reach: Reach,
+}
+
+impl NewFlow {
+    pub(crate) const fn entry(&self, now: Seconds) -> Entry {
+        Entry {
+            owner: Owner {
+                owner: self.owner,
+                direction: self.direction,
+            },
+            state: self.state,
+            profile: self.profile,
+            reach: self.reach,
+            now,
+        }
+    }
 }
 
 /// Where a sweep goes on: a range of buckets and the next one to look at.
@@ -83,31 +113,29 @@ pub(crate) enum Search {
 pub struct FlowTable {
     region: Region,
     key: HashKey,
-    /// By number of state, see [`Limits`].
-    limits: [Limits; 16],
+    /// By [`Control::limits_number`], see [`Limits`].
+    limits: [Limits; STATES * Profile::COUNT],
     capacity: usize,
 }
 
-/// Ages, in seconds, up to which a flow in one state is left alone.
-#[derive(Debug, Clone, Copy, Default)]
+/// Numbers that a state can have.
+const STATES: usize = 16;
+
+/// Ages, in seconds, up to which a flow in one state under one profile is left alone.
+#[derive(Debug)]
 struct Limits {
     /// Older, and a packet renews it.
-    fresh: u32,
+    fresh: Setting,
     /// Older, and it has ended.
-    alive: u32,
+    alive: Setting,
 }
 
 impl Limits {
-    fn all(timeouts: &Timeouts) -> [Self; 16] {
-        let mut limits = [Self::default(); 16];
-        for state in State::ALL {
-            let fresh = timeouts.grain(state).0;
-            limits[state as usize] = Self {
-                fresh,
-                alive: timeouts.of(state).0.saturating_add(fresh),
-            };
+    const fn new() -> Self {
+        Self {
+            fresh: Setting::new(0),
+            alive: Setting::new(0),
         }
-        limits
     }
 }
 
@@ -147,11 +175,30 @@ impl FlowTable {
     }
 
     pub(crate) fn over(region: Region, capacity: usize, key: HashKey, timeouts: &Timeouts) -> Self {
-        Self {
+        let table = Self {
             region,
             key,
-            limits: Limits::all(timeouts),
+            limits: [const { Limits::new() }; STATES * Profile::COUNT],
             capacity,
+        };
+        for profile in Profile::all() {
+            table.set_timeouts(profile, timeouts);
+        }
+        table
+    }
+
+    /// Gives a profile other timeouts: all flows that have it live by them from now on, those
+    /// that are stored already too.
+    pub fn set_timeouts(&self, profile: Profile, timeouts: &Timeouts) {
+        for state in State::ALL {
+            let number = usize::from(profile.number()) * STATES + state as usize;
+            if let Some(limits) = self.limits.get(number) {
+                let fresh = timeouts.grain(state).0;
+                let alive = timeouts.of(state).0.saturating_add(fresh);
+                // Relaxed: either is as good before a change as after it.
+                limits.fresh.store(fresh, Ordering::Relaxed);
+                limits.alive.store(alive, Ordering::Relaxed);
+            }
         }
     }
 
@@ -248,24 +295,27 @@ impl FlowTable {
     }
 
     /// Whose the flow with this key is, and who sends under it, if the flow is where `hash` says
-    /// (see [`prefetch_slot`](Self::prefetch_slot)), and a packet with these TCP flags neither
-    /// changes its state nor should renew its age. `None` says nothing: then
-    /// [`lookup`](Self::lookup) knows. Writes nothing.
+    /// (see [`prefetch_slot`](Self::prefetch_slot)), and a packet with this segment (all zero for a
+    /// datagram) neither changes its state nor should renew its age or move its reach. `None` says
+    /// nothing: then [`lookup`](Self::lookup) knows. Writes nothing.
     #[inline]
     #[must_use]
     pub fn steady(
         &self,
         key: &FlowKey,
         hash: FlowHash,
-        tcp_flags: u8,
+        segment: Segment,
         now: Seconds,
     ) -> Option<(u32, Direction)> {
         let line = self.region.slot_if_any(hash.hint())?;
-        let (seen, owner) = Slot::new(&self.region, line, hash.hint()).glance(&key.words())?;
+        let slot = Slot::new(&self.region, line, hash.hint());
+        let (seen, owner, reach) = slot.glance(&key.words())?;
+        let Owner { owner, direction } = owner;
         // A flow that is fresh has not ended: see `Limits`.
-        let stays = seen.stays(owner.direction, tcp_flags);
-        (stays && seen.age(now) <= self.limits(seen).fresh)
-            .then_some((owner.owner, owner.direction))
+        let is_steady = seen.stays(direction, segment.tcp_flags)
+            && !self.is_stale_at(seen, now)
+            && reach.covers(segment.sequence);
+        is_steady.then_some((owner, direction))
     }
 
     /// The flow with this key, unless its time is up. Writes nothing.
@@ -283,20 +333,42 @@ impl FlowTable {
     /// Puts `new` in the place of a flow that was found, under the same key. `false` when the
     /// flow is no longer there or another thread is writing it.
     pub fn replace(&self, found: &Found, new: NewFlow, now: Seconds) -> bool {
-        let owner = Owner {
-            owner: new.owner,
-            direction: new.direction,
+        self.change(found, |slot, seen| slot.rewrite(seen, &new.entry(now)))
+    }
+
+    /// Takes note of where the sender of a flow that was found has come with a segment, and says
+    /// whether the segment can be its own, see [`Reach::after`]. If not, nothing is noted, and
+    /// nothing should be made of it.
+    ///
+    /// Where another thread notes something at the same time, one of the two is kept: either was
+    /// there a moment ago.
+    #[inline(never)]
+    pub fn follow(&self, found: &Found, segment: Segment) -> bool {
+        let Some(reach) = found.reach.after(found.state, segment) else {
+            return false;
         };
-        self.change(found, |slot, seen| {
-            slot.rewrite(seen, owner, (new.state, now))
-        })
+        if reach != found.reach && found.place < self.slots() {
+            self.slot(found.place).record(found.reach, reach);
+        }
+        true
     }
 
     /// Whether a flow that was found has not been renewed for so long that a packet should.
     #[inline]
     #[must_use]
     pub fn is_stale(&self, found: &Found, now: Seconds) -> bool {
-        found.word.age(now) > self.limits(found.word).fresh
+        self.is_stale_at(found.word, now)
+    }
+
+    /// Gives a flow that was found another profile. `false` when it is no longer there.
+    pub fn assign(&self, found: &Found, profile: Profile) -> bool {
+        self.change(found, |slot, seen| {
+            let Some(state) = seen.state() else {
+                return false;
+            };
+            let moved = seen.moved_to(state, profile, seen.last_seen());
+            moved == seen || slot.update(seen, moved)
+        })
     }
 
     /// Takes note of a packet of a flow that was found: its state, and its age if that is
@@ -313,14 +385,14 @@ impl FlowTable {
                 return false;
             };
             let next = state.after(direction, tcp_flags);
-            let renews = next != state || seen.age(now) > self.limits(seen).fresh;
+            let renews = next != state || self.is_stale_at(seen, now);
             // A thread whose clock is behind does not make a flow older than it is.
             let last_seen = if renews {
                 now.max(seen.last_seen())
             } else {
                 seen.last_seen()
             };
-            let moved = seen.moved_to(next, last_seen);
+            let moved = seen.moved_to(next, seen.profile(), last_seen);
             moved == seen || slot.update(seen, moved)
         })
     }
@@ -387,10 +459,10 @@ impl FlowTable {
     ) {
         let end = buckets.end.min(self.buckets());
         for place in buckets.start.min(end) * SLOTS..end * SLOTS {
-            if let Some((key, word, state, owner)) = self.slot(place).read_any()
-                && !self.has_ended(word, now)
+            if let Some((key, seen)) = self.slot(place).read_any()
+                && !self.has_ended(seen.word, now)
             {
-                visit(&key, &found(place, word, state, owner));
+                visit(&key, &found(place, seen));
             }
         }
     }
@@ -451,20 +523,27 @@ impl FlowTable {
     /// Whether the time of the flow under a control word is up.
     #[inline]
     pub(crate) fn has_ended(&self, word: Control, now: Seconds) -> bool {
-        word.age(now) > self.limits(word).alive
+        // Relaxed: as good before a change as after it.
+        word.age(now) > self.limits(word).alive.load(Ordering::Relaxed)
     }
 
     #[inline]
-    fn limits(&self, word: Control) -> Limits {
-        self.limits[word.state_number()]
+    fn is_stale_at(&self, word: Control, now: Seconds) -> bool {
+        // Relaxed: as good before a change as after it.
+        word.age(now) > self.limits(word).fresh.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    const fn limits(&self, word: Control) -> &Limits {
+        &self.limits[word.limits_number()]
     }
 
     #[inline]
     pub(crate) fn search(&self, key: &[u64; 5], hash: FlowHash) -> Search {
         if hash.hint() < self.slots()
-            && let Reading::Found(word, state, owner) = self.slot(hash.hint()).read(key)
+            && let Reading::Found(seen) = self.slot(hash.hint()).read(key)
         {
-            return Search::Hit(found(hash.hint(), word, state, owner));
+            return Search::Hit(found(hash.hint(), seen));
         }
         self.search_all(key, hash)
     }
@@ -474,9 +553,7 @@ impl FlowTable {
         let mut absent = Search::Miss;
         for place in self.candidates(hash) {
             match self.slot(place).read(key) {
-                Reading::Found(word, state, owner) => {
-                    return Search::Hit(found(place, word, state, owner));
-                }
+                Reading::Found(seen) => return Search::Hit(found(place, seen)),
                 Reading::Other => {}
                 Reading::Unreadable => absent = Search::Unreadable,
             }
@@ -488,11 +565,18 @@ impl FlowTable {
     fn candidates(&self, hash: FlowHash) -> impl Iterator<Item = u32> + use<> {
         let [first, second] = self.buckets_of(hash);
         let tag = Tag::of(hash);
-        let matching = |bucket| u32::from(self.index(bucket).lanes().matching(tag));
-        lanes_in(matching(first) | matching(second) << 16).map(move |lane| {
+        let lanes = self.matching(first, tag) | self.matching(second, tag) << 16;
+        lanes_in(lanes).map(move |lane| {
             let bucket = if lane < 16 { first } else { second };
             Self::place(bucket, lane % 16)
         })
+    }
+
+    /// The lanes of a bucket whose tags fit. Always inlined: a call would cost more than what it
+    /// does.
+    #[inline(always)]
+    fn matching(&self, bucket: u32, tag: Tag) -> u32 {
+        u32::from(self.index(bucket).lanes().matching(tag))
     }
 
     /// Applies `change` to the slot of a flow that was found, as long as it is the same record,
@@ -516,13 +600,15 @@ impl FlowTable {
     }
 }
 
-const fn found(place: u32, word: Control, state: State, owner: Owner) -> Found {
+#[inline]
+const fn found(place: u32, seen: Seen) -> Found {
     Found {
-        state,
-        owner: owner.owner,
-        direction: owner.direction,
+        state: seen.state,
+        owner: seen.owner.owner,
+        direction: seen.owner.direction,
+        reach: seen.reach,
         place,
-        word,
+        word: seen.word,
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use ringgate_conntrack::{
-    Direction, Endpoint, FlowKey, FlowTable, Insert, NewFlow, Seconds, Secret, State, Timeouts,
+    Direction, Endpoint, FlowKey, FlowTable, Insert, NewFlow, Profile, Reach, Seconds, Secret,
+    State, Timeouts,
 };
 
 const FLOWS: u32 = 300;
@@ -68,6 +69,8 @@ mod tests {
             state: State::Opening,
             owner: n,
             direction: Direction::FromBackend,
+            profile: Profile::DEFAULT,
+            reach: Reach::UNKNOWN,
         };
         let Some(found) = table.lookup(&key, hash, now) else {
             if let Insert::Exists(found) = table.insert(&key, hash, new, now) {

@@ -13,7 +13,7 @@ mod tests {
 
     use ringgate_conntrack::{
         Direction, Endpoint, FlowKey, FlowTable, Found, Insert, LINE_BYTES, Memory, NewFlow,
-        Seconds, Secret, State, Timeouts,
+        Profile, Reach, Seconds, Secret, State, Timeouts,
     };
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
@@ -44,6 +44,8 @@ mod tests {
             state,
             owner: n << 16 | turn & 0xFFFF,
             direction: Direction::FromClient,
+            profile: Profile::DEFAULT,
+            reach: Reach::at(n),
         }
     }
 

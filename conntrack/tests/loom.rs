@@ -68,6 +68,8 @@ mod tests {
             } else {
                 Direction::FromBackend
             },
+            profile: Profile::DEFAULT,
+            reach: Reach::at(u32::from(owner) << 16),
         }
     }
 
@@ -328,6 +330,97 @@ mod tests {
             // Nothing is left of it that would keep a newcomer out.
             put(&table, 2, State::Established, 22);
             assert_eq!(table.stored(), 1);
+        });
+    }
+
+    const fn segment(unit: u16) -> Segment {
+        Segment {
+            tcp_flags: ACK,
+            sequence: (unit as u32) << 16,
+        }
+    }
+
+    /// The furthest that a reach covers is one unit ahead of it.
+    fn is_at(found: &Found, unit: u16) -> bool {
+        let covers = |unit| found.reach.covers(segment(unit).sequence);
+        covers(unit + 1) && !covers(unit + 2)
+    }
+
+    #[test]
+    fn a_late_recorder_does_not_write_into_the_flow_that_took_the_place() {
+        model(2, || {
+            let table = table();
+            let flow = put(&table, 1, State::Closed, 11);
+            put(&table, 3, State::Established, 33);
+            let other = Arc::clone(&table);
+            // The newcomer's reach is the same as the old flow's: only versions tell them apart.
+            let thread = thread::spawn(move || insert(&other, 2, State::Established, 11));
+            assert!(table.follow(&flow, segment(40)));
+            if let Some(found) = find(&table, 2) {
+                assert!(is_at(&found, 11));
+            }
+            assert_eq!(thread.join().unwrap(), Insert::Inserted);
+            let found = find(&table, 2).unwrap();
+            assert!(is_at(&found, 11), "{found:x?}");
+        });
+    }
+
+    #[test]
+    fn a_recorder_during_a_rewriting_leaves_the_rewriter_s_reach() {
+        model(2, || {
+            let table = table();
+            let flow = put(&table, 1, State::Established, 11);
+            let other = Arc::clone(&table);
+            let thread =
+                thread::spawn(move || other.replace(&flow, new(1, State::Established, 12), NOW));
+            assert!(table.follow(&flow, segment(40)));
+            if let Some(found) = find(&table, 1) {
+                let expected = if owner(&found) == 12 {
+                    [12, 12]
+                } else {
+                    [11, 40]
+                };
+                assert!(expected.iter().any(|unit| is_at(&found, *unit)));
+            }
+            assert!(thread.join().unwrap());
+            assert!(is_at(&find(&table, 1).unwrap(), 12));
+        });
+    }
+
+    #[test]
+    fn of_two_recorders_one_is_kept() {
+        model(3, || {
+            let table = table();
+            let flow = put(&table, 1, State::Established, 11);
+            let other = Arc::clone(&table);
+            let thread = thread::spawn(move || {
+                assert!(other.follow(&flow, segment(30)));
+                find(&other, 1).unwrap()
+            });
+            assert!(table.follow(&flow, segment(40)));
+            let mine = find(&table, 1).unwrap();
+            let theirs = thread.join().unwrap();
+            let found = find(&table, 1).unwrap();
+            assert_eq!([mine.reach, theirs.reach], [found.reach; 2]);
+            assert!([30, 40].iter().any(|unit| is_at(&found, *unit)));
+        });
+    }
+
+    #[test]
+    fn another_profile_and_an_advance_are_both_kept() {
+        model(3, || {
+            let table = table();
+            let flow = put(&table, 1, State::Established, 11);
+            let profile = Profile::new(5).unwrap();
+            let other = Arc::clone(&table);
+            let thread = thread::spawn(move || other.assign(&flow, profile));
+            assert!(table.advance(&flow, Direction::FromClient, FIN_ACK, NOW));
+            assert!(thread.join().unwrap());
+            let found = find(&table, 1).unwrap();
+            assert_eq!(
+                (found.profile(), found.state),
+                (profile, State::ClientClosed)
+            );
         });
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use ringgate_config::Forward;
-use ringgate_conntrack::Endpoint;
+use ringgate_conntrack::{Endpoint, Profile};
 
 use crate::parse::Family;
 use crate::rewrite::Translation;
@@ -117,6 +117,8 @@ pub struct Backend {
     /// Another NAT service has the same address, port and protocol as a backend: a reply alone
     /// does not tell which service it belongs to.
     pub shared: bool,
+    /// Which timeouts its flows have: its service's.
+    pub profile: Profile,
     /// How to reach it.
     pub hop: Result<Hop, Miss>,
     /// What is done to packets to it and from it; `None` where only hardware addresses change.

@@ -118,6 +118,8 @@ pub struct FlowCounters {
     pub table_full: Counter,
     /// Flows forwarded without being stored: another worker was writing the same place.
     pub contended: Counter,
+    /// RST and FIN that cannot be their sender's own and ended nothing.
+    pub out_of_window: Counter,
     /// Flows that ended by time and were removed.
     pub expired: Counter,
 }

@@ -34,6 +34,7 @@ pub mod maglev;
 pub mod parse;
 pub mod pin;
 pub mod port;
+pub mod profiles;
 pub mod publish;
 pub mod rewrite;
 pub mod route;

@@ -41,6 +41,8 @@ pub struct Packet {
     pub ttl: u8,
     /// The TCP flags byte; 0 for UDP.
     pub tcp_flags: u8,
+    /// The TCP sequence number, host order; 0 for UDP.
+    pub tcp_sequence: u32,
     /// The transport checksum covers only the pseudo header: the packet comes from a stack on
     /// this machine that left the rest to a device (`CHECKSUM_PARTIAL`, kernel
     /// `include/linux/skbuff.h`). Whoever forwards it has to complete it.

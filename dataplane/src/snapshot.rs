@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringgate_config::{Forward, Model};
-use ringgate_conntrack::Endpoint;
+use ringgate_conntrack::{Endpoint, Profile};
 use rustc_hash::FxHashMap;
 
 use crate::backend::{
@@ -20,6 +20,7 @@ use crate::backend::{
 use crate::clock::Millis;
 use crate::maglev::{Member, Ring};
 use crate::parse::Family;
+use crate::profiles::{Lifetimes, Profiles};
 use crate::route::Fib;
 use crate::service::Service;
 
@@ -48,6 +49,7 @@ pub struct Snapshot {
     returns: FxHashMap<(Endpoint, u8), Return>,
     backends: Vec<Option<Backend>>,
     fib: Arc<Fib>,
+    lifetimes: Lifetimes,
 }
 
 impl Snapshot {
@@ -96,6 +98,12 @@ impl Snapshot {
         &self.fib
     }
 
+    /// What the flow table must know of timeouts before a worker sees this snapshot.
+    #[must_use]
+    pub fn lifetimes(&self) -> &Lifetimes {
+        &self.lifetimes
+    }
+
     /// What the steering program must send to workers.
     #[must_use]
     pub fn steered(&self) -> Steered {
@@ -132,6 +140,7 @@ struct CachedRing {
 #[derive(Debug, Default)]
 pub struct Builder {
     registry: Registry,
+    profiles: Profiles,
     rings: HashMap<(Endpoint, u8), CachedRing>,
     /// What each backend was in the last snapshot.
     past: HashMap<BackendIdentity, Standing>,
@@ -173,11 +182,13 @@ impl Builder {
             model.services().iter().flat_map(identities_of).collect();
         self.registry.retain(&identities);
         let returns = returns(model);
+        let profiles = self.profiles.number(model);
         let mut services = Vec::with_capacity(model.services().len());
         let mut backends: Vec<Option<Backend>> = Vec::new();
         let mut past = HashMap::new();
         let mut next_step = None;
-        for (index, service) in (0..=u16::MAX).zip(model.services()) {
+        let numbered = model.services().iter().zip(profiles);
+        for (index, (service, profile)) in (0..=u16::MAX).zip(numbered) {
             let is_new = !self.rings.contains_key(&listen_of(service));
             let standings = Standings::of(service, &health, &self.past, is_new, self.now);
             next_step = [next_step, standings.next_step].into_iter().flatten().min();
@@ -194,6 +205,7 @@ impl Builder {
                     service: index,
                     forward: service.forward(),
                     shared,
+                    profile,
                 };
                 let backend = place.backend(&identity, (standing.state, *weight), fib);
                 if backends.len() <= id.slot() {
@@ -224,7 +236,6 @@ impl Builder {
         self.past = past;
         self.next_step = next_step;
         self.generation += 1;
-        let fib = Arc::clone(fib);
         Ok(Snapshot {
             generation: self.generation,
             draining,
@@ -232,7 +243,8 @@ impl Builder {
             by_listen,
             returns,
             backends,
-            fib,
+            fib: Arc::clone(fib),
+            lifetimes: self.profiles.lifetimes(),
         })
     }
 
@@ -288,6 +300,7 @@ struct Place {
     id: BackendId,
     service: u16,
     forward: Forward,
+    profile: Profile,
     shared: bool,
 }
 
@@ -308,6 +321,7 @@ impl Place {
             forward: self.forward,
             state,
             weight,
+            profile: self.profile,
             shared: self.shared && self.forward == Forward::Nat,
             hop: match self.forward {
                 Forward::Nat => fib.hop(identity.address.address, family).copied(),

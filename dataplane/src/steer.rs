@@ -12,7 +12,9 @@
 //! | any other TCP segment of an unknown flow | at once; it is established with the client's next segment |
 //!
 //! A NAT flow has two entries, one for each direction's key, since any worker may meet either
-//! direction. Both see every state change; ages are renewed now and then, both together. Where the table has no room, packets are forwarded by the ring alone.
+//! direction. Both see every state change; ages are renewed now and then, both together. Each knows
+//! how far its own sender has come; a RST or FIN that is not from there ends nothing, and is
+//! forwarded for the receiver to judge. Where the table has no room, packets are forwarded by the ring alone.
 //!
 //! [`Steering::steer`] reads the snapshot, changes the flow table and nothing else; time is an
 //! argument.
@@ -33,6 +35,7 @@ mod keep;
 mod open;
 
 pub use decision::{Action, Decision, FlowEvent, Refusal, Way};
+use keep::segment;
 
 /// Everything a decision is made from.
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +75,8 @@ impl<'a> Steering<'a> {
     /// again.
     #[inline]
     pub fn go_on(&self, packet: &Packet, hash: FlowHash) -> Option<Way<'a>> {
-        let (table, flags) = (self.table, packet.tcp_flags);
-        let (owner, direction) = table.steady(&packet.key, hash, flags, self.now)?;
+        let (table, now) = (self.table, self.now);
+        let (owner, direction) = table.steady(&packet.key, hash, segment(packet), now)?;
         let backend = self.snapshot.backend(BackendId(owner))?;
         let hop = match direction {
             Direction::FromClient if backend.state.serves() => backend.hop.as_ref().ok()?,
@@ -149,10 +152,10 @@ impl<'a> Steering<'a> {
             Some(found) => match self.serving(BackendId(found.owner)) {
                 Some(backend) => {
                     let (action, hop) = way_to(backend, packet)?;
-                    self.observe(&found, packet, Direction::FromClient, || {
+                    let event = self.observe(&found, backend, packet, || {
                         (backend.forward == Forward::Nat).then(|| reply_key(packet, backend))
                     });
-                    let (backend, event) = (Some(backend.id), FlowEvent::None);
+                    let backend = Some(backend.id);
                     return Ok(Decision {
                         action,
                         hop,
@@ -195,16 +198,16 @@ impl<'a> Steering<'a> {
             .hop(key.destination().address, packet.family)?;
         let action = Action::ToClient(virtual_address);
         check_path(packet, false, &hop)?;
-        if let Some((found, _)) = known {
-            self.observe(&found, packet, Direction::FromBackend, || {
+        let event = known.map_or(FlowEvent::None, |(found, backend)| {
+            self.observe(&found, backend, packet, || {
                 Some(FlowKey::new(
                     key.protocol(),
                     key.destination(),
                     virtual_address,
                 ))
-            });
-        }
-        let (backend, event) = (Some(backend.id), FlowEvent::None);
+            })
+        });
+        let backend = Some(backend.id);
         Ok(Decision {
             action,
             hop,

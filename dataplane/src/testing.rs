@@ -33,6 +33,17 @@ pub(crate) fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
 
 /// A TCP frame with right checksums and these flags (bits as on the wire).
 pub(crate) fn tcp(source: &str, destination: &str, flags: u8, payload: &[u8]) -> Vec<u8> {
+    tcp_at(source, destination, flags, 1000, payload)
+}
+
+/// The same with a sequence number.
+pub(crate) fn tcp_at(
+    source: &str,
+    destination: &str,
+    flags: u8,
+    sequence: u32,
+    payload: &[u8],
+) -> Vec<u8> {
     let (source, destination) = (at(source), at(destination));
     let builder = PacketBuilder::ethernet2(FAR, NEAR);
     let builder = match (source.ip(), destination.ip()) {
@@ -40,7 +51,8 @@ pub(crate) fn tcp(source: &str, destination: &str, flags: u8, payload: &[u8]) ->
         (IpAddr::V6(s), IpAddr::V6(d)) => builder.ipv6(s.octets(), d.octets(), TTL),
         _ => panic!("mixed families"),
     };
-    let mut header = etherparse::TcpHeader::new(source.port(), destination.port(), 1000, 64_000);
+    let mut header =
+        etherparse::TcpHeader::new(source.port(), destination.port(), sequence, 64_000);
     header.fin = flags & 1 != 0;
     header.syn = flags & 2 != 0;
     header.rst = flags & 4 != 0;

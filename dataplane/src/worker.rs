@@ -337,6 +337,7 @@ fn count_flow(counters: &WorkerCounters, decision: &Decision, bytes: u64) {
         FlowEvent::Rehashed => counters.flows.rehashed.add(1),
         FlowEvent::TableFull => counters.flows.table_full.add(1),
         FlowEvent::Contended => counters.flows.contended.add(1),
+        FlowEvent::OutOfWindow => counters.flows.out_of_window.add(1),
     }
     let Some(backend) = decision.backend.and_then(|id| counters.backend(id)) else {
         return;

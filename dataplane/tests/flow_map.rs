@@ -8,7 +8,8 @@ mod tests {
 
     use aya::maps::{Array, MapData};
     use ringgate_conntrack::{
-        Direction, Endpoint, FlowKey, FlowTable, Insert, NewFlow, Seconds, Secret, State, Timeouts,
+        Direction, Endpoint, FlowKey, FlowTable, Insert, NewFlow, Profile, Reach, Seconds, Secret,
+        State, Timeouts,
     };
     use ringgate_dataplane::flow_map::{FlowMap, FlowMapError};
 
@@ -37,6 +38,8 @@ mod tests {
             state: State::TwoWay,
             owner: 7,
             direction: Direction::FromClient,
+            profile: Profile::DEFAULT,
+            reach: Reach::OF_DATAGRAMS,
         };
         let now = Seconds(5);
         for n in 0..9000 {

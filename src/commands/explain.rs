@@ -70,10 +70,11 @@ pub(crate) fn run(args: &Explain) -> ExitCode {
 fn render(answer: &Value) -> String {
     let text = |name: &str| answer[name].as_str().unwrap_or("none").to_owned();
     format!(
-        "service  {}\nbackend  {}\nforward  {}\nwhy      {}\n",
+        "service  {}\nbackend  {}\nforward  {}\nflow     {}\nwhy      {}\n",
         text("service"),
         text("backend"),
         text("forward"),
+        text("flow"),
         text("why")
     )
 }

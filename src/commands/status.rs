@@ -46,7 +46,7 @@ fn render(status: &Value) -> String {
     line(
         &mut page,
         &format!(
-            "flows  {} of {}  created {}  expired {}  flushed {}  re-hashed {}  not stored: full {}, contended {}",
+            "flows  {} of {}  created {}  expired {}  flushed {}  re-hashed {}  not stored: full {}, contended {}  out of window {}",
             flows["stored"],
             flows["capacity"],
             flows["created"],
@@ -55,6 +55,7 @@ fn render(status: &Value) -> String {
             flows["rehashed"],
             flows["table_full"],
             flows["contended"],
+            flows["out_of_window"],
         ),
     );
     for worker in list(&status["workers"]) {

@@ -228,6 +228,7 @@ impl Page<'_> {
             "rehashed": sum(|worker| &worker.flows.rehashed),
             "table_full": sum(|worker| &worker.flows.table_full),
             "contended": sum(|worker| &worker.flows.contended),
+            "out_of_window": sum(|worker| &worker.flows.out_of_window),
         })
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use ringgate_conntrack::{
-    Direction, Endpoint, FlowHash, FlowKey, FlowTable, Insert, Memory, NewFlow, Seconds, Secret,
-    State, Timeouts,
+    Direction, Endpoint, FlowHash, FlowKey, FlowTable, Insert, Memory, NewFlow, Profile, Reach,
+    Seconds, Secret, State, Timeouts,
 };
 use ringgate_dataplane::maglev::flow_hash;
 
@@ -155,6 +155,8 @@ impl Contestant for Ours {
             state: State::TwoWay,
             owner: 1,
             direction: Direction::FromClient,
+            profile: Profile::DEFAULT,
+            reach: Reach::OF_DATAGRAMS,
         };
         self.each(flows, |key, hash| {
             loop {

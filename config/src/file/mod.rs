@@ -36,7 +36,21 @@ pub(crate) struct Balancer<'a> {
     pub(crate) flow_memory: Field<&'a str>,
     pub(crate) busy_poll: Field<bool>,
     pub(crate) drain: Field<&'a str>,
+    pub(crate) timeouts: Option<Timeouts<'a>>,
     pub(crate) admin: Field<&'a str>,
+}
+
+/// `timeouts = { … }` of the balancer or of a service.
+#[derive(Debug)]
+pub(crate) struct Timeouts<'a> {
+    pub(crate) path: String,
+    pub(crate) head: Range<usize>,
+    pub(crate) opening: Field<&'a str>,
+    pub(crate) established: Field<&'a str>,
+    pub(crate) half_closed: Field<&'a str>,
+    pub(crate) closed: Field<&'a str>,
+    pub(crate) one_way: Field<&'a str>,
+    pub(crate) two_way: Field<&'a str>,
 }
 
 /// `[[interface]]`.
@@ -62,6 +76,7 @@ pub(crate) struct Service<'a> {
     pub(crate) when_empty: Field<&'a str>,
     pub(crate) slow_start: Field<&'a str>,
     pub(crate) table_size: Field<i64>,
+    pub(crate) timeouts: Option<Timeouts<'a>>,
     pub(crate) health: Option<Health<'a>>,
     pub(crate) backends: Vec<Backend<'a>>,
 }
@@ -154,9 +169,11 @@ impl<'a> Balancer<'a> {
             "flow-memory",
             "busy-poll",
             "drain",
+            "timeouts",
             "admin",
         ]);
         Self {
+            timeouts: Timeouts::read(&mut keys),
             workers: keys.whole("workers"),
             cores: keys.wholes("cores"),
             flows: keys.whole("flows"),
@@ -192,9 +209,11 @@ impl<'a> Service<'a> {
             "when-empty",
             "slow-start",
             "table-size",
+            "timeouts",
             "health",
             "backend",
         ]);
+        let timeouts = Timeouts::read(&mut keys);
         let health = keys.table("health").map(|(table, head)| {
             let path = join(&keys.path, "health");
             Health::read(
@@ -230,11 +249,43 @@ impl<'a> Service<'a> {
             when_empty: keys.text("when-empty", "a word in quotes"),
             slow_start: keys.text("slow-start", "a duration in quotes, like \"30s\""),
             table_size: keys.whole("table-size"),
+            timeouts,
             health,
             backends,
             path: keys.path,
             head,
         }
+    }
+}
+
+impl<'a> Timeouts<'a> {
+    /// The key `timeouts` of the table that `keys` are of.
+    fn read(keys: &mut Keys<'a, '_, '_>) -> Option<Self> {
+        let (table, head) = keys.table("timeouts")?;
+        let mut keys = Keys {
+            table,
+            path: join(&keys.path, "timeouts"),
+            findings: keys.findings,
+        };
+        keys.refuse_unknown(&[
+            "opening",
+            "established",
+            "half-closed",
+            "closed",
+            "one-way",
+            "two-way",
+        ]);
+        let mut duration = |key| keys.text(key, "a duration in quotes, like \"90s\"");
+        Some(Self {
+            opening: duration("opening"),
+            established: duration("established"),
+            half_closed: duration("half-closed"),
+            closed: duration("closed"),
+            one_way: duration("one-way"),
+            two_way: duration("two-way"),
+            path: keys.path,
+            head,
+        })
     }
 }
 

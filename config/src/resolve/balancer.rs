@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::Taken;
 use super::scope::Scope;
+use super::{Taken, timeouts};
 use crate::error::{Findings, quote};
 use crate::file::{self, Field};
 use crate::limits::{
     ADMIN_BYTES_MAX, ADMIN_DEFAULT, CORE_MAX, DRAIN_DEFAULT, DRAIN_MAX, FLOWS_DEFAULT, FLOWS_MAX,
     FLOWS_MIN, WORKERS_MAX,
 };
-use crate::model::{Balancer, FlowMemory};
+use crate::model::{Balancer, FlowMemory, Timeouts};
 
 /// What holds when the file has no `[balancer]`.
 pub(super) fn default() -> Balancer {
@@ -25,6 +25,7 @@ pub(super) fn default() -> Balancer {
         flow_memory: FlowMemory::Map,
         busy_poll: false,
         drain: DRAIN_DEFAULT,
+        timeouts: Timeouts::default(),
         admin: PathBuf::from(ADMIN_DEFAULT),
     }
 }
@@ -42,6 +43,8 @@ pub(super) fn resolve(raw: &file::Balancer<'_>, findings: &mut Findings<'_>) -> 
     let busy_poll = Scope::flag(&raw.busy_poll, false);
     let drain = scope.duration("drain", &raw.drain, Duration::ZERO..=DRAIN_MAX);
     let admin = admin(&mut scope, &raw.admin);
+    let inherited = Timeouts::default();
+    let timeouts = timeouts::resolve(raw.timeouts.as_ref(), inherited, None, scope.findings);
     let cores = cores?;
     // Cores alone say how many workers there are to be.
     let named = cores
@@ -54,6 +57,7 @@ pub(super) fn resolve(raw: &file::Balancer<'_>, findings: &mut Findings<'_>) -> 
         flow_memory: flow_memory?,
         busy_poll: busy_poll?,
         drain: drain?.map_or(DRAIN_DEFAULT, |(drain, _)| drain),
+        timeouts: timeouts?,
         admin: admin?,
     })
 }

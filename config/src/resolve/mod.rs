@@ -5,6 +5,7 @@
 mod balancer;
 mod scope;
 mod service;
+mod timeouts;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -26,11 +27,16 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     };
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
+    let inherited = balancer
+        .as_ref()
+        .map(|balancer| balancer.timeouts)
+        .unwrap_or_default();
     let services: Vec<_> = file
         .services
         .iter()
-        .map(|raw| service::resolve(raw, &mut seen, findings))
+        .map(|raw| service::resolve(raw, inherited, &mut seen, findings))
         .collect();
+    timeouts::check_sets(&file.services, &services, findings);
     seen.check_loops(findings);
     check_counts(file, findings);
     Some(Model {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::scope::Scope;
-use super::{Seen, Taken};
+use super::{Seen, Taken, timeouts};
 use crate::address::{self, Role};
 use crate::duration::Spelt;
 use crate::error::{Findings, Kind, quote};
@@ -17,7 +17,7 @@ use crate::limits::{
     TABLE_SIZE_MAX, TABLE_SIZE_MIN, TIMEOUT_DEFAULT, TIMEOUT_MIN, WEIGHT_DEFAULT, WEIGHT_MAX,
     is_prime, table_sizes_around,
 };
-use crate::model::{Backend, Choose, Forward, Health, Protocol, Service, WhenEmpty};
+use crate::model::{Backend, Choose, Forward, Health, Protocol, Service, Timeouts, WhenEmpty};
 
 /// Forwarding modes of later releases.
 const LATER_MODES: [&str; 4] = ["full-nat", "ipip", "gue", "gre"];
@@ -27,6 +27,7 @@ const LATER_CHOICES: [&str; 2] = ["round-robin", "least-connections"];
 
 pub(super) fn resolve<'a>(
     raw: &'a file::Service<'a>,
+    inherited: Timeouts,
     seen: &mut Seen<'a>,
     findings: &mut Findings<'_>,
 ) -> Option<Service> {
@@ -52,6 +53,8 @@ pub(super) fn resolve<'a>(
         Duration::ZERO..=SLOW_START_MAX,
     );
     let table_size = table_size(&mut scope, raw);
+    let own = raw.timeouts.as_ref();
+    let timeouts = timeouts::resolve(own, inherited, protocol, scope.findings);
     let health = raw
         .health
         .as_ref()
@@ -70,6 +73,7 @@ pub(super) fn resolve<'a>(
         when_empty: when_empty?,
         slow_start: slow_start?.map_or(Duration::ZERO, |(slow_start, _)| slow_start),
         table_size: table_size?,
+        timeouts: timeouts?,
         health,
         backends: backends?,
     })

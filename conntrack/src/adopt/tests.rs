@@ -5,9 +5,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::control::Control;
+use crate::expiry::Profile;
 use crate::hash::Secret;
 use crate::insert::Insert;
 use crate::key::{Endpoint, FlowKey};
+use crate::reach::Reach;
 use crate::region::Shape;
 use crate::state::{Direction, State};
 use crate::sync::{AtomicU64, Ordering};
@@ -42,6 +44,8 @@ fn flow(n: u16) -> NewFlow {
         } else {
             Direction::FromBackend
         },
+        profile: Profile::DEFAULT,
+        reach: Reach::at(u32::from(n)),
     }
 }
 

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 
 use super::*;
+use crate::expiry::Span;
 use crate::insert::Insert;
 use crate::key::Endpoint;
 
@@ -24,6 +25,8 @@ fn flow(state: State, owner: u32) -> NewFlow {
         state,
         owner,
         direction: Direction::FromClient,
+        profile: Profile::DEFAULT,
+        reach: Reach::UNKNOWN,
     }
 }
 
@@ -275,4 +278,91 @@ proptest! {
         let expected: HashMap<_, _> = map.into_iter().map(|(n, flow)| (key(n), flow)).collect();
         prop_assert_eq!(seen, expected);
     }
+}
+
+#[test]
+fn each_flow_ends_by_the_timeouts_of_its_profile() {
+    let table = table(100);
+    let [short, long] = [1, 15].map(|number| Profile::new(number).unwrap());
+    let timeouts = |seconds| Timeouts {
+        established: Span(seconds),
+        ..Timeouts::default()
+    };
+    table.set_timeouts(short, &timeouts(8));
+    table.set_timeouts(long, &timeouts(1000));
+    for (n, profile) in [(1, short), (2, long), (3, Profile::DEFAULT)] {
+        let new = NewFlow {
+            profile,
+            ..flow(State::Established, n)
+        };
+        let stored = table.insert(&key(n), table.hash(&key(n)), new, Seconds(0));
+        assert_eq!(stored, Insert::Inserted);
+        assert_eq!(lookup(&table, n, 0).unwrap().profile(), profile);
+    }
+    let found = |now| [1, 2, 3].map(|n| lookup(&table, n, now).is_some());
+    // A quarter of the time, at most 30 s, is the grain that comes on top.
+    assert_eq!(found(10), [true, true, true]);
+    assert_eq!(found(11), [false, true, true]);
+    let mut all = table.share(0, 1);
+    assert_eq!(table.sweep(&mut all, usize::MAX, Seconds(10)), 0);
+    assert_eq!(table.sweep(&mut all, usize::MAX, Seconds(11)), 1);
+    assert_eq!(found(1030), [false, true, true]);
+    assert_eq!(table.sweep(&mut all, usize::MAX, Seconds(1031)), 1);
+    assert_eq!(found(1031), [false, false, true]);
+    assert_eq!(table.stored(), 1);
+}
+
+#[test]
+fn a_profile_can_change_for_its_flows_and_a_flow_its_profile() {
+    let table = table(100);
+    insert(&table, 1, State::Established, 0);
+    insert(&table, 2, State::Established, 0);
+    let short = Profile::new(7).unwrap();
+    let timeouts = Timeouts {
+        established: Span(8),
+        ..Timeouts::default()
+    };
+    table.set_timeouts(short, &timeouts);
+    let flow = lookup(&table, 1, 5).unwrap();
+    assert!(table.assign(&flow, short));
+    let moved = lookup(&table, 1, 5).unwrap();
+    assert_eq!((moved.profile(), moved.state), (short, State::Established));
+    assert_eq!(moved.last_seen(), Seconds(0));
+    assert!(table.is_stale(&moved, Seconds(3)) && !table.is_stale(&flow, Seconds(3)));
+    assert_eq!(lookup(&table, 1, 11), None);
+    assert!(lookup(&table, 2, 11).is_some());
+    table.set_timeouts(Profile::DEFAULT, &timeouts);
+    assert_eq!(lookup(&table, 2, 11), None);
+    assert!(table.remove(&flow) && !table.assign(&flow, short));
+}
+
+#[test]
+fn what_follows_is_noted_and_what_is_foreign_is_not() {
+    const RST: u8 = 0x04;
+    let segment = |tcp_flags, sequence| Segment {
+        tcp_flags,
+        sequence,
+    };
+    let table = table(100);
+    let new = NewFlow {
+        reach: Reach::at(0xFFF0_0000),
+        ..flow(State::Established, 1)
+    };
+    table.insert(&key(1), table.hash(&key(1)), new, Seconds(0));
+    let first = lookup(&table, 1, 0).unwrap();
+    assert!(!table.follow(&first, segment(RST, 1 << 31)));
+    assert_eq!(lookup(&table, 1, 0), Some(first));
+    // Over the end of the numbers.
+    assert!(table.follow(&first, segment(0x10, 0x0010_0000)));
+    let second = lookup(&table, 1, 0).unwrap();
+    assert!(second.reach.covers(0x0010_0000) && !first.reach.covers(0x0010_0000));
+    // Who knows only what was before changes nothing.
+    assert!(table.follow(&first, segment(0x10, 0x0030_0000)));
+    assert_eq!(lookup(&table, 1, 0), Some(second));
+    // Nor does what belongs to a flow that has given its place to another.
+    assert!(table.remove(&second));
+    table.insert(&key(1), table.hash(&key(1)), new, Seconds(0));
+    let next = lookup(&table, 1, 0).unwrap();
+    assert!(table.follow(&second, segment(0x10, 0x0030_0000)));
+    assert_eq!(lookup(&table, 1, 0), Some(next));
 }

@@ -51,6 +51,7 @@ pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, Drop
         family: network.family,
         ttl: network.ttl,
         tcp_flags: transport.tcp_flags,
+        tcp_sequence: transport.tcp_sequence,
         partial,
         transport: offset(start)?,
         end: offset(start + transport.len)?,
@@ -127,6 +128,7 @@ struct Transport {
     destination_port: u16,
     checksum: u16,
     tcp_flags: u8,
+    tcp_sequence: u32,
     /// Header and data, bytes.
     len: usize,
 }
@@ -147,6 +149,7 @@ fn parse_transport(protocol: u8, payload: &[u8]) -> Result<Transport, DropReason
                 destination_port: view.destination_port(),
                 checksum: view.checksum(),
                 tcp_flags: view.flags(),
+                tcp_sequence: view.sequence(),
                 len: payload.len(),
             })
         }
@@ -161,6 +164,7 @@ fn parse_transport(protocol: u8, payload: &[u8]) -> Result<Transport, DropReason
                 destination_port: view.destination_port(),
                 checksum: view.checksum(),
                 tcp_flags: 0,
+                tcp_sequence: 0,
                 len: view.len(),
             })
         }

@@ -154,7 +154,7 @@ fn parse_ipv6(frame: &[u8]) -> Option<Network<'_>> {
 #[inline(always)]
 fn parse_transport(network: &Network<'_>, partial_possible: bool) -> Option<Packet> {
     let len = network.payload.len();
-    let (ports, checksum, tcp_flags) = match network.protocol {
+    let (ports, checksum, tcp_flags, tcp_sequence) = match network.protocol {
         udp::PROTOCOL => {
             let view = Udp::from_bytes(network.payload)?;
             // Shorter ones are legal, and rare.
@@ -162,7 +162,7 @@ fn parse_transport(network: &Network<'_>, partial_possible: bool) -> Option<Pack
                 return None;
             }
             let ports = [view.source_port(), view.destination_port()];
-            (ports, view.checksum(), 0)
+            (ports, view.checksum(), 0, 0)
         }
         tcp::PROTOCOL => {
             let view = Tcp::from_bytes(network.payload)?;
@@ -171,7 +171,7 @@ fn parse_transport(network: &Network<'_>, partial_possible: bool) -> Option<Pack
                 return None;
             }
             let ports = [view.source_port(), view.destination_port()];
-            (ports, view.checksum(), view.flags())
+            (ports, view.checksum(), view.flags(), view.sequence())
         }
         _ => return None,
     };
@@ -189,6 +189,7 @@ fn parse_transport(network: &Network<'_>, partial_possible: bool) -> Option<Pack
         family: network.family,
         ttl: network.ttl,
         tcp_flags,
+        tcp_sequence,
         partial: partial_possible && is_unfinished(network, checksum),
         transport: network.start,
         end,

@@ -41,6 +41,7 @@ fn both_families_and_protocols_are_described() {
             family,
             ttl: 64,
             tcp_flags: 0x12,
+            tcp_sequence: 1000,
             partial: false,
             transport: start,
             end: start + 23,
@@ -53,6 +54,7 @@ fn both_families_and_protocols_are_described() {
         let expected = Packet {
             key: FlowKey::new(17, from, to),
             tcp_flags: 0,
+            tcp_sequence: 0,
             end: start + 8,
             ip_len: start - 6,
             ..expected

@@ -33,6 +33,8 @@ pub enum FlowEvent {
     TableFull,
     /// Not stored: another worker was writing there.
     Contended,
+    /// Left as it was: the packet would end it, and cannot be its sender's own.
+    OutOfWindow,
 }
 
 /// Where a packet goes and how.

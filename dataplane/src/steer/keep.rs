@@ -1,41 +1,66 @@
 //! Flows that are known: their age and state, kept alike in both entries, and their end.
 
-use ringgate_conntrack::{Direction, FlowKey, Found, NewFlow};
+use ringgate_conntrack::{FlowKey, Found, NewFlow, Reach, Segment};
 
-use super::{Steering, reply_key};
+use super::{FlowEvent, Steering, reply_key};
 use crate::backend::{Backend, BackendId};
 use crate::parse::Packet;
+use crate::wire::tcp;
 
 impl Steering<'_> {
-    /// Keeps a known flow's age and state, in both its entries.
+    /// Keeps how far the sender of a flow that goes on has come. `false` if `packet` cannot be its
+    /// own and would end it.
+    #[inline]
+    pub(super) fn keeps_up(&self, found: &Found, packet: &Packet) -> bool {
+        found.reach.covers(packet.tcp_sequence) || self.table.follow(found, segment(packet))
+    }
+
+    /// Keeps a known flow's age, state and timeouts, in both its entries, after a packet from or
+    /// to `backend`, whose flow it is. The entry that was found is the sender's, so it is the one
+    /// that can tell whether a RST or FIN is the sender's own; if not, neither entry hears of it.
     pub(super) fn observe(
         &self,
         found: &Found,
+        backend: &Backend,
         packet: &Packet,
-        direction: Direction,
         other: impl FnOnce() -> Option<FlowKey>,
-    ) {
+    ) -> FlowEvent {
+        if !self.keeps_up(found, packet) {
+            return FlowEvent::OutOfWindow;
+        }
+        let direction = found.direction;
         let next = found.state.after(direction, packet.tcp_flags);
         if next == found.state && !self.table.is_stale(found, self.now) {
-            return;
+            return FlowEvent::None;
         }
-        self.table
-            .advance(found, direction, packet.tcp_flags, self.now);
-        let Some(key) = other() else { return };
+        let renew = |entry: &Found| {
+            self.table
+                .advance(entry, direction, packet.tcp_flags, self.now);
+            // The service's timeouts may be others since the flow was stored.
+            if entry.profile() != backend.profile {
+                self.table.assign(entry, backend.profile);
+            }
+        };
+        renew(found);
+        let Some(key) = other() else {
+            return FlowEvent::None;
+        };
         let hash = self.table.hash(&key);
         if let Some(other) = self.table.lookup(&key, hash, self.now) {
-            self.table
-                .advance(&other, direction, packet.tcp_flags, self.now);
+            renew(&other);
         } else if !next.is_closed() {
             // A flood can displace one of a half-open flow's entries and leave the other.
             let missing = NewFlow {
                 state: next,
                 owner: found.owner,
-                direction: found.direction.opposite(),
+                direction: direction.opposite(),
+                profile: backend.profile,
+                reach: unseen(packet),
             };
             // Where there is no room now, the next change or renewal tries again.
             let _room = self.table.insert(&key, hash, missing, self.now);
         }
+        FlowEvent::None
     }
 
     /// Removes both entries of a connection that is over.
@@ -61,5 +86,31 @@ impl Steering<'_> {
         self.snapshot
             .backend(BackendId(found.owner))
             .is_some_and(|backend| backend.listen == packet.key.destination())
+    }
+}
+
+/// What of a packet says how far its sender has come.
+pub(super) fn segment(packet: &Packet) -> Segment {
+    Segment {
+        tcp_flags: packet.tcp_flags,
+        sequence: packet.tcp_sequence,
+    }
+}
+
+/// How far the sender of `packet` has come.
+pub(super) fn seen(packet: &Packet) -> Reach {
+    if packet.key.protocol() == tcp::PROTOCOL {
+        Reach::at(packet.tcp_sequence)
+    } else {
+        Reach::OF_DATAGRAMS
+    }
+}
+
+/// How far the one who gets `packet` has come, of whom nothing was seen yet.
+pub(super) fn unseen(packet: &Packet) -> Reach {
+    if packet.key.protocol() == tcp::PROTOCOL {
+        Reach::UNKNOWN
+    } else {
+        Reach::OF_DATAGRAMS
     }
 }

@@ -1,9 +1,9 @@
 //! Flows that begin, or begin anew with another backend: who gets them, and what is stored.
 
 use ringgate_config::Forward;
-use ringgate_conntrack::{Direction, FlowHash, FlowKey, Found, Insert, NewFlow, State};
+use ringgate_conntrack::{Direction, FlowHash, FlowKey, Found, Insert, NewFlow, Reach, State};
 
-use super::{FlowEvent, Refusal, Steering, reply_key, way_to};
+use super::{FlowEvent, Refusal, Steering, keep, reply_key, way_to};
 use crate::backend::{Backend, BackendId};
 use crate::parse::Packet;
 use crate::service::Service;
@@ -37,7 +37,8 @@ impl<'a> Steering<'a> {
         // A flow that lives under this key was stored by another worker a moment ago.
         let is_closed = |found: &Found| found.state.is_closed();
         let from = Direction::FromClient;
-        match self.put(&packet.key, hash, backend, state, from, is_closed) {
+        let reach = keep::seen(packet);
+        match self.put(&packet.key, hash, backend, state, (from, reach), is_closed) {
             Stored::Yes => Ok((backend, FlowEvent::Created)),
             Stored::Conflict(found) => {
                 let theirs = self.serving(BackendId(found.owner));
@@ -62,6 +63,8 @@ impl<'a> Steering<'a> {
             owner: backend.id.0,
             state: found.state,
             direction: Direction::FromClient,
+            profile: backend.profile,
+            reach: found.reach,
         };
         let replaced = self.table.replace(found, new, self.now);
         Ok((
@@ -109,7 +112,7 @@ impl<'a> Steering<'a> {
                 hash,
                 backend,
                 state,
-                Direction::FromBackend,
+                (Direction::FromBackend, keep::unseen(packet)),
                 may_replace,
             ) {
                 Stored::Conflict(_) => refused = DropReason::ReturnConflict,
@@ -127,7 +130,7 @@ impl<'a> Steering<'a> {
         hash: FlowHash,
         backend: &Backend,
         state: Option<State>,
-        direction: Direction,
+        (direction, reach): (Direction, Reach),
         may_replace: impl Fn(&Found) -> bool,
     ) -> Stored {
         let Some(state) = state else {
@@ -137,6 +140,8 @@ impl<'a> Steering<'a> {
             state,
             owner: backend.id.0,
             direction,
+            profile: backend.profile,
+            reach,
         };
         match self.table.insert(key, hash, new, self.now) {
             Insert::Inserted => Stored::Yes,

@@ -8,8 +8,10 @@ use crate::backend::Health;
 use crate::parse::parse;
 use crate::route::{Fib, Link, Neighbour, Target};
 use crate::snapshot::Builder;
-use crate::testing::{at, set_ttl, tcp, udp};
+use crate::testing::{at, set_ttl, tcp, tcp_at, udp};
 use crate::wire::ethernet::Mac;
+
+mod life;
 
 const ACK: u8 = 0x10;
 const SYN: u8 = 0x02;
@@ -99,6 +101,7 @@ impl World {
             .build(&model, |_, _| Health::Up, &fib, false)
             .unwrap();
         let table = FlowTable::in_memory(flows, Secret([1, 2]), Timeouts::default()).unwrap();
+        snapshot.lifetimes().apply(&table);
         let (down, draining) = (Vec::new(), false);
         Self {
             builder,
@@ -124,6 +127,7 @@ impl World {
             .builder
             .build(&self.model, health, &self.fib, self.draining);
         self.snapshot = built.unwrap();
+        self.snapshot.lifetimes().apply(&self.table);
     }
 
     fn reload(&mut self, file: &str) {

@@ -44,6 +44,13 @@ impl<'a> Tcp<'a> {
         be16!(self.0, 2)
     }
 
+    /// Sequence number: of the first byte of data, or of the SYN.
+    #[inline]
+    #[must_use]
+    pub fn sequence(self) -> u32 {
+        u32::from_be_bytes([self.0[4], self.0[5], self.0[6], self.0[7]])
+    }
+
     /// Header length with options as written, bytes: 0..=60, at least 20 when well-formed.
     #[inline]
     #[must_use]
@@ -72,7 +79,7 @@ mod tests {
 
     #[test]
     fn fields_agree_with_the_oracle() {
-        let mut header = etherparse::TcpHeader::new(1000, 443, 7, 512);
+        let mut header = etherparse::TcpHeader::new(1000, 443, 0x8001_0203, 512);
         header.syn = true;
         header.ack = true;
         header.checksum = 0xBEEF;
@@ -82,6 +89,7 @@ mod tests {
         let bytes = header.to_bytes();
         let view = Tcp::from_bytes(&bytes).unwrap();
         assert_eq!((view.source_port(), view.destination_port()), (1000, 443));
+        assert_eq!(view.sequence(), 0x8001_0203);
         assert_eq!(
             (view.header_len(), view.flags(), view.checksum()),
             (24, SYN | ACK, 0xBEEF)

@@ -6,7 +6,8 @@
 //! such a table they would share a thirtieth of the buckets.
 
 use ringgate_conntrack::{
-    Direction, Endpoint, FlowKey, FlowTable, Insert, NewFlow, Seconds, Secret, State, Timeouts,
+    Direction, Endpoint, FlowKey, FlowTable, Insert, NewFlow, Profile, Reach, Seconds, Secret,
+    State, Timeouts,
 };
 use ringgate_dataplane::maglev::{Member, Ring, flow_hash};
 
@@ -61,6 +62,8 @@ fn store(table: &FlowTable, key: &FlowKey) -> bool {
         state: State::Established,
         owner: 1,
         direction: Direction::FromClient,
+        profile: Profile::DEFAULT,
+        reach: Reach::UNKNOWN,
     };
     match table.insert(key, table.hash(key), new, NOW) {
         Insert::Inserted => true,

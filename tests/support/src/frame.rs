@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep, TcpHeader};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, bind, send, socket,
@@ -64,7 +64,7 @@ impl RawLink {
     }
 }
 
-fn link_address(interface: &str) -> LinkAddr {
+pub(crate) fn link_address(interface: &str) -> LinkAddr {
     let of_link = getifaddrs()
         .unwrap()
         .filter(|one| one.interface_name == interface);
@@ -94,6 +94,27 @@ impl Frame {
             .tcp(from.port(), to.port(), 1_000, 64_000)
             .syn();
         let mut bytes = Vec::new();
+        builder.write(&mut bytes, &[]).unwrap();
+        Self { bytes }
+    }
+
+    /// A TCP segment without data, by its flags (bits as on the wire) and sequence number.
+    ///
+    /// # Panics
+    ///
+    /// When the addresses are of two families.
+    pub fn segment(
+        macs: [[u8; 6]; 2],
+        (from, to): (SocketAddr, SocketAddr),
+        flags: u8,
+        sequence: u32,
+    ) -> Self {
+        let mut header = TcpHeader::new(from.port(), to.port(), sequence, 64_000);
+        header.fin = flags & 1 != 0;
+        header.rst = flags & 4 != 0;
+        header.ack = flags & 16 != 0;
+        let mut bytes = Vec::new();
+        let builder = ip(macs, from, to).tcp_header(header);
         builder.write(&mut bytes, &[]).unwrap();
         Self { bytes }
     }

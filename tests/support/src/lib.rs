@@ -23,6 +23,7 @@ mod payload;
 mod playground;
 mod process;
 mod status;
+mod tap;
 mod visit;
 
 pub use account::{Account, Line};
@@ -38,6 +39,7 @@ pub use payload::{Payload, sha256_of};
 pub use playground::{Plan, Playground};
 pub use process::{Process, run};
 pub use status::Status;
+pub use tap::Tap;
 pub use visit::{Visits, connect_from, request, visit};
 
 #[cfg(test)]
