@@ -118,6 +118,64 @@ fn nat_goes_there_and_back_in_both_families() {
     }
 }
 
+/// A TCP segment over IPv4: an acknowledgment, a reset if `resets`.
+fn segment(source: &str, destination: &str, sequence: u32, resets: bool) -> Vec<u8> {
+    let [source, destination] = [source, destination].map(|at| {
+        let at: std::net::SocketAddrV4 = at.parse().unwrap();
+        (at.ip().octets(), at.port())
+    });
+    let mut header = etherparse::TcpHeader::new(source.1, destination.1, sequence, 64_000);
+    (header.ack, header.rst) = (true, resets);
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([2, 0, 0, 0, 1, 2], OWN[0].0)
+        .ipv4(source.0, destination.0, 64)
+        .tcp_header(header)
+        .write(&mut frame, b"")
+        .unwrap();
+    frame
+}
+
+#[test]
+fn a_reset_from_nowhere_near_is_forwarded_and_counted_and_ends_nothing() {
+    const AT: u32 = 0xFFFF_F000;
+    let client = "10.1.0.2:999";
+    let mut world = World::new(SERVICES, Rings::default(), false);
+    let sends = |world: &mut World, sequence, resets, moved: &[(&str, u64)]| {
+        // Which of the two it is, is the ring's affair.
+        let there = ["10.2.0.11:8080", "10.2.0.12:8080"].map(|backend| {
+            let host = if backend.contains(".11:") { 11 } else { 12 };
+            let frame = segment(client, backend, sequence, resets);
+            routed(frame, backend_mac(host).0, OWN[1].0)
+        });
+        let before = world.counts();
+        let frame = segment(client, "10.100.0.1:80", sequence, resets);
+        assert!(world.port(0).inject(&frame));
+        assert_eq!(world.worker.turn(), 1);
+        let [back, sent] = world.sent();
+        assert!(back.is_empty() && sent.len() == 1 && there.contains(&sent[0]));
+        let mut expected = vec![("0.received", 1), ("0.received_bytes", frame.len() as u64)];
+        expected.extend([("0.forwarded", 1)].iter().chain(moved));
+        let found = delta(&before, &world.counts());
+        let found: Vec<(&str, u64)> = found.iter().map(|(n, by)| (n.as_str(), *by)).collect();
+        assert_eq!(found, expected);
+    };
+    sends(&mut world, AT, false, &[("created", 1)]);
+    sends(&mut world, AT, false, &[]);
+    for away in [1 << 31, 5 << 20, (5_u32 << 20).wrapping_neg()] {
+        let forged = AT.wrapping_add(away);
+        sends(&mut world, forged, true, &[("out_of_window", 1)]);
+    }
+    // Over the end of the numbers, and still the client's.
+    sends(&mut world, AT.wrapping_add(1 << 20), true, &[]);
+    // Ended now: its ten seconds later both entries are swept.
+    world.clock.advance(13_000);
+    for _ in 0..40 {
+        world.clock.advance(1_000);
+        world.worker.turn();
+    }
+    assert_eq!(world.counters.flows.expired.get(), 2);
+}
+
 #[test]
 fn direct_return_changes_the_hardware_addresses_only() {
     let mut world = World::new(SERVICES, Rings::default(), false);

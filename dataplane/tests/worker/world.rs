@@ -242,6 +242,7 @@ impl World {
         counts.push(("rehashed".into(), flows.rehashed.get()));
         counts.push(("table_full".into(), flows.table_full.get()));
         counts.push(("contended".into(), flows.contended.get()));
+        counts.push(("out_of_window".into(), flows.out_of_window.get()));
         counts.push(("expired".into(), flows.expired.get()));
         counts
     }
