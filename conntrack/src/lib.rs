@@ -30,6 +30,7 @@
 //! | `memory` | the lines themselves, mapped; the only unsafe code |
 //! | `table` | finding, changing, sweeping |
 //! | `insert` | placing, and who gives way |
+//! | `source_ports` | which source ports the balancer's own addresses give to flows |
 //! | `sync` | the one door to atomics: the standard library's or loom's |
 
 mod control;
@@ -41,6 +42,7 @@ mod key;
 mod memory;
 mod region;
 mod slot;
+pub mod source_ports;
 mod state;
 mod sync;
 mod table;

@@ -60,6 +60,16 @@ mod model {
             self.word.store(value, ordering);
         }
 
+        pub(crate) fn swap(&self, value: u64, ordering: Ordering) -> u64 {
+            self.visit();
+            self.word.swap(value, ordering)
+        }
+
+        pub(crate) fn fetch_or(&self, value: u64, ordering: Ordering) -> u64 {
+            self.visit();
+            self.word.fetch_or(value, ordering)
+        }
+
         pub(crate) fn fetch_xor(&self, value: u64, ordering: Ordering) -> u64 {
             self.visit();
             self.word.fetch_xor(value, ordering)
