@@ -10,6 +10,7 @@
 //! | `fill` | a table from empty to nine tenths full |
 //! | [`steady`] | one kind of packets alone, for counting instructions |
 //! | `stages` | parsing, hashing, a table's four operations |
+//! | `steps` | steering and rewriting by themselves |
 //! | `table` | all that is known here of the flow table |
 //! | `ports` | source ports taken and given back |
 //! | `promises` | what the project has set itself |
@@ -30,6 +31,7 @@ pub mod report;
 mod sample;
 mod stages;
 pub mod steady;
+mod steps;
 mod table;
 pub mod world;
 
@@ -164,6 +166,9 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String
         progress("parts");
         rows.extend(stages::measure_parts(plan)?);
         rows.extend(ports::measure(plan)?);
+        for mode in [Mode::Nat, Mode::DsrL2, Mode::NatTcp] {
+            rows.extend(steps::measure(mode, plan)?);
+        }
     }
     for flows in plan.flows.iter().filter(|_| plan.has(Section::Table)) {
         progress(&format!("table {flows}"));
@@ -236,6 +241,11 @@ mod tests {
         }
         for (stage, _) in MANY_BACKENDS {
             assert!(has(stage, "nat", "ipv4", "to-backend", "uniform"));
+        }
+        for stage in ["steer", "rewrite"] {
+            for mode in ["nat", "dsr-l2", "nat-tcp"] {
+                assert!(has(stage, mode, "ipv4", "to-backend", "uniform"));
+            }
         }
         for stage in ["port-allocate", "port-release"] {
             assert!(has(stage, "", "", "", ""));

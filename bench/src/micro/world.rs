@@ -17,7 +17,7 @@ use ringgate_dataplane::parse::Family;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::port::{Batch, MemoryPort, Port as _};
 use ringgate_dataplane::publish::Mailbox;
-use ringgate_dataplane::route::{Fib, Link, Target};
+use ringgate_dataplane::route::{Fib, Link, PortIndex, Target};
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 use ringgate_dataplane::wire::ethernet::Mac;
 use ringgate_dataplane::worker::{Parts, Worker};
@@ -104,6 +104,14 @@ impl Direction {
         match self {
             Self::ToBackend => "to-backend",
             Self::ToClient => "to-client",
+        }
+    }
+
+    /// The same, as the data path has it.
+    pub(crate) const fn port_index(self) -> PortIndex {
+        match self {
+            Self::ToBackend => FRONT,
+            Self::ToClient => BACK,
         }
     }
 
