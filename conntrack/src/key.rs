@@ -50,6 +50,13 @@ impl Endpoint {
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
+    /// Whether the address is an IPv4 one.
+    #[inline]
+    #[must_use]
+    pub const fn is_v4(&self) -> bool {
+        self.address[0] == 0 && self.address[1] >> 32 == 0xFFFF
+    }
+
     /// The last four bytes of an address in network order: the IPv4 address, if it is one.
     #[inline]
     #[must_use]

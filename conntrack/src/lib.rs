@@ -35,6 +35,7 @@
 //! | `table` | finding, changing, sweeping |
 //! | `insert` | placing, and who gives way |
 //! | `adopt` | taking over what another process left |
+//! | `source_ports` | which source ports the balancer's own addresses give to flows |
 //! | `sync` | the one door to atomics: the standard library's or loom's |
 
 mod adopt;
@@ -50,6 +51,7 @@ mod memory;
 mod reach;
 mod region;
 mod slot;
+pub mod source_ports;
 mod state;
 mod sync;
 mod table;

@@ -69,6 +69,11 @@ mod model {
             self.word.swap(value, ordering)
         }
 
+        pub(crate) fn fetch_or(&self, value: u64, ordering: Ordering) -> u64 {
+            self.visit();
+            self.word.fetch_or(value, ordering)
+        }
+
         pub(crate) fn fetch_xor(&self, value: u64, ordering: Ordering) -> u64 {
             self.visit();
             self.word.fetch_xor(value, ordering)

@@ -29,6 +29,7 @@ const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 const UDP: usize = 8;
+const TCP: usize = 20;
 const IPV4_SOURCE: usize = 12;
 const IPV6_SOURCE: usize = 8;
 
@@ -63,7 +64,11 @@ impl Frames {
             Family::V4 => IPV4,
             Family::V6 => IPV6,
         };
-        let payload = LENGTH - ETHERNET - header - UDP;
+        let transport = if mode.is_tcp() { TCP } else { UDP };
+        let payload = (LENGTH - ETHERNET - header)
+            .checked_sub(transport + 2)
+            .map(|room| room + 2)
+            .ok_or("a segment of IPv6 does not fit")?;
         let complement = LENGTH - payload;
         let (address_length, source_at) = match family {
             Family::V4 => (4, ETHERNET + IPV4_SOURCE),
@@ -77,7 +82,7 @@ impl Frames {
         let mut bytes = vec![0; payload];
         bytes.splice(..2, [high, low]);
         Ok(Self {
-            template: udp(source, destination, &bytes)?
+            template: build(mode, source, destination, &bytes)?
                 .try_into()
                 .map_err(|frame: Vec<u8>| format!("a frame of {} bytes", frame.len()))?,
             address: source_at + behind + address_length - 4,
@@ -136,7 +141,12 @@ pub(crate) fn first_client(family: Family) -> (SocketAddr, [u16; 2]) {
 }
 
 /// Built by `etherparse`, with right checksums.
-fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Result<Vec<u8>, String> {
+fn build(
+    mode: Mode,
+    source: SocketAddr,
+    destination: SocketAddr,
+    payload: &[u8],
+) -> Result<Vec<u8>, String> {
     let builder = PacketBuilder::ethernet2([2; 6], [4; 6]);
     let builder = match (source.ip(), destination.ip()) {
         (IpAddr::V4(s), IpAddr::V4(d)) => builder.ipv4(s.octets(), d.octets(), 64),
@@ -144,10 +154,14 @@ fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Result<Ve
         _ => return Err("two families in one packet".to_owned()),
     };
     let mut frame = Vec::new();
-    builder
-        .udp(source.port(), destination.port())
-        .write(&mut frame, payload)
-        .map_err(|error| error.to_string())?;
+    let (from, to) = (source.port(), destination.port());
+    let written = if mode.is_tcp() {
+        let segment = builder.tcp(from, to, 1, 1024).ack(1);
+        segment.write(&mut frame, payload)
+    } else {
+        builder.udp(from, to).write(&mut frame, payload)
+    };
+    written.map_err(|error| error.to_string())?;
     Ok(frame)
 }
 
@@ -184,6 +198,25 @@ mod tests {
                     assert!(is_right(&buffer), "{family:?} {direction:?} {flow}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_segments_checksum_is_right_and_one_of_ipv6_is_refused() {
+        for direction in [Direction::ToBackend, Direction::ToClient] {
+            let frames = Frames::new(Mode::NatTcp, Family::V4, direction).unwrap();
+            for flow in [0, 32_768, MOST_FLOWS - 1] {
+                let mut buffer = [0; LENGTH];
+                frames.write(&mut buffer, flow);
+                let packet = etherparse::PacketHeaders::from_ethernet_slice(&buffer).unwrap();
+                let (Some(net), Some(transport)) = (packet.net, packet.transport) else {
+                    panic!("no headers");
+                };
+                let (ip, tcp) = (net.ipv4_ref().unwrap().0, transport.tcp().unwrap());
+                let sum = tcp.calc_checksum_ipv4(ip, packet.payload.slice()).unwrap();
+                assert_eq!(tcp.checksum, sum);
+            }
+            assert!(Frames::new(Mode::NatTcp, Family::V6, direction).is_err());
         }
     }
 

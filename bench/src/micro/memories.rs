@@ -62,7 +62,7 @@ pub fn measure(flows: u32, samples: usize) -> Result<String, String> {
     let frames = Frames::new(Mode::Nat, Family::V4, Direction::ToBackend)?;
     for (name, make) in KINDS {
         let (memory, huge) = make_one(name, make, room)?;
-        let mut world = World::around(&Arc::new(table::over(memory, room)?), 1)?;
+        let mut world = World::around(&Arc::new(table::over(memory, room)?), 1, 1)?;
         let mut walk = Walk::new(&order);
         send(&mut world, &frames, &mut walk, flows.into())?;
         packets.push((name, huge, (world, walk)));

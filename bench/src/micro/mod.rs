@@ -10,7 +10,9 @@
 //! | `fill` | a table from empty to nine tenths full |
 //! | [`steady`] | one kind of packets alone, for counting instructions |
 //! | `stages` | parsing, hashing, a table's four operations |
+//! | `steps` | steering and rewriting by themselves |
 //! | `table` | all that is known here of the flow table |
+//! | `ports` | source ports taken and given back |
 //! | `promises` | what the project has set itself |
 //! | [`report`] | JSON and text |
 //! | `sample` | threads, time, medians |
@@ -24,15 +26,15 @@ pub mod memories;
 pub mod order;
 mod peers;
 mod pipeline;
+mod ports;
 mod promises;
 pub mod report;
 mod sample;
 mod stages;
 pub mod steady;
+mod steps;
 mod table;
 pub mod world;
-
-use ringgate_dataplane::parse::Family;
 
 use crate::micro::report::Report;
 use crate::micro::world::Mode;
@@ -135,6 +137,12 @@ impl Plan {
     }
 }
 
+/// Rows with more than one backend.
+const MANY_BACKENDS: [(&str, u16); 2] = [
+    ("pipeline-10-backends", 10),
+    ("pipeline-1000-backends", 1_000),
+];
+
 /// Flows whose entries stay in the cache.
 const HOT: u32 = 1_000;
 
@@ -158,6 +166,10 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String
     if plan.has(Section::Parts) {
         progress("parts");
         rows.extend(stages::measure_parts(plan)?);
+        rows.extend(ports::measure(plan)?);
+        for mode in [Mode::Nat, Mode::DsrL2, Mode::NatTcp] {
+            rows.extend(steps::measure(mode, plan)?);
+        }
     }
     for flows in plan.flows.iter().filter(|_| plan.has(Section::Table)) {
         progress(&format!("table {flows}"));
@@ -176,17 +188,23 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String
         rows.extend(filled.rows);
         table_bytes_per_flow = Some(filled.bytes_per_flow);
     }
-    for mode in [Mode::Nat, Mode::DsrL2] {
-        for family in [Family::V4, Family::V6] {
+    for mode in [Mode::Nat, Mode::DsrL2, Mode::NatTcp] {
+        for &family in mode.families() {
             let name = format!("{} {}", mode.name(), world::family_name(family));
             for flows in plan.flows.iter().filter(|_| plan.has(Section::Pipeline)) {
                 progress(&format!("pipeline {name} {flows}"));
                 rows.extend(pipeline::measure(mode, family, *flows, plan, threads)?);
             }
-            if plan.has(Section::Storm) {
+            if plan.has(Section::Storm) && !mode.is_tcp() {
                 progress(&format!("storm {name}"));
                 rows.push(pipeline::storm(mode, family, plan)?);
             }
+        }
+    }
+    for flows in plan.flows.iter().filter(|_| plan.has(Section::Pipeline)) {
+        for backends in MANY_BACKENDS {
+            progress(&format!("{} {flows}", backends.0));
+            rows.push(pipeline::with_backends(backends, *flows, plan)?);
         }
     }
     let promises = promises::judge(&rows, &limits, table_bytes_per_flow);
@@ -218,6 +236,20 @@ mod tests {
                 assert!(has("pipeline", "dsr-l2", family, "to-backend", order));
             }
             assert!(has("pipeline", "nat", family, "to-client", "uniform"));
+        }
+        for direction in ["to-backend", "to-client"] {
+            assert!(has("pipeline", "nat-tcp", "ipv4", direction, "uniform"));
+        }
+        for (stage, _) in MANY_BACKENDS {
+            assert!(has(stage, "nat", "ipv4", "to-backend", "uniform"));
+        }
+        for stage in ["steer", "rewrite"] {
+            for mode in ["nat", "dsr-l2", "nat-tcp"] {
+                assert!(has(stage, mode, "ipv4", "to-backend", "uniform"));
+            }
+        }
+        for stage in ["port-allocate", "port-release"] {
+            assert!(has(stage, "", "", "", ""));
         }
         for stage in ["lookup-hit", "lookup-miss", "insert", "remove"] {
             for mode in ["batched", "single"] {

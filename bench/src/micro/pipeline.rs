@@ -36,7 +36,7 @@ pub(crate) fn measure(
     let mut world = World::new(threads, (room + room / 4).max(1024))?;
     let uniform = order::uniform(0, flows, SEED);
     let mut directions = vec![Direction::ToBackend];
-    if mode == Mode::Nat {
+    if mode.has_replies() {
         directions.push(Direction::ToClient);
     }
     let mut rows = Vec::new();
@@ -64,6 +64,35 @@ pub(crate) fn measure(
         }
     }
     Ok(rows)
+}
+
+/// The `nat` service with many backends: rows `pipeline-N-backends`.
+///
+/// # Errors
+///
+/// In words: packets were lost, or flows were not stored.
+pub(crate) fn with_backends(
+    (stage, backends): (&'static str, u16),
+    flows: u32,
+    plan: &Plan,
+) -> Result<Row, String> {
+    let room = flows as usize * Mode::Nat.entries();
+    let mut world = World::with_backends(1, (room + room / 4).max(1024), backends)?;
+    let kind = Kind {
+        mode: Mode::Nat,
+        family: Family::V4,
+        direction: Direction::ToBackend,
+        frames: Frames::new(Mode::Nat, Family::V4, Direction::ToBackend)?,
+    };
+    let order = order::uniform(0, flows, SEED);
+    if let Some(first) = world.lanes.first_mut() {
+        meet_all(first, &kind, &order, flows)?;
+    }
+    let loops = compare(&mut world.lanes, &kind, &order, plan)?;
+    Ok(Row {
+        stage,
+        ..kind.row(flows, "uniform", 1, loops)
+    })
 }
 
 /// Every packet is the first of a flow, from an empty table to nine tenths of its capacity.

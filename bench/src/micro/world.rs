@@ -18,7 +18,7 @@ use ringgate_dataplane::parse::Family;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::port::{Batch, MemoryPort, Port as _};
 use ringgate_dataplane::publish::Mailbox;
-use ringgate_dataplane::route::{Fib, Link, Target};
+use ringgate_dataplane::route::{Fib, Link, PortIndex, Target};
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 use ringgate_dataplane::wire::ethernet::Mac;
 use ringgate_dataplane::worker::{Parts, Worker};
@@ -42,6 +42,9 @@ pub enum Mode {
     Nat,
     /// Hardware addresses only.
     DsrL2,
+    /// As `Nat`, of TCP segments in established connections. IPv4 only: an IPv6 segment is longer
+    /// than the frames.
+    NatTcp,
 }
 
 impl Mode {
@@ -51,6 +54,28 @@ impl Mode {
         match self {
             Self::Nat => "nat",
             Self::DsrL2 => "dsr-l2",
+            Self::NatTcp => "nat-tcp",
+        }
+    }
+
+    /// Whether the configuration is to forward TCP.
+    #[must_use]
+    pub const fn is_tcp(self) -> bool {
+        matches!(self, Self::NatTcp)
+    }
+
+    /// Whether replies come back through the balancer.
+    #[must_use]
+    pub const fn has_replies(self) -> bool {
+        matches!(self, Self::Nat | Self::NatTcp)
+    }
+
+    /// The families that it is measured in.
+    #[must_use]
+    pub const fn families(self) -> &'static [Family] {
+        match self {
+            Self::NatTcp => &[Family::V4],
+            Self::Nat | Self::DsrL2 => &[Family::V4, Family::V6],
         }
     }
 
@@ -58,7 +83,7 @@ impl Mode {
     #[must_use]
     pub const fn entries(self) -> usize {
         match self {
-            Self::Nat => 2,
+            Self::Nat | Self::NatTcp => 2,
             Self::DsrL2 => 1,
         }
     }
@@ -80,6 +105,14 @@ impl Direction {
         match self {
             Self::ToBackend => "to-backend",
             Self::ToClient => "to-client",
+        }
+    }
+
+    /// The same, as the data path has it.
+    pub(crate) const fn port_index(self) -> PortIndex {
+        match self {
+            Self::ToBackend => FRONT,
+            Self::ToClient => BACK,
         }
     }
 
@@ -106,7 +139,7 @@ pub const fn family_name(family: Family) -> &'static str {
 pub struct Service {
     /// The virtual address.
     pub listen: SocketAddr,
-    /// Its only backend.
+    /// Its only backend, or the first.
     pub backend: SocketAddr,
 }
 
@@ -117,6 +150,7 @@ impl Service {
         let last = match mode {
             Mode::Nat => 1,
             Mode::DsrL2 => 2,
+            Mode::NatTcp => 3,
         };
         let (listen, backend): (IpAddr, IpAddr) = match family {
             Family::V4 => ([10, 100, 0, last].into(), [10, 200, 0, 10 + last].into()),
@@ -129,7 +163,7 @@ impl Service {
             }
         };
         let port = match mode {
-            Mode::Nat => 5353,
+            Mode::Nat | Mode::NatTcp => 5353,
             Mode::DsrL2 => 53,
         };
         Self {
@@ -140,8 +174,10 @@ impl Service {
 
     /// Every mode in every family.
     fn all() -> impl Iterator<Item = (Mode, Family, Self)> {
-        [Mode::Nat, Mode::DsrL2].into_iter().flat_map(|mode| {
-            [Family::V4, Family::V6].map(|family| (mode, family, Self::of(mode, family)))
+        let modes = [Mode::Nat, Mode::DsrL2, Mode::NatTcp].into_iter();
+        modes.flat_map(|mode| {
+            let families = mode.families().iter();
+            families.map(move |family| (mode, *family, Self::of(mode, *family)))
         })
     }
 }
@@ -295,16 +331,29 @@ impl World {
     ///
     /// In words; only when this program's own configuration is refused.
     pub fn new(threads: usize, entries: usize) -> Result<Self, String> {
-        Self::around(&table::shared(entries)?, threads)
+        Self::with_backends(threads, entries, 1)
+    }
+
+    /// The same, the IPv4 service of mode `nat` having `backends`, up to 50,000.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::new`].
+    pub fn with_backends(threads: usize, entries: usize, backends: u16) -> Result<Self, String> {
+        Self::around(&table::shared(entries)?, threads, backends)
     }
 
     /// `threads` workers that share a table.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
-    pub(crate) fn around(table: &Arc<FlowTable>, threads: usize) -> Result<Self, String> {
-        let snapshot = snapshot()?;
+    /// As [`World::new`].
+    pub(crate) fn around(
+        table: &Arc<FlowTable>,
+        threads: usize,
+        backends: u16,
+    ) -> Result<Self, String> {
+        let snapshot = snapshot(backends)?;
         let lanes = (0..threads).map(|index| {
             let (ports, pool) = ports();
             let worker = Worker::new(Parts {
@@ -348,17 +397,38 @@ fn ports() -> (Vec<MemoryPort>, Pool) {
     MemoryPort::bundle(2, CHUNKS, rings)
 }
 
-fn snapshot() -> Result<Arc<Snapshot>, String> {
+/// All backends of a service, the first being its own.
+fn backends(mode: Mode, family: Family, count: u16) -> impl Iterator<Item = SocketAddr> {
+    let first = Service::of(mode, family).backend;
+    let others = match (mode, family) {
+        (Mode::Nat, Family::V4) => count,
+        _ => 1,
+    };
+    let others = (1..others).map(move |number| {
+        let ip = IpAddr::from([10, 200, u8::try_from(number / 250 + 1).unwrap_or(255), {
+            u8::try_from(number % 250 + 1).unwrap_or(255)
+        }]);
+        SocketAddr::new(ip, first.port())
+    });
+    std::iter::once(first).chain(others)
+}
+
+fn snapshot(count: u16) -> Result<Arc<Snapshot>, String> {
     let mut text = "[[interface]]\nname = \"front\"\n[[interface]]\nname = \"back\"\n".to_owned();
     for (mode, family, service) in Service::all() {
-        let backend = match mode {
-            Mode::Nat => format!("{:?}", service.backend.to_string()),
-            Mode::DsrL2 => format!("{:?}", service.backend.ip().to_string()),
-        };
+        let members: Vec<String> = backends(mode, family, count)
+            .map(|backend| match mode {
+                Mode::Nat | Mode::NatTcp => format!("{{ address = \"{backend}\" }}"),
+                Mode::DsrL2 => format!("{{ address = \"{}\" }}", backend.ip()),
+            })
+            .collect();
         text += &format!(
-            "[[service]]\nname = \"{mode}-{family}\"\nlisten = \"{listen}\"\nprotocol = \"udp\"\n\
-             forward = \"{mode}\"\nbackend = [{{ address = {backend} }}]\n",
+            "[[service]]\nname = \"{mode}-{family}\"\nlisten = \"{listen}\"\nprotocol = \"{protocol}\"\n\
+             forward = \"{forward}\"\nbackend = [{members}]\n",
             mode = mode.name(),
+            protocol = if mode.is_tcp() { "tcp" } else { "udp" },
+            forward = if mode.has_replies() { "nat" } else { "dsr-l2" },
+            members = members.join(", "),
             family = family_name(family),
             listen = service.listen,
         );
@@ -367,13 +437,13 @@ fn snapshot() -> Result<Arc<Snapshot>, String> {
         .map_err(|error| error.to_string())?
         .model;
     let snapshot = Builder::default()
-        .build(&model, |_, _| Health::Up, &Arc::new(fib()?), false)
+        .build(&model, |_, _| Health::Up, &Arc::new(fib(count)?), false)
         .map_err(|error| error.to_string())?;
     Ok(Arc::new(snapshot))
 }
 
 /// Clients behind a gateway in front, backends on the link behind.
-fn fib() -> Result<Fib, String> {
+fn fib(count: u16) -> Result<Fib, String> {
     let link = Link {
         mac: Mac([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
@@ -383,7 +453,7 @@ fn fib() -> Result<Fib, String> {
     let routes = [
         ("0.0.0.0/0", FRONT, Some("10.1.0.1")),
         ("::/0", FRONT, Some("2001:db8:1::1")),
-        ("10.200.0.0/24", BACK, None),
+        ("10.200.0.0/16", BACK, None),
         ("2001:db8:2::/64", BACK, None),
     ];
     for (prefix, port, gateway) in routes {
@@ -397,15 +467,37 @@ fn fib() -> Result<Fib, String> {
             fib.insert_neighbour(port, gateway, Mac([2, 0, 0, 0, 0, 8]));
         }
     }
-    for (_, _, service) in Service::all() {
-        fib.insert_neighbour(BACK, service.backend.ip(), Mac([2, 0, 0, 0, 0, 9]));
+    for (mode, family, _) in Service::all() {
+        for backend in backends(mode, family, count) {
+            fib.insert_neighbour(BACK, backend.ip(), Mac([2, 0, 0, 0, 0, 9]));
+        }
     }
     Ok(fib)
 }
 
 #[cfg(test)]
 mod tests {
+    use ringgate_dataplane::backend::BackendId;
+
     use super::*;
+
+    #[test]
+    fn packets_reach_every_one_of_many_backends() {
+        let mut world = World::with_backends(1, 20_000, 100).unwrap();
+        let frames = Frames::new(Mode::Nat, Family::V4, Direction::ToBackend).unwrap();
+        let order: Vec<u32> = (0..8192).collect();
+        let lane = &mut world.lanes[0];
+        let walk = &mut Walk::new(&order);
+        let driven = drive(&mut lane.worker, &frames, Direction::ToBackend, walk, 8192);
+        assert_eq!((driven.packets, driven.forwarded), (8192, 8192));
+        let counters = &lane.worker.parts().counters;
+        // Slots are given in the order of the file; the other services have one backend each.
+        let used = (0..200).filter(|slot| {
+            let backend = counters.backend(BackendId::new(*slot, 0));
+            backend.is_some_and(|backend| backend.packets.get() > 0)
+        });
+        assert_eq!(used.count(), 100);
+    }
 
     #[test]
     fn every_packet_of_every_kind_is_forwarded() {
@@ -414,7 +506,7 @@ mod tests {
             let lane = &mut world.lanes[0];
             let order: Vec<u32> = (0..1024).collect();
             let mut directions = vec![Direction::ToBackend];
-            if mode == Mode::Nat {
+            if mode.has_replies() {
                 directions.push(Direction::ToClient);
             }
             for direction in directions {
