@@ -8,7 +8,8 @@
 //!    from a NIC, from memory or from a capture file;
 //! 3. [`wire`], [`parse`]: header views that cannot fail, and the one place where bytes are
 //!    judged;
-//! 4. [`snapshot`] ([`service`], [`backend`], [`maglev`], [`route`]): what control published;
+//! 4. [`snapshot`] ([`service`], [`backend`], [`maglev`], [`route`]): what control published
+//!    ([`slow_start`]: how much of its weight a backend has that comes back);
 //! 5. [`steer`]: which backend, or which client;
 //! 6. [`rewrite`](mod@rewrite): addresses, ports, checksums, TTL;
 //! 7. [`verdict`], [`counters`]: how it left, counted once;

@@ -32,7 +32,7 @@
 //! | [`epoll`] | the driver over epoll |
 //! | [`slab`] | the fixed slab under both |
 //! | [`netlink`] | links, addresses, routes, neighbours |
-//! | [`steward`] | the loop |
+//! | [`steward`] | the loop; in files of their own what is asked of it, flushes, the end, services without a backend |
 //! | [`fib`] | the workers' forwarding table, from the kernel's |
 //! | [`checks`] | which checks the configuration asks for |
 //! | [`status`] | what `status` tells; rates |

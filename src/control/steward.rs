@@ -34,6 +34,7 @@ use flush::Flushing;
 
 mod answer;
 mod drain;
+mod empty;
 mod flush;
 
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
@@ -469,7 +470,13 @@ impl Steward {
             .at(moment)
             .build(&self.model, health, &self.fib, is_draining)
         {
-            Ok(snapshot) => self.snapshot = Arc::new(snapshot),
+            Ok(snapshot) => {
+                // Before, nobody knows who is up.
+                if self.is_ready {
+                    empty::announce(&empty::changes(&self.snapshot, &snapshot));
+                }
+                self.snapshot = Arc::new(snapshot);
+            }
             Err(error) => {
                 tracing::error!(%error, "the configuration does not fit; the last one stays");
                 return;

@@ -1,8 +1,7 @@
 //! Backends change in every way there is, in random order, while a hundred thousand connections
 //! are alive: each stays with its backend, but for those whose backend was away when they sent.
 //!
-//! The oracle is `docs/ARCHITECTURE.md`, "What a change of a backend does to flows", column
-//! *stored*: a flow leaves its backend with a packet that it sends while that is down, disabled
+//! The oracle is `docs/CHANGES-OF-BACKENDS.md`, column *established*: a flow leaves its backend with a packet that it sends while that is down, disabled
 //! or removed, and only then; it goes where the ring says, which is to a backend that is up; and
 //! there it stays. One that is silent until its backend is back never notices.
 //!
