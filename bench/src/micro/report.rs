@@ -159,7 +159,7 @@ impl Report {
         let mut text = format!(
             "this machine: DRAM access {:.1} ns alone, {:.2} ns among others (over {} MiB); \
              64 bytes copied in {:.2} ns\n\n\
-             {:<12} {:<17} {:<6} {:<10} {:>7} {:<8} {:>7} {:>8} {:>7} {:>7} {:>7} {:>9} {:>8} {:>8}\n",
+             {:<22} {:<17} {:<6} {:<10} {:>7} {:<8} {:>7} {:>8} {:>7} {:>7} {:>7} {:>9} {:>8} {:>8}\n",
             limits.dependent_ns,
             limits.prefetched_ns,
             limits.region_bytes >> 20,
@@ -183,7 +183,7 @@ impl Report {
         for row in &self.rows {
             let _infallible = write!(
                 text,
-                "{:<12} {:<17} {:<6} {:<10} {:>7} {:<8} {:>7} {:>8.1} {:>7.2} {:>7.2} {:>7.1}",
+                "{:<22} {:<17} {:<6} {:<10} {:>7} {:<8} {:>7} {:>8.1} {:>7.2} {:>7.2} {:>7.1}",
                 row.stage,
                 row.mode,
                 row.family,
