@@ -309,13 +309,29 @@ impl FlowTable {
     ) -> Option<(u32, Direction)> {
         let line = self.region.slot_if_any(hash.hint())?;
         let slot = Slot::new(&self.region, line, hash.hint());
-        let (seen, owner, reach) = slot.glance(&key.words())?;
+        let (seen, owner, reach) = match slot.glance(&key.words()) {
+            Some(record) => record,
+            None => self.look_elsewhere(key, hash)?,
+        };
         let Owner { owner, direction } = owner;
         // A flow that is fresh has not ended: see `Limits`.
         let is_steady = seen.stays(direction, segment.tcp_flags)
             && !self.is_stale_at(seen, now)
             && reach.covers(segment.sequence);
         is_steady.then_some((owner, direction))
+    }
+
+    /// The record of a flow whose tag another flow of its bucket has too.
+    #[cold]
+    #[inline(never)]
+    fn look_elsewhere(&self, key: &FlowKey, hash: FlowHash) -> Option<(Control, Owner, Reach)> {
+        let Search::Hit(found) = self.search_all(&key.words(), hash) else {
+            return None;
+        };
+        let Found {
+            owner, direction, ..
+        } = found;
+        Some((found.word, Owner { owner, direction }, found.reach))
     }
 
     /// The flow with this key, unless its time is up. Writes nothing.

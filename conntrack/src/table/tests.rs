@@ -68,6 +68,39 @@ fn what_is_stored_is_found_until_its_time_is_up() {
 }
 
 #[test]
+fn a_steady_flow_is_found_also_where_another_has_its_tag() {
+    let plain = Segment {
+        tcp_flags: 0x10,
+        sequence: 0,
+    };
+    let now = Seconds(10);
+    let (mut alike, mut secret) = (0, 0);
+    // Tags have 16 bits, so of some 200 tables with thirty flows one has two alike in a bucket.
+    while alike < 3 {
+        secret += 1;
+        let table = FlowTable::in_memory(27, Secret([secret, 1]), Timeouts::default()).unwrap();
+        for n in 0..27 {
+            let new = NewFlow {
+                reach: Reach::at(0),
+                ..flow(State::Established, n)
+            };
+            let _room = table.insert(&key(n), table.hash(&key(n)), new, now);
+        }
+        for n in 0..27 {
+            let hash = table.prefetch_slot(table.locate(table.hash(&key(n))));
+            let found = table.lookup(&key(n), hash, now);
+            let steady = table.steady(&key(n), hash, plain, now);
+            assert_eq!(
+                steady,
+                found.map(|found| (found.owner, found.direction)),
+                "flow {n} under secret {secret}"
+            );
+            alike += u32::from(found.is_some_and(|found| found.place != hash.hint()));
+        }
+    }
+}
+
+#[test]
 fn a_packet_keeps_a_flow_and_moves_its_state() {
     let table = table(100);
     insert(&table, 1, State::Opening, 0);
