@@ -30,8 +30,10 @@
 //! | `memory` | the lines themselves, mapped; the only unsafe code |
 //! | `table` | finding, changing, sweeping |
 //! | `insert` | placing, and who gives way |
+//! | `census` | how many flows each owner has |
 //! | `sync` | the one door to atomics: the standard library's or loom's |
 
+mod census;
 mod control;
 mod expiry;
 mod hash;
@@ -45,6 +47,7 @@ mod state;
 mod sync;
 mod table;
 
+pub use census::Census;
 pub use expiry::{Seconds, Span, Timeouts};
 pub use hash::{FlowHash, Secret};
 pub use insert::Insert;

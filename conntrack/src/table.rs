@@ -5,7 +5,9 @@
 //! has a file of its own (`insert`).
 
 use std::io;
+use std::sync::Arc;
 
+use crate::census::Census;
 use crate::control::Control;
 use crate::expiry::{Seconds, Timeouts};
 use crate::hash::{FlowHash, HashKey, NO_HINT, Secret};
@@ -82,6 +84,8 @@ pub struct FlowTable {
     /// By number of state, see [`Limits`].
     limits: [Limits; 16],
     capacity: usize,
+    /// Where it is counted whose flows are here.
+    census: Option<Arc<Census>>,
 }
 
 /// Ages, in seconds, up to which a flow in one state is left alone.
@@ -121,7 +125,25 @@ impl FlowTable {
             key,
             limits: Limits::all(&timeouts),
             capacity,
+            census: None,
         })
+    }
+
+    /// The table, still empty, with its flows counted by owner in `census`.
+    #[must_use]
+    pub fn counted_in(mut self, census: Arc<Census>) -> Self {
+        self.census = Some(census);
+        self
+    }
+
+    /// How many flows `owner` has, in all tables that are counted together with this one; 0 when
+    /// they are not counted.
+    #[inline]
+    #[must_use]
+    pub fn flows_of(&self, owner: u32) -> u64 {
+        self.census
+            .as_ref()
+            .map_or(0, |census| census.flows_of(owner))
     }
 
     /// How many flows the table is for.
@@ -230,9 +252,13 @@ impl FlowTable {
             owner: new.owner,
             direction: new.direction,
         };
-        self.change(found, |slot, seen| {
+        let replaced = self.change(found, |slot, seen| {
             slot.rewrite(seen, owner, (new.state, now))
-        })
+        });
+        if replaced {
+            self.count(Some(Owner::of(found)), Some(owner));
+        }
+        replaced
     }
 
     /// Whether a flow that was found has not been renewed for so long that a packet should.
@@ -270,7 +296,11 @@ impl FlowTable {
 
     /// Removes a flow that was found. `false` when it is no longer there.
     pub fn remove(&self, found: &Found) -> bool {
-        self.change(found, |slot, seen| slot.clear(seen))
+        let removed = self.change(found, |slot, seen| slot.clear(seen));
+        if removed {
+            self.count(Some(Owner::of(found)), None);
+        }
+        removed
     }
 
     /// The share of the table's upkeep of one of `shares` equals, from 0.
@@ -307,8 +337,14 @@ impl FlowTable {
             for lane in lanes_in(u32::from(self.index(bucket).lanes().held())) {
                 let slot = self.slot(Self::place(bucket, lane));
                 let word = slot.observe();
-                let ended = word.state().is_some() && self.has_ended(word, now);
-                removed += usize::from(ended && slot.clear(word));
+                if word.state().is_none() || !self.has_ended(word, now) {
+                    continue;
+                }
+                let owner = self.whose(slot);
+                if slot.clear(word) {
+                    removed += 1;
+                    self.count(owner, None);
+                }
             }
         }
         removed
@@ -365,6 +401,24 @@ impl FlowTable {
     #[inline]
     pub(crate) fn slot(&self, place: u32) -> Slot<'_> {
         Slot::new(&self.region, place)
+    }
+
+    /// Whose record a slot holds, if that is counted.
+    #[inline]
+    pub(crate) fn whose(&self, slot: Slot<'_>) -> Option<Owner> {
+        self.census.is_some().then(|| slot.whose())
+    }
+
+    /// Counts that a record has gone, another come.
+    #[inline]
+    pub(crate) fn count(&self, gone: Option<Owner>, come: Option<Owner>) {
+        let Some(census) = &self.census else { return };
+        if let Some(Owner { owner, direction }) = gone {
+            census.leave(owner, direction);
+        }
+        if let Some(Owner { owner, direction }) = come {
+            census.enter(owner, direction);
+        }
     }
 
     /// Whether the time of the flow under a control word is up.

@@ -142,7 +142,7 @@ impl Contestant for Ours {
         self.each(flows, |key, hash| {
             loop {
                 match self.table.insert(key, hash, flow, NOW) {
-                    Insert::Inserted => return true,
+                    Insert::Inserted | Insert::Displaced => return true,
                     Insert::Exists(_) | Insert::Full => return false,
                     Insert::Contended => std::hint::spin_loop(),
                 }

@@ -119,7 +119,8 @@ fn newcomers_displace_the_unestablished_and_never_the_established() {
         established.push(n);
     }
     for n in 100..1000 {
-        assert_eq!(insert(&table, n, State::Opening, 1), Insert::Inserted);
+        let stored = insert(&table, n, State::Opening, 1);
+        assert!(matches!(stored, Insert::Inserted | Insert::Displaced));
         assert!(lookup(&table, n, 1).is_some());
     }
     for n in &established {
@@ -128,7 +129,7 @@ fn newcomers_displace_the_unestablished_and_never_the_established() {
     let mut full = 0;
     for n in 2000..3000 {
         match insert(&table, n, State::Established, 2) {
-            Insert::Inserted => established.push(n),
+            Insert::Inserted | Insert::Displaced => established.push(n),
             Insert::Full => full += 1,
             other => panic!("{other:?}"),
         }
@@ -274,5 +275,60 @@ proptest! {
         });
         let expected: HashMap<_, _> = map.into_iter().map(|(n, flow)| (key(n), flow)).collect();
         prop_assert_eq!(seen, expected);
+    }
+}
+
+#[test]
+fn each_owners_flows_are_counted_however_they_come_and_go() {
+    let census = Arc::new(Census::default());
+    let tables = [(); 2].map(|()| table(200).counted_in(Arc::clone(&census)));
+    let mut seed = 7_u64;
+    let mut below = |bound: u64| {
+        // Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
+        seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (seed ^ seed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        u32::try_from((mixed ^ mixed >> 27) % bound).unwrap()
+    };
+    let mut sweep = tables[0].share(0, 1);
+    let mut times = [0; 6];
+    for now in 0..20_000 {
+        let (table, n) = (&tables[below(2) as usize], below(400));
+        let owner = below(20) | below(2) << 16;
+        let state = State::ALL[below(7) as usize];
+        let new = NewFlow {
+            state,
+            owner,
+            direction: Direction::FromClient,
+        };
+        let now = Seconds(now / 10);
+        let key = key(n);
+        let found = table.lookup(&key, table.hash(&key), now);
+        match (found, below(4)) {
+            (Some(found), 0) => times[0] += usize::from(table.remove(&found)),
+            (Some(found), 1) => times[1] += usize::from(table.replace(&found, new, now)),
+            _ => match table.insert(&key, table.hash(&key), new, now) {
+                Insert::Inserted => times[2] += 1,
+                Insert::Displaced => times[3] += 1,
+                _ => times[4] += 1,
+            },
+        }
+        times[5] += tables[0].sweep(&mut sweep, 1, now);
+    }
+    assert!(times.iter().all(|times| *times > 50), "{times:?}");
+    // The oracle: every entry, whether its time is up or not.
+    let mut counts = HashMap::new();
+    for table in &tables {
+        table.for_each(Seconds(0), |_, found| {
+            *counts.entry(found.owner).or_insert(0) += 1
+        });
+    }
+    for owner in (0..20).flat_map(|place| [place, place | 1 << 16]) {
+        // Once a later generation has come, the earlier ones count for nothing.
+        let expected = if owner >> 16 == 1 {
+            counts.get(&owner).copied().unwrap_or(0)
+        } else {
+            0
+        };
+        assert_eq!(tables[0].flows_of(owner), expected, "{owner:#x}");
     }
 }
