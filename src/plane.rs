@@ -13,8 +13,9 @@ use std::thread::JoinHandle;
 
 use crossbeam::queue::ArrayQueue;
 use ringgate_config::{Mode, Model, PartialChecksums};
-use ringgate_conntrack::{FlowTable, Secret, Timeouts};
+use ringgate_conntrack::{Secret, Timeouts};
 use ringgate_dataplane::counters::WorkerCounters;
+use ringgate_dataplane::newcomers::Tables;
 use ringgate_dataplane::pin::{PinError, pin};
 use ringgate_dataplane::port::Port;
 use ringgate_dataplane::port::xsk::XskPort;
@@ -45,7 +46,7 @@ pub(crate) enum StartError {
     Steer(#[from] SteerError),
     /// The flow table's memory was refused.
     #[error(
-        "no memory for a table of {flows} flows, 72 bytes each: {error}; set a smaller `flows` in \
+        "no memory for a table of {flows} flows, 81 bytes each: {error}; set a smaller `flows` in \
          [balancer], or give the process more"
     )]
     Memory {
@@ -123,7 +124,7 @@ pub(crate) struct Stopped {
 pub(crate) struct Plane {
     interfaces: Vec<Interface>,
     workers: Vec<Running>,
-    table: Arc<FlowTable>,
+    tables: Tables,
     wanted: Arc<ArrayQueue<Neighbour>>,
 }
 
@@ -160,12 +161,12 @@ impl Plane {
         }
         let options = options(model, &programs)?;
         let flows = model.balancer().flows();
-        let table = FlowTable::new(flows, plan.secret, Timeouts::default())
+        let tables = Tables::new(flows, plan.secret, Timeouts::default())
             .map_err(|error| StartError::Memory { flows, error })?;
         let mut plane = Self {
             interfaces: Vec::new(),
             workers: Vec::new(),
-            table: Arc::new(table),
+            tables,
             wanted: Arc::new(ArrayQueue::new(WANTED_MOST)),
         };
         let mut opened = Vec::new();
@@ -211,7 +212,8 @@ impl Plane {
             ports,
             pool,
             partial: partial(plan),
-            table: Arc::clone(&self.table),
+            tables: self.tables.clone(),
+            udp_new_flows: plan.model.balancer().udp_new_flows(),
             clock: plan.clock,
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&plan.snapshot),
@@ -321,8 +323,8 @@ impl Plane {
     }
 
     /// The flows.
-    pub(crate) fn table(&self) -> &FlowTable {
-        &self.table
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// The interfaces, in port order.

@@ -39,6 +39,7 @@ mod tests {
         let balancer = model.balancer();
         assert_eq!((balancer.workers(), balancer.cores()), (None, None));
         assert_eq!(balancer.flows(), limits::FLOWS_DEFAULT);
+        assert_eq!(balancer.udp_new_flows(), 262_144);
         assert_eq!(
             (balancer.busy_poll(), balancer.drain()),
             (false, limits::DRAIN_DEFAULT)
@@ -69,6 +70,10 @@ mod tests {
     fn the_full_example_repeats_the_defaults_where_it_says_so() {
         let (full, minimal) = (example("full.toml"), example("minimal.toml"));
         assert_eq!(full.balancer().flows(), minimal.balancer().flows());
+        assert_eq!(
+            full.balancer().udp_new_flows(),
+            minimal.balancer().udp_new_flows()
+        );
         assert_eq!(full.balancer().busy_poll(), minimal.balancer().busy_poll());
         assert_eq!(full.balancer().drain(), minimal.balancer().drain());
         assert_eq!(full.balancer().admin(), minimal.balancer().admin());

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ringgate_config::{Forward, Model, WhenEmpty};
+use ringgate_config::{Choose, Forward, Model, WhenEmpty};
 use ringgate_conntrack::Endpoint;
 use rustc_hash::FxHashMap;
 
@@ -19,8 +19,9 @@ use crate::backend::{
 };
 use crate::maglev::{Member, Ring};
 use crate::parse::Family;
+use crate::rotation::{Rotation, Turns};
 use crate::route::Fib;
-use crate::service::Service;
+use crate::service::{Order, Service};
 
 /// Which service a reply from a NAT backend's address and port belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +129,8 @@ struct CachedRing {
 pub struct Builder {
     registry: Registry,
     rings: HashMap<(Endpoint, u8), CachedRing>,
+    /// How many turns each service's backends have had.
+    turns: HashMap<(Endpoint, u8), Turns>,
     /// What each backend was in the last snapshot.
     last: HashMap<BackendIdentity, BackendState>,
     generation: u64,
@@ -152,6 +155,9 @@ impl Builder {
             model.services().iter().flat_map(identities_of).collect();
         self.registry.retain(&identities);
         let returns = returns(model);
+        let is_shared = |identity: &BackendIdentity| {
+            returns.get(&(identity.address, identity.protocol)) == Some(&Return::Ambiguous)
+        };
         let mut services = Vec::with_capacity(model.services().len());
         let mut backends: Vec<Option<Backend>> = Vec::new();
         let mut last = HashMap::new();
@@ -163,8 +169,6 @@ impl Builder {
                 members.push(id);
                 last.insert(identity, *state);
                 let family = family(&identity.address);
-                let shared =
-                    returns.get(&(identity.address, identity.protocol)) == Some(&Return::Ambiguous);
                 let backend = Backend {
                     id,
                     service: index,
@@ -173,7 +177,7 @@ impl Builder {
                     family,
                     forward: service.forward(),
                     state: *state,
-                    shared: shared && service.forward() == Forward::Nat,
+                    shared: is_shared(&identity) && service.forward() == Forward::Nat,
                     hop: match service.forward() {
                         Forward::Nat => fib.hop(identity.address.address, family),
                         Forward::DsrL2 => fib.hop_on_link(identity.address.address, family),
@@ -194,6 +198,9 @@ impl Builder {
                 forward: service.forward(),
                 choose: service.choose(),
                 ring: self.ring(service, &states),
+                order: self.order(service, &states),
+                half_open: is_ordered(service.choose())
+                    || identities_of(service).any(|identity| is_shared(&identity)),
                 members,
             });
         }
@@ -202,6 +209,8 @@ impl Builder {
             .map(|(index, s)| ((s.listen, s.protocol), index))
             .collect();
         self.rings
+            .retain(|listen, _| by_listen.contains_key(listen));
+        self.turns
             .retain(|listen, _| by_listen.contains_key(listen));
         self.last = last;
         self.generation += 1;
@@ -261,6 +270,22 @@ impl Builder {
         states
     }
 
+    /// What chooses for flows of `service` that begin.
+    fn order(&mut self, service: &ringgate_config::Service, states: &[BackendState]) -> Order {
+        let weights = service.backends().iter().zip(states);
+        let weights: Box<[u32]> = weights
+            .map(|(backend, state)| weight_in(*state, backend.weight()))
+            .collect();
+        match service.choose() {
+            Choose::FlowHash | Choose::SourceHash => Order::Ring,
+            Choose::LeastConnections => Order::Fewest(weights),
+            Choose::RoundRobin => {
+                let turns = self.turns.entry(place_of(service)).or_default();
+                Rotation::new(&weights, turns.clone()).map_or(Order::Ring, Order::Turns)
+            }
+        }
+    }
+
     /// The ring of `service`, the last one again if it was built from the same.
     fn ring(
         &mut self,
@@ -272,17 +297,10 @@ impl Builder {
             .zip(states)
             .map(|((identity, backend), state)| Member {
                 identity: identity.address,
-                weight: if *state == BackendState::Up {
-                    backend.weight()
-                } else {
-                    0
-                },
+                weight: weight_in(*state, backend.weight()),
             })
             .collect();
-        let listen = (
-            Endpoint::from_socket(service.listen()),
-            service.protocol().number(),
-        );
+        let listen = place_of(service);
         if let Some(cached) = self.rings.get(&listen)
             && cached.size == service.table_size()
             && cached.members == members
@@ -301,6 +319,28 @@ impl Builder {
         );
         ring
     }
+}
+
+/// Where a service listens, which is what tells it from others.
+fn place_of(service: &ringgate_config::Service) -> (Endpoint, u8) {
+    (
+        Endpoint::from_socket(service.listen()),
+        service.protocol().number(),
+    )
+}
+
+/// What a backend of this weight takes of new flows.
+const fn weight_in(state: BackendState, weight: u32) -> u32 {
+    if matches!(state, BackendState::Up) {
+        weight
+    } else {
+        0
+    }
+}
+
+/// Whether a flow's backend does not follow from its packets.
+const fn is_ordered(choose: Choose) -> bool {
+    matches!(choose, Choose::RoundRobin | Choose::LeastConnections)
 }
 
 /// What replies from each NAT backend's address and port belong to.

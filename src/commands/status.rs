@@ -46,7 +46,7 @@ fn render(status: &Value) -> String {
     line(
         &mut page,
         &format!(
-            "flows  {} of {}  created {}  expired {}  re-hashed {}  not stored: full {}, contended {}",
+            "flows  {} of {}  created {}  expired {}  re-hashed {}  not stored: full {}, contended {}, too fast {}",
             flows["stored"],
             flows["capacity"],
             flows["created"],
@@ -54,6 +54,19 @@ fn render(status: &Value) -> String {
             flows["rehashed"],
             flows["table_full"],
             flows["contended"],
+            flows["too_fast"],
+        ),
+    );
+    let half_open = &flows["half_open"];
+    line(
+        &mut page,
+        &format!(
+            "half open  {} of {}  created {}  displaced {}  expired {}",
+            half_open["stored"],
+            half_open["capacity"],
+            half_open["created"],
+            half_open["displaced"],
+            half_open["expired"],
         ),
     );
     for worker in list(&status["workers"]) {
@@ -127,8 +140,16 @@ fn render_service(page: &mut String, service: &Value) {
     line(
         page,
         &format!(
-            "  {:<28} {:<9} {:>6} {:>9} {:>11} {:>11} {:>10} {:>12}",
-            "backend", "state", "weight", "flows", "packets", "replies", "packets/s", "bits/s",
+            "  {:<28} {:<9} {:>6} {:>9} {:>9} {:>11} {:>11} {:>10} {:>12}",
+            "backend",
+            "state",
+            "weight",
+            "flows now",
+            "flows",
+            "packets",
+            "replies",
+            "packets/s",
+            "bits/s",
         ),
     );
     for backend in list(&service["backends"]) {
@@ -136,10 +157,11 @@ fn render_service(page: &mut String, service: &Value) {
         line(
             page,
             &format!(
-                "  {:<28} {:<9} {:>6} {:>9} {:>11} {:>11} {:>10} {:>12}",
+                "  {:<28} {:<9} {:>6} {:>9} {:>9} {:>11} {:>11} {:>10} {:>12}",
                 backend["address"].as_str().unwrap_or("-"),
                 backend["state"].as_str().unwrap_or("-"),
                 number("weight"),
+                number("flows_now"),
                 number("flows"),
                 number("packets"),
                 number("reply_packets"),

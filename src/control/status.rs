@@ -215,14 +215,24 @@ impl Page<'_> {
         let sum = |of: fn(&WorkerCounters) -> &Counter| -> u64 {
             workers.iter().map(|worker| of(worker).get()).sum()
         };
+        let tables = self.plane.tables();
         json!({
-            "capacity": self.plane.table().capacity(),
-            "stored": self.plane.table().stored(),
+            "capacity": tables.flows.capacity(),
+            "stored": tables.flows.stored(),
+            "memory_bytes": tables.flows.memory_bytes() + tables.half_open.memory_bytes(),
             "created": sum(|worker| &worker.flows.created),
             "expired": sum(|worker| &worker.flows.expired),
             "rehashed": sum(|worker| &worker.flows.rehashed),
             "table_full": sum(|worker| &worker.flows.table_full),
             "contended": sum(|worker| &worker.flows.contended),
+            "too_fast": sum(|worker| &worker.flows.too_fast),
+            "half_open": {
+                "capacity": tables.half_open.capacity(),
+                "stored": tables.half_open.stored(),
+                "created": sum(|worker| &worker.flows.half_open),
+                "displaced": sum(|worker| &worker.flows.half_open_displaced),
+                "expired": sum(|worker| &worker.flows.half_open_expired),
+            },
         })
     }
 
@@ -340,6 +350,7 @@ impl Page<'_> {
             "reachable": self.snapshot.backend(id).is_some_and(|backend| backend.hop.is_ok()),
             "check": check,
             "flows": totals.flows,
+            "flows_now": self.plane.tables().flows.flows_of(id.0),
             "packets": totals.packets,
             "bytes": totals.bytes,
             "reply_packets": totals.reply_packets,

@@ -339,7 +339,8 @@ impl Steward {
     fn established(&self) -> usize {
         let mut count = 0;
         self.plane
-            .table()
+            .tables()
+            .flows
             .for_each(self.clock.now().seconds(), |_, flow| {
                 count += usize::from(matches!(
                     flow.state,
@@ -449,16 +450,13 @@ impl Steward {
             admin: &admin,
             uptime_ms: u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX),
         };
-        let seconds = self.clock.now().seconds();
+        let time = self.clock.now();
         let mut handler = |request: &Request<'_>| match (request.method, request.path) {
             ("GET", "/v1/status") => Response::ok(page.to_json()),
             ("GET", "/v1/explain") => match question(request) {
-                Ok(question) => Response::ok(explain(
-                    &question,
-                    page.snapshot,
-                    page.plane.table(),
-                    seconds,
-                )),
+                Ok(question) => {
+                    Response::ok(explain(&question, page.snapshot, page.plane.tables(), time))
+                }
                 Err(message) => Response::error(400, message),
             },
             ("GET", _) => Response::error(404, "there are /v1/status and /v1/explain"),

@@ -1,7 +1,6 @@
 //! All that this program knows of the flow table.
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use ringgate_conntrack::{
@@ -9,6 +8,7 @@ use ringgate_conntrack::{
     Timeouts,
 };
 use ringgate_dataplane::maglev::flow_hash;
+use ringgate_dataplane::newcomers::Tables;
 
 use crate::micro::frames::place;
 use crate::micro::order::BURST;
@@ -34,8 +34,9 @@ pub(crate) type Key = FlowKey;
 /// # Errors
 ///
 /// In words, when its memory is refused.
-pub(crate) fn shared(capacity: usize) -> Result<Arc<FlowTable>, String> {
-    Ok(Arc::new(empty(capacity)?))
+pub(crate) fn shared(capacity: usize) -> Result<Tables, String> {
+    Tables::new(capacity, SECRET, Timeouts::default())
+        .map_err(|error| format!("no memory for a table of {capacity} flows: {error}"))
 }
 
 fn empty(capacity: usize) -> Result<FlowTable, String> {

@@ -294,7 +294,7 @@ impl World {
     ///
     /// In words; only when this program's own configuration is refused.
     pub fn new(threads: usize, entries: usize) -> Result<Self, String> {
-        let table = table::shared(entries)?;
+        let tables = table::shared(entries)?;
         let snapshot = snapshot()?;
         let lanes = (0..threads).map(|index| {
             let (ports, pool) = ports();
@@ -302,7 +302,9 @@ impl World {
                 ports,
                 pool,
                 partial: vec![false; 2],
-                table: Arc::clone(&table),
+                tables: tables.clone(),
+                // A storm of new flows is what is measured.
+                udp_new_flows: u32::MAX,
                 clock: Still,
                 mailbox: Arc::new(Mailbox::default()),
                 snapshot: Arc::clone(&snapshot),

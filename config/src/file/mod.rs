@@ -33,6 +33,7 @@ pub(crate) struct Balancer<'a> {
     pub(crate) workers: Field<i64>,
     pub(crate) cores: Field<Vec<Spanned<i64>>>,
     pub(crate) flows: Field<i64>,
+    pub(crate) udp_new_flows: Field<i64>,
     pub(crate) busy_poll: Field<bool>,
     pub(crate) drain: Field<&'a str>,
     pub(crate) admin: Field<&'a str>,
@@ -145,11 +146,20 @@ impl<'a> File<'a> {
 
 impl<'a> Balancer<'a> {
     fn read(mut keys: Keys<'a, '_, '_>) -> Self {
-        keys.refuse_unknown(&["workers", "cores", "flows", "busy-poll", "drain", "admin"]);
+        keys.refuse_unknown(&[
+            "workers",
+            "cores",
+            "flows",
+            "udp-new-flows-per-second",
+            "busy-poll",
+            "drain",
+            "admin",
+        ]);
         Self {
             workers: keys.whole("workers"),
             cores: keys.wholes("cores"),
             flows: keys.whole("flows"),
+            udp_new_flows: keys.whole("udp-new-flows-per-second"),
             busy_poll: keys.flag("busy-poll"),
             drain: keys.text("drain", "a duration in quotes, like \"5s\""),
             admin: keys.text("admin", "an absolute path in quotes"),

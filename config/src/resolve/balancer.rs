@@ -12,7 +12,7 @@ use crate::error::{Findings, quote};
 use crate::file::{self, Field};
 use crate::limits::{
     ADMIN_BYTES_MAX, ADMIN_DEFAULT, CORE_MAX, DRAIN_DEFAULT, DRAIN_MAX, FLOWS_DEFAULT, FLOWS_MAX,
-    FLOWS_MIN, WORKERS_MAX,
+    FLOWS_MIN, UDP_NEW_FLOWS_MAX, UDP_NEW_FLOWS_SHARE, WORKERS_MAX,
 };
 use crate::model::Balancer;
 
@@ -22,6 +22,7 @@ pub(super) fn default() -> Balancer {
         workers: None,
         cores: None,
         flows: FLOWS_DEFAULT,
+        udp_new_flows: udp_new_flows(FLOWS_DEFAULT),
         busy_poll: false,
         drain: DRAIN_DEFAULT,
         admin: PathBuf::from(ADMIN_DEFAULT),
@@ -37,6 +38,11 @@ pub(super) fn resolve(raw: &file::Balancer<'_>, findings: &mut Findings<'_>) -> 
     let workers = scope.number("workers", &raw.workers, 1..=WORKERS_MAX);
     let cores = cores(&mut scope, raw, workers.flatten());
     let flows = scope.number("flows", &raw.flows, FLOWS_MIN..=FLOWS_MAX);
+    let udp = scope.number(
+        "udp-new-flows-per-second",
+        &raw.udp_new_flows,
+        1..=UDP_NEW_FLOWS_MAX,
+    );
     let busy_poll = Scope::flag(&raw.busy_poll, false);
     let drain = scope.duration("drain", &raw.drain, Duration::ZERO..=DRAIN_MAX);
     let admin = admin(&mut scope, &raw.admin);
@@ -45,14 +51,21 @@ pub(super) fn resolve(raw: &file::Balancer<'_>, findings: &mut Findings<'_>) -> 
     let named = cores
         .as_ref()
         .and_then(|cores| u16::try_from(cores.len()).ok());
+    let flows = flows?.unwrap_or(FLOWS_DEFAULT);
     Some(Balancer {
         workers: workers?.or(named).and_then(NonZeroU16::new),
         cores,
-        flows: flows?.unwrap_or(FLOWS_DEFAULT),
+        flows,
+        udp_new_flows: udp?.unwrap_or_else(|| udp_new_flows(flows)),
         busy_poll: busy_poll?,
         drain: drain?.map_or(DRAIN_DEFAULT, |(drain, _)| drain),
         admin: admin?,
     })
+}
+
+/// The limit for a table of so many flows.
+fn udp_new_flows(flows: usize) -> u32 {
+    u32::try_from(flows / UDP_NEW_FLOWS_SHARE).map_or(UDP_NEW_FLOWS_MAX, |flows| flows.max(1))
 }
 
 fn cores(

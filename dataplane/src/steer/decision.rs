@@ -27,12 +27,19 @@ pub enum FlowEvent {
     None,
     /// Stored.
     Created,
+    /// Remembered as half open.
+    HalfOpen {
+        /// Entries of other half-open flows that gave way.
+        displaced: u8,
+    },
     /// Given to another backend.
     Rehashed,
     /// Not stored: no room.
     TableFull,
     /// Not stored: another worker was writing there.
     Contended,
+    /// Not stored: datagram flows begin faster than the limit.
+    TooFast,
 }
 
 /// Where a packet goes and how.
