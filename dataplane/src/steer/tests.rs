@@ -547,4 +547,5 @@ fn by_source_hash_all_flows_of_a_client_meet_one_backend() {
     assert_eq!(backends(SERVICES, &many_ports), 3);
 }
 
+mod begin;
 mod ways;
