@@ -4,9 +4,9 @@
 //! whoever has that place, and a count belongs to one generation: the first flow that comes or
 //! goes in a later one starts it at zero, and what an earlier one leaves behind changes nothing.
 //!
-//! A flow is counted once, by its entry for the client's direction. Tables that share a census
+//! A flow is counted once, by its entry for the client's direction, until it is closed. Tables that share a census
 //! ([`crate::FlowTable::counted_in`]) count in it whatever way a flow comes in or goes: stored,
-//! given to another owner, removed, evicted, swept. So at any quiet moment a count is the number of
+//! given to another owner, closed, opened again, removed, evicted, swept. So at any quiet moment a count is the number of
 //! such entries; while threads are between an entry and its count it is off by as many.
 
 use std::sync::atomic::{AtomicU64, Ordering};

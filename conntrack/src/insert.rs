@@ -106,9 +106,9 @@ impl FlowTable {
                 direction: new.direction,
             };
             let slot = self.slot(choice.place);
-            let before = self.whose(slot).filter(|_| choice.word.state().is_some());
+            let before = self.whose(slot).map(|owner| (choice.word.state(), owner));
             if slot.replace(choice.word, &words, Tag::of(hash), owner, (new.state, now)) {
-                self.count(before, Some(owner));
+                self.count(before, Some((Some(new.state), owner)));
                 return if choice.displaces {
                     Insert::Displaced
                 } else {

@@ -66,6 +66,9 @@ pub struct Cursor {
     next: u32,
 }
 
+/// What a slot holds, for the census: a state, if any, and whose it is.
+pub(crate) type Counted = (Option<State>, Owner);
+
 /// What came of looking for a key in both its buckets.
 pub(crate) enum Search {
     /// Here, its time up or not.
@@ -252,13 +255,14 @@ impl FlowTable {
             owner: new.owner,
             direction: new.direction,
         };
-        let replaced = self.change(found, |slot, seen| {
-            slot.rewrite(seen, owner, (new.state, now))
-        });
-        if replaced {
-            self.count(Some(Owner::of(found)), Some(owner));
-        }
-        replaced
+        self.change(found, |slot, seen| {
+            let replaced = slot.rewrite(seen, owner, (new.state, now));
+            if replaced {
+                let before = (seen.state(), Owner::of(found));
+                self.count(Some(before), Some((Some(new.state), owner)));
+            }
+            replaced
+        })
     }
 
     /// Whether a flow that was found has not been renewed for so long that a packet should.
@@ -290,17 +294,24 @@ impl FlowTable {
                 seen.last_seen()
             };
             let moved = seen.moved_to(next, last_seen);
-            moved == seen || slot.update(seen, moved)
+            let updated = moved == seen || slot.update(seen, moved);
+            if updated && next != state {
+                let owner = Owner::of(found);
+                self.count(Some((Some(state), owner)), Some((Some(next), owner)));
+            }
+            updated
         })
     }
 
     /// Removes a flow that was found. `false` when it is no longer there.
     pub fn remove(&self, found: &Found) -> bool {
-        let removed = self.change(found, |slot, seen| slot.clear(seen));
-        if removed {
-            self.count(Some(Owner::of(found)), None);
-        }
-        removed
+        self.change(found, |slot, seen| {
+            let removed = slot.clear(seen);
+            if removed {
+                self.count(Some((seen.state(), Owner::of(found))), None);
+            }
+            removed
+        })
     }
 
     /// The share of the table's upkeep of one of `shares` equals, from 0.
@@ -343,7 +354,7 @@ impl FlowTable {
                 let owner = self.whose(slot);
                 if slot.clear(word) {
                     removed += 1;
-                    self.count(owner, None);
+                    self.count(owner.map(|owner| (word.state(), owner)), None);
                 }
             }
         }
@@ -409,10 +420,18 @@ impl FlowTable {
         self.census.is_some().then(|| slot.whose())
     }
 
-    /// Counts that a record has gone, another come.
-    #[inline]
-    pub(crate) fn count(&self, gone: Option<Owner>, come: Option<Owner>) {
+    /// Counts that a flow in a state has gone from a slot, another come. One that is closed is
+    /// none any more.
+    pub(crate) fn count(&self, gone: Option<Counted>, come: Option<Counted>) {
         let Some(census) = &self.census else { return };
+        let living = |counted: Option<Counted>| {
+            let (state, owner) = counted?;
+            (!state?.is_closed()).then_some(owner)
+        };
+        let (gone, come) = (living(gone), living(come));
+        if gone == come {
+            return;
+        }
         if let Some(Owner { owner, direction }) = gone {
             census.leave(owner, direction);
         }

@@ -45,7 +45,7 @@ impl Rotation {
             })
             .collect();
         // 2^64 over the golden ratio.
-        let golden = u128::from(cycle) * 0x9E37_79B9_7F4A_7C15 >> 64;
+        let golden = (u128::from(cycle) * 0x9E37_79B9_7F4A_7C15) >> 64;
         let mut step = u64::try_from(golden).unwrap_or(0).max(1);
         while cycle > 0 && gcd(step, cycle) != 1 {
             step += 1;

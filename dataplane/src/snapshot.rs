@@ -155,9 +155,6 @@ impl Builder {
             model.services().iter().flat_map(identities_of).collect();
         self.registry.retain(&identities);
         let returns = returns(model);
-        let is_shared = |identity: &BackendIdentity| {
-            returns.get(&(identity.address, identity.protocol)) == Some(&Return::Ambiguous)
-        };
         let mut services = Vec::with_capacity(model.services().len());
         let mut backends: Vec<Option<Backend>> = Vec::new();
         let mut last = HashMap::new();
@@ -177,7 +174,7 @@ impl Builder {
                     family,
                     forward: service.forward(),
                     state: *state,
-                    shared: is_shared(&identity) && service.forward() == Forward::Nat,
+                    shared: is_shared(&returns, &identity) && service.forward() == Forward::Nat,
                     hop: match service.forward() {
                         Forward::Nat => fib.hop(identity.address.address, family),
                         Forward::DsrL2 => fib.hop_on_link(identity.address.address, family),
@@ -200,7 +197,7 @@ impl Builder {
                 ring: self.ring(service, &states),
                 order: self.order(service, &states),
                 half_open: is_ordered(service.choose())
-                    || identities_of(service).any(|identity| is_shared(&identity)),
+                    || identities_of(service).any(|one| is_shared(&returns, &one)),
                 members,
             });
         }
@@ -214,7 +211,6 @@ impl Builder {
             .retain(|listen, _| by_listen.contains_key(listen));
         self.last = last;
         self.generation += 1;
-        let fib = Arc::clone(fib);
         Ok(Snapshot {
             generation: self.generation,
             draining,
@@ -222,7 +218,7 @@ impl Builder {
             by_listen,
             returns,
             backends,
-            fib,
+            fib: Arc::clone(fib),
         })
     }
 
@@ -358,6 +354,11 @@ fn returns(model: &Model) -> FxHashMap<(Endpoint, u8), Return> {
         }
     }
     returns
+}
+
+/// Whether several NAT services have a backend at this one's address and port.
+fn is_shared(returns: &FxHashMap<(Endpoint, u8), Return>, identity: &BackendIdentity) -> bool {
+    returns.get(&(identity.address, identity.protocol)) == Some(&Return::Ambiguous)
 }
 
 /// The identities of a service's backends, in file order.

@@ -290,7 +290,7 @@ fn each_owners_flows_are_counted_however_they_come_and_go() {
         u32::try_from((mixed ^ mixed >> 27) % bound).unwrap()
     };
     let mut sweep = tables[0].share(0, 1);
-    let mut times = [0; 6];
+    let mut times = [0; 7];
     for now in 0..20_000 {
         let (table, n) = (&tables[below(2) as usize], below(400));
         let owner = below(20) | below(2) << 16;
@@ -303,8 +303,14 @@ fn each_owners_flows_are_counted_however_they_come_and_go() {
         let now = Seconds(now / 10);
         let key = key(n);
         let found = table.lookup(&key, table.hash(&key), now);
-        match (found, below(4)) {
+        match (found, below(5)) {
             (Some(found), 0) => times[0] += usize::from(table.remove(&found)),
+            (Some(found), 2) => {
+                // FIN, SYN, ACK, RST
+                let flags = [0x11, 0x02, 0x10, 0x04][below(4) as usize];
+                let direction = [Direction::FromClient, Direction::FromBackend][below(2) as usize];
+                times[6] += usize::from(table.advance(&found, direction, flags, now));
+            }
             (Some(found), 1) => times[1] += usize::from(table.replace(&found, new, now)),
             _ => match table.insert(&key, table.hash(&key), new, now) {
                 Insert::Inserted => times[2] += 1,
@@ -319,7 +325,7 @@ fn each_owners_flows_are_counted_however_they_come_and_go() {
     let mut counts = HashMap::new();
     for table in &tables {
         table.for_each(Seconds(0), |_, found| {
-            *counts.entry(found.owner).or_insert(0) += 1
+            *counts.entry(found.owner).or_insert(0) += u64::from(!found.state.is_closed())
         });
     }
     for owner in (0..20).flat_map(|place| [place, place | 1 << 16]) {

@@ -137,8 +137,8 @@ impl fmt::Display for Service {
         )?;
         writeln!(
             f,
-            "protocol = \"{}\"\nforward = \"{}\"",
-            self.protocol, self.forward
+            "protocol = \"{}\"\nforward = \"{}\"\nchoose = \"{}\"",
+            self.protocol, self.forward, self.choose
         )?;
         if self.is_checked {
             let every = format!("{CHECK_INTERVAL_MS}ms");
