@@ -102,8 +102,8 @@ mod tests {
         }
 
         let status = balancer.assert_accounts_balance();
-        assert_eq!(status.number("/flows/half_open/stored"), 0, "{status}");
-        assert!(status.number("/flows/half_open/created") >= status.number("/flows/created"));
+        assert_eq!(status.number("/flows/half_open_stored"), 0, "{status}");
+        assert!(status.number("/flows/half_open") >= status.number("/flows/created"));
         assert_eq!(status.dropped().get("unknown_return"), None, "{status}");
     }
 }

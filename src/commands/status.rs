@@ -57,16 +57,15 @@ fn render(status: &Value) -> String {
             flows["too_fast"],
         ),
     );
-    let half_open = &flows["half_open"];
     line(
         &mut page,
         &format!(
             "half open  {} of {}  created {}  displaced {}  expired {}",
-            half_open["stored"],
-            half_open["capacity"],
-            half_open["created"],
-            half_open["displaced"],
-            half_open["expired"],
+            flows["half_open_stored"],
+            flows["half_open_capacity"],
+            flows["half_open"],
+            flows["half_open_displaced"],
+            flows["half_open_expired"],
         ),
     );
     for worker in list(&status["workers"]) {

@@ -226,13 +226,11 @@ impl Page<'_> {
             "table_full": sum(|worker| &worker.flows.table_full),
             "contended": sum(|worker| &worker.flows.contended),
             "too_fast": sum(|worker| &worker.flows.too_fast),
-            "half_open": {
-                "capacity": tables.half_open.capacity(),
-                "stored": tables.half_open.stored(),
-                "created": sum(|worker| &worker.flows.half_open),
-                "displaced": sum(|worker| &worker.flows.half_open_displaced),
-                "expired": sum(|worker| &worker.flows.half_open_expired),
-            },
+            "half_open_capacity": tables.half_open.capacity(),
+            "half_open_stored": tables.half_open.stored(),
+            "half_open": sum(|worker| &worker.flows.half_open),
+            "half_open_displaced": sum(|worker| &worker.flows.half_open_displaced),
+            "half_open_expired": sum(|worker| &worker.flows.half_open_expired),
         })
     }
 
