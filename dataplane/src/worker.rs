@@ -191,7 +191,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             partial,
             ..
         } = &mut self.parts;
-        let table = &tables.flows;
+        let table: &FlowTable = &tables.flows;
         let Some(counters) = counters.interfaces.get(ingress) else {
             return;
         };
