@@ -2,8 +2,12 @@
 //! a configuration file alike.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use ringgate_conntrack::{Endpoint, FlowKey, FlowTable, Seconds};
+use ringgate_config::Choose;
+use ringgate_conntrack::{Endpoint, FlowKey};
+use ringgate_dataplane::clock::Millis;
+use ringgate_dataplane::newcomers::{Newcomers, Tables};
 use ringgate_dataplane::snapshot::Snapshot;
 use ringgate_dataplane::steer::Steering;
 use serde_json::{Value, json};
@@ -23,8 +27,8 @@ pub(crate) struct Question {
 pub(crate) fn explain(
     question: &Question,
     snapshot: &Snapshot,
-    table: &FlowTable,
-    now: Seconds,
+    tables: &Tables,
+    now: Millis,
 ) -> Value {
     let destination = Endpoint::from_socket(question.to);
     let Some(service) = snapshot.service(destination, question.protocol) else {
@@ -38,21 +42,35 @@ pub(crate) fn explain(
     );
     let steering = Steering {
         snapshot,
-        table,
-        now,
+        table: &tables.flows,
+        newcomers: &Newcomers::new(Arc::clone(&tables.half_open), 1, 1, now),
+        now: now.seconds(),
         ingress: 0,
     };
-    let flow = table.lookup(&key, table.hash(&key), now);
+    let flows = &tables.flows;
+    let flow = flows.lookup(&key, flows.hash(&key), now.seconds());
     let (id, is_stored) = steering.preview(service, &key);
     let backend = id.and_then(|id| snapshot.backend(id));
     let why = match (&backend, is_stored) {
         (Some(_), true) => "the flow is in the table, and a flow keeps its backend".to_owned(),
-        (Some(backend), false) => format!(
-            "not in the table: its slot on the service's Maglev ring belongs to {}, of {} \
-             backends",
-            backend.endpoint.to_socket(),
-            service.members.len(),
-        ),
+        (Some(backend), false) => {
+            let (address, all) = (backend.endpoint.to_socket(), service.members.len());
+            match service.choose {
+                Choose::FlowHash | Choose::SourceHash => format!(
+                    "not in the table: its slot on the service's Maglev ring belongs to {address}, \
+                     of {all} backends"
+                ),
+                Choose::RoundRobin => format!(
+                    "not in the table: the next turn is {address}'s, of {all} backends, unless \
+                     another flow begins before"
+                ),
+                Choose::LeastConnections => format!(
+                    "not in the table: {address} has the fewest flows for its weight at this \
+                     moment ({}), of {all} backends",
+                    tables.flows.flows_of(backend.id.0),
+                ),
+            }
+        }
         (None, _) => "no backend of the service takes new flows".to_owned(),
     };
     json!({

@@ -1,11 +1,11 @@
 //! The flow table of this process, and what it lies in.
 
 use std::io;
-use std::sync::Arc;
 
 use ringgate_config::{Balancer, FlowMemory};
 use ringgate_conntrack::{FlowTable, NewError, Secret, Timeouts};
 use ringgate_dataplane::flow_map::{FlowMap, FlowMapError};
+use ringgate_dataplane::newcomers::Tables;
 
 /// Why there is no flow table.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +15,7 @@ pub(crate) enum FlowsError {
     Map(#[from] FlowMapError),
     /// No private memory for it.
     #[error(
-        "no memory for a table of {flows} flows, 72 bytes each: {error}; set a smaller `flows` in \
+        "no memory for a table of {flows} flows, 81 bytes each: {error}; set a smaller `flows` in \
          [balancer], or give the process more"
     )]
     Memory {
@@ -32,7 +32,7 @@ pub(crate) enum FlowsError {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Flows {
-    table: Arc<FlowTable>,
+    tables: Tables,
     /// Open for as long as the table is used, so that it can be found and handed on.
     map: Option<FlowMap>,
 }
@@ -59,15 +59,14 @@ impl Flows {
                 (table, None)
             }
         };
-        Ok(Self {
-            table: Arc::new(table),
-            map,
-        })
+        let tables = Tables::beside(table, secret, timeouts)
+            .map_err(|error| FlowsError::Memory { flows, error })?;
+        Ok(Self { tables, map })
     }
 
-    /// The table.
-    pub(crate) const fn table(&self) -> &Arc<FlowTable> {
-        &self.table
+    /// The table, and the half-open flows beside it, which are always private memory.
+    pub(crate) const fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// The kernel's number of the BPF map that the table lies in, if it does.
@@ -86,6 +85,9 @@ mod tests {
             [[interface]]\nname = \"eth0\"\n";
         let model = ringgate_config::parse("test.toml", text).unwrap().model;
         let flows = Flows::new(model.balancer(), Secret([1, 2])).unwrap();
-        assert_eq!((flows.table().capacity(), flows.map_id()), (5000, None));
+        assert_eq!(
+            (flows.tables().flows.capacity(), flows.map_id()),
+            (5000, None)
+        );
     }
 }

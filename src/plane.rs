@@ -13,8 +13,9 @@ use std::thread::JoinHandle;
 
 use crossbeam::queue::ArrayQueue;
 use ringgate_config::{Mode, Model, PartialChecksums};
-use ringgate_conntrack::{FlowTable, Secret};
+use ringgate_conntrack::Secret;
 use ringgate_dataplane::counters::WorkerCounters;
+use ringgate_dataplane::newcomers::Tables;
 use ringgate_dataplane::pin::{PinError, pin};
 use ringgate_dataplane::port::Port;
 use ringgate_dataplane::port::xsk::XskPort;
@@ -158,7 +159,7 @@ impl Plane {
             flows: Flows::new(model.balancer(), plan.secret)?,
             wanted: Arc::new(ArrayQueue::new(WANTED_MOST)),
         };
-        plan.snapshot.lifetimes().apply(plane.table());
+        plan.snapshot.lifetimes().apply(plane.tables());
         let mut opened = Vec::new();
         for worker in 0..plan.workers {
             let bindings: Vec<Binding> = model
@@ -202,7 +203,8 @@ impl Plane {
             ports,
             pool,
             partial: partial(plan),
-            table: Arc::clone(self.flows.table()),
+            tables: self.flows.tables().clone(),
+            udp_new_flows: plan.model.balancer().udp_new_flows(),
             clock: plan.clock,
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&plan.snapshot),
@@ -243,7 +245,7 @@ impl Plane {
 
     /// Posts a snapshot to every worker, after the flow table knows its timeouts.
     pub(crate) fn publish(&self, snapshot: &Arc<Snapshot>) {
-        snapshot.lifetimes().apply(self.table());
+        snapshot.lifetimes().apply(self.tables());
         for worker in &self.workers {
             worker.mailbox.post(Arc::clone(snapshot));
         }
@@ -313,8 +315,8 @@ impl Plane {
     }
 
     /// The flows.
-    pub(crate) fn table(&self) -> &FlowTable {
-        self.flows.table()
+    pub(crate) fn tables(&self) -> &Tables {
+        self.flows.tables()
     }
 
     /// The kernel's number of the BPF map that the flows lie in, if they do.

@@ -77,6 +77,14 @@ pub const ONE_WAY_DEFAULT: Duration = Duration::from_mins(2);
 /// `two-way` unless the file says otherwise: what RFC 4787 REQ-5 recommends.
 pub const TWO_WAY_DEFAULT: Duration = Duration::from_mins(5);
 
+/// Part of the flow table that new UDP flows may take in a second, unless the file says otherwise: a
+/// quarter of its flows, which are half its entries in `nat`. An unanswered flow gives way to newcomers, so
+/// a flood of forged datagrams leaves the others at least about a second for their first answer.
+pub const UDP_NEW_FLOWS_SHARE: usize = 4;
+
+/// Highest `udp-new-flows-per-second`: more packets than any link brings, so no limit at all.
+pub const UDP_NEW_FLOWS_MAX: u32 = 1_000_000_000;
+
 /// Longest `drain`. A supervisor that waits longer than an hour for a stop is not waiting for it.
 pub const DRAIN_MAX: Duration = Duration::from_hours(1);
 

@@ -134,12 +134,16 @@ words! {
 }
 
 words! {
-    /// By what a new flow is placed on the service's ring.
+    /// By what a new flow gets its backend.
     Choose {
         /// Its addresses and ports: flows spread as evenly as can be.
         FlowHash = "flow-hash",
         /// The client's address alone: all flows of a client go to the same backend.
         SourceHash = "source-hash",
+        /// The backends' turns, in proportion to their weights.
+        RoundRobin = "round-robin",
+        /// How many flows each backend has for its weight: the one with the fewest.
+        LeastConnections = "least-connections",
     }
 }
 
@@ -194,6 +198,7 @@ pub struct Balancer {
     pub(crate) cores: Option<Vec<usize>>,
     pub(crate) flows: usize,
     pub(crate) flow_memory: FlowMemory,
+    pub(crate) udp_new_flows: u32,
     pub(crate) busy_poll: bool,
     pub(crate) drain: Duration,
     pub(crate) timeouts: Timeouts,
@@ -222,6 +227,11 @@ impl Balancer {
     /// What the table lies in.
     pub const fn flow_memory(&self) -> FlowMemory {
         self.flow_memory
+    }
+
+    /// How many UDP flows are stored in a second at most, by all workers together; at least 1.
+    pub const fn udp_new_flows(&self) -> u32 {
+        self.udp_new_flows
     }
 
     /// Whether workers never sleep on their sockets.

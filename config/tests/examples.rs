@@ -40,6 +40,7 @@ mod tests {
         assert_eq!((balancer.workers(), balancer.cores()), (None, None));
         assert_eq!(balancer.flows(), limits::FLOWS_DEFAULT);
         assert_eq!(balancer.flow_memory(), FlowMemory::Map);
+        assert_eq!(balancer.udp_new_flows(), 262_144);
         assert_eq!(
             (balancer.busy_poll(), balancer.drain()),
             (false, limits::DRAIN_DEFAULT)
@@ -74,6 +75,10 @@ mod tests {
         assert_eq!(
             full.balancer().flow_memory(),
             minimal.balancer().flow_memory()
+        );
+        assert_eq!(
+            full.balancer().udp_new_flows(),
+            minimal.balancer().udp_new_flows()
         );
         assert_eq!(full.balancer().busy_poll(), minimal.balancer().busy_poll());
         assert_eq!(full.balancer().drain(), minimal.balancer().drain());

@@ -40,6 +40,8 @@ const CHOICE_TRIES: u32 = 2;
 pub enum Insert {
     /// Stored.
     Inserted,
+    /// Stored, in the place of a flow whose time was not up but which may be evicted.
+    Displaced,
     /// The key is in the table already, with this flow.
     Exists(Found),
     /// Both buckets are full of flows that a newcomer must not displace.
@@ -62,6 +64,8 @@ enum Claim {
 struct Choice {
     place: u32,
     word: Control,
+    /// It holds a flow whose time is not up.
+    displaces: bool,
 }
 
 /// What came of choosing a slot.
@@ -92,12 +96,20 @@ impl FlowTable {
                 Search::Hit(found) if self.has_ended(found.word, now) => Choice {
                     place: found.place,
                     word: found.word,
+                    displaces: false,
                 },
                 Search::Hit(found) => return Insert::Exists(found),
             };
+            let entry = new.entry(now);
             let slot = self.slot(choice.place);
-            if slot.replace(choice.word, &words, Tag::of(hash), &new.entry(now)) {
-                return Insert::Inserted;
+            let before = self.whose(slot).map(|owner| (choice.word.state(), owner));
+            if slot.replace(choice.word, &words, Tag::of(hash), &entry) {
+                self.count(before, Some((Some(new.state), entry.owner)));
+                return if choice.displaces {
+                    Insert::Displaced
+                } else {
+                    Insert::Inserted
+                };
             }
         }
         Insert::Contended
@@ -122,7 +134,11 @@ impl FlowTable {
                 let place = Self::place(bucket, lane);
                 let word = self.slot(place).observe();
                 if word.is_empty() {
-                    return Chosen::Slot(Choice { place, word });
+                    return Chosen::Slot(Choice {
+                        place,
+                        word,
+                        displaces: false,
+                    });
                 }
                 busy = true;
             }
@@ -141,7 +157,12 @@ impl FlowTable {
                 };
                 let rank = (claim, (u64::from(lane) ^ turn) & 0xF);
                 if best.is_none_or(|(least, _)| rank < least) {
-                    best = Some((rank, Choice { place, word }));
+                    let choice = Choice {
+                        place,
+                        word,
+                        displaces: claim > Claim::Ended,
+                    };
+                    best = Some((rank, choice));
                 }
             }
         }

@@ -32,13 +32,16 @@
 //! | `region` | what lies where |
 //! | `header` | what makes memory a table, and what it is refused for |
 //! | `memory` | the lines themselves, mapped |
-//! | `table` | finding, changing, sweeping |
+//! | `table` | finding, changing |
+//! | `sweep` | going over it as a whole |
 //! | `insert` | placing, and who gives way |
 //! | `adopt` | taking over what another process left |
+//! | `census` | how many flows each owner has |
 //! | `source_ports` | which source ports the balancer's own addresses give to flows |
 //! | `sync` | the one door to atomics: the standard library's or loom's |
 
 mod adopt;
+mod census;
 mod control;
 mod expiry;
 mod hash;
@@ -53,12 +56,14 @@ mod region;
 mod slot;
 pub mod source_ports;
 mod state;
+mod sweep;
 mod sync;
 mod table;
 #[cfg(test)]
 mod testing;
 
 pub use adopt::Healed;
+pub use census::Census;
 pub use expiry::{Profile, Seconds, Span, Timeouts};
 pub use hash::{FlowHash, Secret};
 pub use header::{AdoptError, MAGIC, NewError, VERSION};
@@ -67,4 +72,5 @@ pub use key::{Endpoint, FlowKey};
 pub use memory::{LINE_BYTES, Memory};
 pub use reach::{Reach, STRIKES, Segment, WINDOW};
 pub use state::{Direction, State};
-pub use table::{Cursor, FlowTable, Found, NewFlow};
+pub use sweep::Cursor;
+pub use table::{FlowTable, Found, NewFlow};

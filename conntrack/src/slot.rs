@@ -68,6 +68,7 @@ use crate::reach::Reach;
 use crate::region::{Region, SLOTS};
 use crate::state::{Direction, State};
 use crate::sync::{Ordering, fence, spin_loop};
+use crate::table::Found;
 
 /// How often a record that changes under a reader is read again. Writing one takes ten stores;
 /// a reader that finds it unfinished so often has met a writer that is not running, and its packet
@@ -88,6 +89,13 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
+    pub(crate) const fn of(found: &Found) -> Self {
+        Self {
+            owner: found.owner,
+            direction: found.direction,
+        }
+    }
+
     const fn to_word(self) -> u64 {
         match self.direction {
             Direction::FromClient => self.owner as u64,
@@ -228,6 +236,14 @@ impl<'a> Slot<'a> {
             }
         }
         None
+    }
+
+    /// Whose record is here. It belongs to an observed word if a change from that very word
+    /// succeeds afterwards.
+    pub(crate) fn whose(&self) -> Owner {
+        let [.., owner, _] = &self.line.words;
+        // Relaxed: nobody else writes it between the observation and the change that confirms it.
+        Owner::from_word(owner.load(Ordering::Relaxed))
     }
 
     #[inline]

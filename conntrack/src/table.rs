@@ -1,12 +1,13 @@
-//! The table: hash, look up, advance, replace the owner, remove, sweep.
+//! The table: hash, look up, advance, replace the owner, remove.
 //!
 //! A key may be in either of two buckets and in no other (Azar et al., "Balanced Allocations",
 //! STOC 1994); every loop here is over those two or has a number of tries in its head. Insertion
-//! has a file of its own (`insert`).
+//! has a file of its own (`insert`), and so has what goes over all of it (`sweep`).
 
 use std::io;
-use std::ops::Range;
+use std::sync::Arc;
 
+use crate::census::Census;
 use crate::control::Control;
 use crate::expiry::{Profile, Seconds, Timeouts};
 use crate::hash::{FlowHash, HashKey, NO_HINT, Secret};
@@ -90,13 +91,8 @@ impl NewFlow {
     }
 }
 
-/// Where a sweep goes on: a range of buckets and the next one to look at.
-#[derive(Debug, Clone)]
-pub struct Cursor {
-    from: u32,
-    to: u32,
-    next: u32,
-}
+/// What a slot holds, for the census: a state, if any, and whose it is.
+pub(crate) type Counted = (Option<State>, Owner);
 
 /// What came of looking for a key in both its buckets.
 pub(crate) enum Search {
@@ -111,11 +107,13 @@ pub(crate) enum Search {
 /// See the crate's documentation.
 #[derive(Debug)]
 pub struct FlowTable {
-    region: Region,
+    pub(crate) region: Region,
     key: HashKey,
     /// By [`Control::limits_number`], see [`Limits`].
     limits: [Limits; STATES * Profile::COUNT],
     capacity: usize,
+    /// Where it is counted whose flows are here.
+    census: Option<Arc<Census>>,
 }
 
 /// Numbers that a state can have.
@@ -180,6 +178,7 @@ impl FlowTable {
             key,
             limits: [const { Limits::new() }; STATES * Profile::COUNT],
             capacity,
+            census: None,
         };
         for profile in Profile::all() {
             table.set_timeouts(profile, timeouts);
@@ -200,6 +199,23 @@ impl FlowTable {
                 limits.alive.store(alive, Ordering::Relaxed);
             }
         }
+    }
+
+    /// The table, still empty, with its flows counted by owner in `census`.
+    #[must_use]
+    pub fn counted_in(mut self, census: Arc<Census>) -> Self {
+        self.census = Some(census);
+        self
+    }
+
+    /// How many flows `owner` has, in all tables that are counted together with this one; 0 when
+    /// they are not counted.
+    #[inline]
+    #[must_use]
+    pub fn flows_of(&self, owner: u32) -> u64 {
+        self.census
+            .as_ref()
+            .map_or(0, |census| census.flows_of(owner))
     }
 
     /// How many flows the table is for.
@@ -349,7 +365,15 @@ impl FlowTable {
     /// Puts `new` in the place of a flow that was found, under the same key. `false` when the
     /// flow is no longer there or another thread is writing it.
     pub fn replace(&self, found: &Found, new: NewFlow, now: Seconds) -> bool {
-        self.change(found, |slot, seen| slot.rewrite(seen, &new.entry(now)))
+        let entry = new.entry(now);
+        self.change(found, |slot, seen| {
+            let replaced = slot.rewrite(seen, &entry);
+            if replaced {
+                let before = (seen.state(), Owner::of(found));
+                self.count(Some(before), Some((Some(new.state), entry.owner)));
+            }
+            replaced
+        })
     }
 
     /// Takes note of where the sender of a flow that was found has come with a segment, and says
@@ -409,87 +433,24 @@ impl FlowTable {
                 seen.last_seen()
             };
             let moved = seen.moved_to(next, seen.profile(), last_seen);
-            moved == seen || slot.update(seen, moved)
+            let updated = moved == seen || slot.update(seen, moved);
+            if updated && next != state {
+                let owner = Owner::of(found);
+                self.count(Some((Some(state), owner)), Some((Some(next), owner)));
+            }
+            updated
         })
     }
 
     /// Removes a flow that was found. `false` when it is no longer there.
     pub fn remove(&self, found: &Found) -> bool {
-        self.change(found, |slot, seen| slot.clear(seen))
-    }
-
-    /// The share of the table's upkeep of one of `shares` equals, from 0.
-    #[must_use]
-    pub fn share(&self, index: usize, shares: usize) -> Cursor {
-        let (all, shares) = (u64::from(self.buckets()), shares.max(1) as u64);
-        let border = |index: u64| {
-            let at = all * index.min(shares) / shares;
-            u32::try_from(at).unwrap_or(u32::MAX) // it is at most `all`
-        };
-        let from = border(index as u64);
-        Cursor {
-            from,
-            to: border((index as u64).saturating_add(1)),
-            next: from,
-        }
-    }
-
-    /// Removes ended flows from the next `budget` buckets of a share. Returns how many.
-    pub fn sweep(&self, cursor: &mut Cursor, budget: usize, now: Seconds) -> usize {
-        let size = cursor.to - cursor.from;
-        let budget = u32::try_from(budget).map_or(size, |budget| budget.min(size));
-        let mut removed = 0;
-        for _ in 0..budget {
-            let bucket = cursor.next;
-            cursor.next += 1;
-            if cursor.next == cursor.to {
-                cursor.next = cursor.from;
+        self.change(found, |slot, seen| {
+            let removed = slot.clear(seen);
+            if removed {
+                self.count(Some((seen.state(), Owner::of(found))), None);
             }
-            // The flows of the bucket after this one are on their way meanwhile.
-            for lane in lanes_in(u32::from(self.index(cursor.next).lanes().held())) {
-                self.region.prefetch_slot(Self::place(cursor.next, lane));
-            }
-            for lane in lanes_in(u32::from(self.index(bucket).lanes().held())) {
-                let slot = self.slot(Self::place(bucket, lane));
-                let word = slot.observe();
-                let ended = word.state().is_some() && self.has_ended(word, now);
-                removed += usize::from(ended && slot.clear(word));
-            }
-        }
-        removed
-    }
-
-    /// Shows every flow whose time is not up to `visit`. Flows that come, go or move meanwhile
-    /// may be shown or not.
-    pub fn for_each(&self, now: Seconds, visit: impl FnMut(&FlowKey, &Found)) {
-        self.for_each_in(0..self.buckets(), now, visit);
-    }
-
-    /// The same for some of the table's [buckets](Self::buckets), for who cannot stay for all of
-    /// them at once.
-    pub fn for_each_in(
-        &self,
-        buckets: Range<u32>,
-        now: Seconds,
-        mut visit: impl FnMut(&FlowKey, &Found),
-    ) {
-        let end = buckets.end.min(self.buckets());
-        for place in buckets.start.min(end) * SLOTS..end * SLOTS {
-            if let Some((key, seen)) = self.slot(place).read_any()
-                && !self.has_ended(seen.word, now)
-            {
-                visit(&key, &found(place, seen));
-            }
-        }
-    }
-
-    /// How many slots hold a flow, ended ones that were not swept yet included. Reads the whole
-    /// index: about 2 bytes a slot.
-    #[must_use]
-    pub fn stored(&self) -> usize {
-        (0..self.buckets())
-            .map(|bucket| self.index(bucket).lanes().held().count_ones() as usize)
-            .sum()
+            removed
+        })
     }
 
     /// The two buckets of a hash, which differ: one from each half of it, scaled to the number
@@ -534,6 +495,32 @@ impl FlowTable {
     #[inline]
     pub(crate) fn slot(&self, place: u32) -> Slot<'_> {
         Slot::new(&self.region, self.region.slot(place), place)
+    }
+
+    /// Whose record a slot holds, if that is counted.
+    #[inline]
+    pub(crate) fn whose(&self, slot: Slot<'_>) -> Option<Owner> {
+        self.census.is_some().then(|| slot.whose())
+    }
+
+    /// Counts that a flow in a state has gone from a slot, another come. One that is closed is
+    /// none any more.
+    pub(crate) fn count(&self, gone: Option<Counted>, come: Option<Counted>) {
+        let Some(census) = &self.census else { return };
+        let living = |counted: Option<Counted>| {
+            let (state, owner) = counted?;
+            (!state?.is_closed()).then_some(owner)
+        };
+        let (gone, come) = (living(gone), living(come));
+        if gone == come {
+            return;
+        }
+        if let Some(Owner { owner, direction }) = gone {
+            census.leave(owner, direction);
+        }
+        if let Some(Owner { owner, direction }) = come {
+            census.enter(owner, direction);
+        }
     }
 
     /// Whether the time of the flow under a control word is up.
@@ -617,7 +604,7 @@ impl FlowTable {
 }
 
 #[inline]
-const fn found(place: u32, seen: Seen) -> Found {
+pub(crate) const fn found(place: u32, seen: Seen) -> Found {
     Found {
         state: seen.state,
         owner: seen.owner.owner,

@@ -197,7 +197,7 @@ mod tests {
                 find(&table, 3).is_some(),
                 "the established flow is always found"
             );
-            assert_eq!(thread.join().unwrap(), Insert::Inserted);
+            assert_eq!(thread.join().unwrap(), Insert::Displaced);
             assert_eq!(table.lookup(&key(1), hint, NOW), None);
             assert!(find(&table, 2).is_some());
         });

@@ -122,6 +122,14 @@ pub struct FlowCounters {
     pub out_of_window: Counter,
     /// Flows that ended by time and were removed.
     pub expired: Counter,
+    /// Datagrams forwarded without their flow being stored: flows began faster than the limit.
+    pub too_fast: Counter,
+    /// Flows remembered as half open.
+    pub half_open: Counter,
+    /// Half-open entries that gave way to others before their time was up.
+    pub half_open_displaced: Counter,
+    /// Half-open entries whose time was up.
+    pub half_open_expired: Counter,
 }
 
 /// How one worker spends its turns.

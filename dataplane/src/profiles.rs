@@ -16,7 +16,9 @@
 use std::collections::HashMap;
 
 use ringgate_config::Model;
-use ringgate_conntrack::{Endpoint, FlowTable, Profile, Span, Timeouts};
+use ringgate_conntrack::{Endpoint, Profile, Span, Timeouts};
+
+use crate::newcomers::Tables;
 
 const _: () = assert!(ringgate_config::limits::TIMEOUT_SETS_MAX == Profile::COUNT);
 
@@ -25,10 +27,10 @@ const _: () = assert!(ringgate_config::limits::TIMEOUT_SETS_MAX == Profile::COUN
 pub struct Lifetimes(Vec<(Profile, Timeouts)>);
 
 impl Lifetimes {
-    /// Tells the table. To be done before workers store flows under these profiles.
-    pub fn apply(&self, table: &FlowTable) {
+    /// Tells the tables. To be done before workers store flows under these profiles.
+    pub fn apply(&self, tables: &Tables) {
         for (profile, timeouts) in &self.0 {
-            table.set_timeouts(*profile, timeouts);
+            tables.set_timeouts(*profile, timeouts);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ringgate_config::{Forward, Model};
+use ringgate_config::{Choose, Forward, Model};
 use ringgate_conntrack::{Endpoint, Profile};
 use rustc_hash::FxHashMap;
 
@@ -21,8 +21,9 @@ use crate::clock::Millis;
 use crate::maglev::{Member, Ring};
 use crate::parse::Family;
 use crate::profiles::{Lifetimes, Profiles};
+use crate::rotation::{Rotation, Turns};
 use crate::route::Fib;
-use crate::service::Service;
+use crate::service::{Order, Service};
 
 use standing::{Standing, Standings};
 
@@ -142,6 +143,8 @@ pub struct Builder {
     registry: Registry,
     profiles: Profiles,
     rings: HashMap<(Endpoint, u8), CachedRing>,
+    /// How many turns each service's backends have had.
+    turns: HashMap<(Endpoint, u8), Turns>,
     /// What each backend was in the last snapshot.
     past: HashMap<BackendIdentity, Standing>,
     now: Millis,
@@ -198,13 +201,11 @@ impl Builder {
                 let id = self.registry.id(identity)?;
                 members.push(id);
                 past.insert(identity, *standing);
-                let shared =
-                    returns.get(&(identity.address, identity.protocol)) == Some(&Return::Ambiguous);
                 let place = Place {
                     id,
                     service: index,
                     forward: service.forward(),
-                    shared,
+                    shared: is_shared(&returns, &identity),
                     profile,
                 };
                 let backend = place.backend(&identity, (standing.state, *weight), fib);
@@ -216,15 +217,10 @@ impl Builder {
                 }
             }
             services.push(Service {
-                name: service.name().into(),
-                listen: Endpoint::from_socket(service.listen()),
-                protocol: service.protocol().number(),
-                forward: service.forward(),
-                choose: service.choose(),
-                ring: self.ring(service, &standings.weights),
-                weight_scale: standings.scale,
-                fallen_open: standings.fallen_open,
+                half_open: is_ordered(service.choose())
+                    || identities_of(service).any(|one| is_shared(&returns, &one)),
                 members,
+                ..self.service(service, &standings)
             });
         }
         let listens = (0..=u16::MAX).zip(&services);
@@ -232,6 +228,8 @@ impl Builder {
             .map(|(index, s)| ((s.listen, s.protocol), index))
             .collect();
         self.rings
+            .retain(|listen, _| by_listen.contains_key(listen));
+        self.turns
             .retain(|listen, _| by_listen.contains_key(listen));
         self.past = past;
         self.next_step = next_step;
@@ -246,6 +244,45 @@ impl Builder {
             fib: Arc::clone(fib),
             lifetimes: self.profiles.lifetimes(),
         })
+    }
+
+    /// `service` but for its members, and for what others make of it.
+    fn service(
+        &mut self,
+        service: &ringgate_config::Service,
+        Standings {
+            weights,
+            scale,
+            fallen_open,
+            ..
+        }: &Standings,
+    ) -> Service {
+        Service {
+            name: service.name().into(),
+            listen: Endpoint::from_socket(service.listen()),
+            protocol: service.protocol().number(),
+            forward: service.forward(),
+            choose: service.choose(),
+            ring: self.ring(service, weights),
+            order: self.order(service, weights),
+            weight_scale: *scale,
+            fallen_open: *fallen_open,
+            half_open: false,
+            members: Vec::new(),
+        }
+    }
+
+    /// What chooses for flows of `service` that begin, by the weights of its backends in file
+    /// order.
+    fn order(&mut self, service: &ringgate_config::Service, weights: &[u32]) -> Order {
+        match service.choose() {
+            Choose::FlowHash | Choose::SourceHash => Order::Ring,
+            Choose::LeastConnections => Order::Fewest(weights.into()),
+            Choose::RoundRobin => {
+                let turns = self.turns.entry(listen_of(service)).or_default();
+                Rotation::new(weights, turns.clone()).map_or(Order::Ring, Order::Turns)
+            }
+        }
     }
 
     /// The ring of `service`, the last one again if it was built from the same.
@@ -276,6 +313,11 @@ impl Builder {
         );
         ring
     }
+}
+
+/// Whether a flow's backend does not follow from its packets.
+const fn is_ordered(choose: Choose) -> bool {
+    matches!(choose, Choose::RoundRobin | Choose::LeastConnections)
 }
 
 /// What replies from each NAT backend's address and port belong to.
@@ -341,6 +383,11 @@ fn listen_of(service: &ringgate_config::Service) -> (Endpoint, u8) {
         Endpoint::from_socket(service.listen()),
         service.protocol().number(),
     )
+}
+
+/// Whether several NAT services have a backend at this one's address and port.
+fn is_shared(returns: &FxHashMap<(Endpoint, u8), Return>, identity: &BackendIdentity) -> bool {
+    returns.get(&(identity.address, identity.protocol)) == Some(&Return::Ambiguous)
 }
 
 /// The identities of a service's backends, in file order.

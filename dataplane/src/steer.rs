@@ -1,28 +1,31 @@
 //! The heart: which backend a packet goes to, or which client a reply goes to.
 //!
-//! A flow that is in the table keeps its backend. One that is not goes where the service's
-//! Maglev ring says, and is stored:
+//! A flow that is in the table keeps its backend. One that begins goes where the service's order
+//! says (its Maglev ring, or turns, or the fewest flows), and is stored:
 //!
 //! | packet | stored |
 //! |---|---|
 //! | UDP | at once |
+//! | UDP, faster than the limit | no; the ring decides |
 //! | TCP SYN | not yet: a flood of SYNs leaves no trace |
-//! | TCP SYN, where only the table can tell whose the reply is ([`Backend::shared`]) | at once, as half-open |
+//! | TCP SYN, where only a table can tell whose the reply is ([`Backend::shared`]) or whose the flow is (turns, fewest flows) | at once, in the half-open table ([`newcomers`](crate::newcomers)) |
 //! | SYN-ACK or RST from a client | no |
-//! | any other TCP segment of an unknown flow | at once; it is established with the client's next segment |
+//! | any other TCP segment of an unknown flow | at once, with the ring's choice; it is established with the client's next segment |
 //!
 //! A NAT flow has two entries, one for each direction's key, since any worker may meet either
 //! direction. Both see every state change; ages are renewed now and then, both together. Each knows
 //! how far its own sender has come; a RST or FIN that is not from there ends nothing, and is
-//! forwarded for the receiver to judge. Where the table has no room, packets are forwarded by the ring alone.
+//! forwarded for the receiver to judge. Where the table has no room,
+//! packets are forwarded by the ring alone.
 //!
-//! [`Steering::steer`] reads the snapshot, changes the flow table and nothing else; time is an
-//! argument.
+//! [`Steering::steer`] reads the snapshot, changes the two tables, a service's turns and the worker's
+//! allowance for datagrams, and nothing else; time is an argument.
 
 use ringgate_config::Forward;
 use ringgate_conntrack::{Direction, Endpoint, FlowHash, FlowKey, FlowTable, Found, Seconds};
 
 use crate::backend::{Backend, BackendId};
+use crate::newcomers::Newcomers;
 use crate::parse::Packet;
 use crate::route::{Hop, PortIndex};
 use crate::service::Service;
@@ -31,6 +34,7 @@ use crate::verdict::DropReason;
 use crate::wire::tcp;
 
 mod decision;
+mod half_open;
 mod keep;
 mod open;
 
@@ -44,6 +48,8 @@ pub struct Steering<'a> {
     pub snapshot: &'a Snapshot,
     /// The flows.
     pub table: &'a FlowTable,
+    /// Where flows begin.
+    pub newcomers: &'a Newcomers,
     /// The time of the batch.
     pub now: Seconds,
     /// The interface that the packets came in by.
@@ -131,10 +137,13 @@ impl<'a> Steering<'a> {
     /// The backend that a flow to `service` has or would get, without changing anything.
     #[must_use]
     pub fn preview(&self, service: &Service, key: &FlowKey) -> (Option<BackendId>, bool) {
-        let found = self.table.lookup(key, self.table.hash(key), self.now);
+        let hash = self.table.hash(key);
+        let half = self.half_open();
+        let found = self.table.lookup(key, hash, self.now);
+        let found = found.or_else(|| half.table.lookup(key, hash, half.now));
         match found.and_then(|found| self.serving(BackendId(found.owner))) {
             Some(backend) => (Some(backend.id), true),
-            None => (service.choose(key, 0), false),
+            None => (service.preview(key, |id| self.flows_of(id)), false),
         }
     }
 
@@ -165,7 +174,10 @@ impl<'a> Steering<'a> {
                 }
                 None => self.rehash(service, packet, &found)?,
             },
-            None => self.open(service, packet, hash)?,
+            None => match self.awaited(service, packet, hash) {
+                Some(found) => self.answer(service, packet, hash, &found)?,
+                None => self.open(service, packet, hash)?,
+            },
         };
         let (action, hop) = way_to(backend, packet)?;
         Ok(Decision {
@@ -183,10 +195,15 @@ impl<'a> Steering<'a> {
         hash: FlowHash,
     ) -> Result<Decision, Refusal> {
         let key = &packet.key;
-        let found = self.table.lookup(key, hash, self.now);
-        let known = found.and_then(|found| Some((found, self.sender(&found, key)?)));
+        let of_key = |found: Found| Some((found, self.sender(&found, key)?));
+        let stored = self.table.lookup(key, hash, self.now).and_then(of_key);
+        let awaited = || self.awaited_reply(whose, packet, hash).and_then(of_key);
+        let known = match stored {
+            Some(known) => Some((*self, known)),
+            None => awaited().map(|known| (self.half_open(), known)),
+        };
         let (virtual_address, backend) = match known {
-            Some((_, backend)) => (backend.listen, backend),
+            Some((_, (_, backend))) => (backend.listen, backend),
             None => self.unstored_reply(whose, key)?,
         };
         if backend.hop.is_ok_and(|hop| hop.port != self.ingress) {
@@ -198,8 +215,8 @@ impl<'a> Steering<'a> {
             .hop(key.destination().address, packet.family)?;
         let action = Action::ToClient(virtual_address);
         check_path(packet, false, &hop)?;
-        let event = known.map_or(FlowEvent::None, |(found, backend)| {
-            self.observe(&found, backend, packet, || {
+        let event = known.map_or(FlowEvent::None, |(home, (found, backend))| {
+            home.observe(&found, backend, packet, || {
                 Some(FlowKey::new(
                     key.protocol(),
                     key.destination(),
@@ -243,6 +260,11 @@ impl<'a> Steering<'a> {
             .filter_map(|id| self.snapshot.backend(*id));
         let sender = members.find(|backend| backend.endpoint == key.source());
         Ok((service.listen, sender.ok_or(DropReason::NotForUs)?))
+    }
+
+    /// How many flows a backend has.
+    fn flows_of(&self, id: BackendId) -> u64 {
+        self.table.flows_of(id.0)
     }
 
     /// The backend that `id` names, if packets of its flows may be sent to it.

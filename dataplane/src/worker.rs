@@ -17,6 +17,7 @@ use ringgate_conntrack::{Cursor, FlowHash, FlowTable, Seconds};
 
 use crate::clock::{Clock, Millis};
 use crate::counters::WorkerCounters;
+use crate::newcomers::{Newcomers, Tables};
 use crate::parse::{Packet, parse_to};
 use crate::port::{BATCH, Batch, Port};
 use crate::publish::Mailbox;
@@ -54,7 +55,9 @@ pub struct Parts<P, C> {
     /// For each port: frames may come from a stack on this machine with unfinished checksums.
     pub partial: Vec<bool>,
     /// The flows, shared with all workers.
-    pub table: Arc<FlowTable>,
+    pub tables: Tables,
+    /// Most datagram flows that all workers together store in a second.
+    pub udp_new_flows: u32,
     /// The time.
     pub clock: C,
     /// Where control posts snapshots.
@@ -81,7 +84,9 @@ pub struct Worker<P, C> {
     /// What is in each of the batch's frames, and where its flow would be.
     parsed: ArrayVec<Result<(Packet, FlowHash), DropReason>, BATCH>,
     egress: Vec<Batch>,
-    cursor: Cursor,
+    newcomers: Newcomers,
+    /// Where the sweeps of the two tables go on.
+    cursors: [Cursor; 2],
     kept_until: Millis,
 }
 
@@ -99,15 +104,24 @@ impl<P: Port, C: Clock> Worker<P, C> {
     #[must_use]
     pub fn new(parts: Parts<P, C>) -> Self {
         let egress = parts.ports.iter().map(|_| Batch::new()).collect();
-        let cursor = parts.table.share(parts.index, parts.workers);
+        let Tables { flows, half_open } = &parts.tables;
+        let share = |table: &FlowTable| table.share(parts.index, parts.workers);
+        let cursors = [share(flows), share(half_open)];
         let kept_until = parts.clock.now();
+        let newcomers = Newcomers::new(
+            Arc::clone(half_open),
+            parts.udp_new_flows,
+            parts.workers,
+            kept_until,
+        );
         let (batch, parsed) = (Batch::new(), ArrayVec::new());
         Self {
             parts,
             batch,
             parsed,
             egress,
-            cursor,
+            newcomers,
+            cursors,
             kept_until,
         }
     }
@@ -138,6 +152,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
     pub fn turn(&mut self) -> usize {
         self.parts.mailbox.adopt(&mut self.parts.snapshot);
         let now = self.parts.clock.now();
+        self.newcomers.advance(now);
         let mut total = 0;
         for ingress in 0..self.parts.ports.len() {
             if let Some(port) = self.parts.ports.get_mut(ingress) {
@@ -168,11 +183,12 @@ impl<P: Port, C: Clock> Worker<P, C> {
     /// The first pass over a batch: what is in the frames, and where their flows would be.
     fn parse_batch(&mut self, ingress: usize) {
         let Parts {
-            table,
+            tables,
             counters,
             partial,
             ..
         } = &self.parts;
+        let table: &FlowTable = &tables.flows;
         let partial = partial.get(ingress).copied().unwrap_or(false);
         // A DRAM access costs 185 ns alone and 7 ns among others. So what is far away is asked for
         // as soon as it is known where, for all packets before any of it is used: headers, then
@@ -206,7 +222,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
     fn steer_batch(&mut self, ingress: usize, now: Seconds) {
         let Parts {
             snapshot,
-            table,
+            tables,
             pool,
             counters,
             wanted,
@@ -214,7 +230,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
         } = &mut self.parts;
         let steering = Steering {
             snapshot,
-            table,
+            table: &tables.flows,
+            newcomers: &self.newcomers,
             now,
             ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
         };
@@ -286,18 +303,21 @@ impl<P: Port, C: Clock> Worker<P, C> {
         for (index, port) in self.parts.ports.iter().enumerate() {
             self.parts.counters.publish_port(index, &port.counters());
         }
-        let buckets = u64::from(self.parts.table.buckets());
-        let share = buckets / self.parts.workers.max(1) as u64;
-        let budget = share
-            .saturating_mul(elapsed)
-            .div_ceil(SWEEP_PASS_MS)
-            .min(SWEEP_MOST);
-        let budget = usize::try_from(budget).unwrap_or(0);
-        let removed = self
-            .parts
-            .table
-            .sweep(&mut self.cursor, budget, now.seconds());
-        self.parts.counters.flows.expired.add(removed as u64);
+        let sweep = |table: &FlowTable, cursor: &mut Cursor, now| {
+            let share = u64::from(table.buckets()) / self.parts.workers.max(1) as u64;
+            let budget = share
+                .saturating_mul(elapsed)
+                .div_ceil(SWEEP_PASS_MS)
+                .min(SWEEP_MOST);
+            table.sweep(cursor, usize::try_from(budget).unwrap_or(0), now) as u64
+        };
+        let Tables { flows, half_open } = &self.parts.tables;
+        let [of_flows, of_half_open] = &mut self.cursors;
+        let counters = &self.parts.counters.flows;
+        let expired = sweep(flows, of_flows, now.seconds());
+        counters.expired.add(expired);
+        let expired = sweep(half_open, of_half_open, self.newcomers.tick());
+        counters.half_open_expired.add(expired);
     }
 
     fn sleep(&mut self) {
@@ -338,6 +358,11 @@ fn count_flow(counters: &WorkerCounters, decision: &Decision, bytes: u64) {
         FlowEvent::TableFull => counters.flows.table_full.add(1),
         FlowEvent::Contended => counters.flows.contended.add(1),
         FlowEvent::OutOfWindow => counters.flows.out_of_window.add(1),
+        FlowEvent::TooFast => counters.flows.too_fast.add(1),
+        FlowEvent::HalfOpen { displaced } => {
+            counters.flows.half_open.add(1);
+            counters.flows.half_open_displaced.add(displaced.into());
+        }
     }
     let Some(backend) = decision.backend.and_then(|id| counters.backend(id)) else {
         return;

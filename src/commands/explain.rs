@@ -3,7 +3,9 @@
 
 use std::process::ExitCode;
 
-use ringgate_conntrack::{FlowTable, Seconds, Secret, Timeouts};
+use ringgate_conntrack::{Secret, Timeouts};
+use ringgate_dataplane::clock::Millis;
+use ringgate_dataplane::newcomers::Tables;
 use serde_json::Value;
 
 use crate::cli::Explain;
@@ -29,14 +31,14 @@ pub(crate) fn run(args: &Explain) -> ExitCode {
                 to: args.to,
             };
             // A file has no flows: the smallest table says so.
-            let table = match FlowTable::in_memory(1, Secret([0, 0]), Timeouts::default()) {
-                Ok(table) => table,
+            let tables = match Tables::new(1, Secret([0, 0]), Timeouts::default()) {
+                Ok(tables) => tables,
                 Err(error) => {
                     eprintln!("no memory for a page of flows: {error}");
                     return ExitCode::FAILURE;
                 }
             };
-            explain(&question, &snapshot, &table, Seconds(0))
+            explain(&question, &snapshot, &tables, Millis(0))
         }
         None => {
             let (from, to) = (args.from.to_string(), args.to.to_string());

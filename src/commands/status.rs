@@ -46,7 +46,7 @@ fn render(status: &Value) -> String {
     line(
         &mut page,
         &format!(
-            "flows  {} of {}  created {}  expired {}  flushed {}  re-hashed {}  not stored: full {}, contended {}  out of window {}",
+            "flows  {} of {}  created {}  expired {}  flushed {}  re-hashed {}  not stored: full {}, contended {}, too fast {}  out of window {}",
             flows["stored"],
             flows["capacity"],
             flows["created"],
@@ -55,7 +55,19 @@ fn render(status: &Value) -> String {
             flows["rehashed"],
             flows["table_full"],
             flows["contended"],
+            flows["too_fast"],
             flows["out_of_window"],
+        ),
+    );
+    line(
+        &mut page,
+        &format!(
+            "half open  {} of {}  created {}  displaced {}  expired {}",
+            flows["half_open_stored"],
+            flows["half_open_capacity"],
+            flows["half_open"],
+            flows["half_open_displaced"],
+            flows["half_open_expired"],
         ),
     );
     for worker in list(&status["workers"]) {
@@ -134,8 +146,16 @@ fn render_service(page: &mut String, service: &Value) {
     line(
         page,
         &format!(
-            "  {:<28} {:<9} {:>11} {:>9} {:>11} {:>11} {:>10} {:>12}",
-            "backend", "state", "weight", "flows", "packets", "replies", "packets/s", "bits/s",
+            "  {:<28} {:<9} {:>11} {:>9} {:>9} {:>11} {:>11} {:>10} {:>12}",
+            "backend",
+            "state",
+            "weight",
+            "flows now",
+            "flows",
+            "packets",
+            "replies",
+            "packets/s",
+            "bits/s",
         ),
     );
     for backend in list(&service["backends"]) {
@@ -143,10 +163,11 @@ fn render_service(page: &mut String, service: &Value) {
         line(
             page,
             &format!(
-                "  {:<28} {:<9} {:>11} {:>9} {:>11} {:>11} {:>10} {:>12}",
+                "  {:<28} {:<9} {:>11} {:>9} {:>9} {:>11} {:>11} {:>10} {:>12}",
                 backend["address"].as_str().unwrap_or("-"),
                 backend["state"].as_str().unwrap_or("-"),
                 weight(backend),
+                number("flows_now"),
                 number("flows"),
                 number("packets"),
                 number("reply_packets"),

@@ -218,9 +218,11 @@ impl Page<'_> {
         let sum = |of: fn(&WorkerCounters) -> &Counter| -> u64 {
             workers.iter().map(|worker| of(worker).get()).sum()
         };
+        let tables = self.plane.tables();
         json!({
-            "capacity": self.plane.table().capacity(),
-            "stored": self.plane.table().stored(),
+            "capacity": tables.flows.capacity(),
+            "stored": tables.flows.stored(),
+            "memory_bytes": tables.flows.memory_bytes() + tables.half_open.memory_bytes(),
             "map": self.plane.flow_map_id(),
             "created": sum(|worker| &worker.flows.created),
             "expired": sum(|worker| &worker.flows.expired),
@@ -229,6 +231,12 @@ impl Page<'_> {
             "table_full": sum(|worker| &worker.flows.table_full),
             "contended": sum(|worker| &worker.flows.contended),
             "out_of_window": sum(|worker| &worker.flows.out_of_window),
+            "too_fast": sum(|worker| &worker.flows.too_fast),
+            "half_open_capacity": tables.half_open.capacity(),
+            "half_open_stored": tables.half_open.stored(),
+            "half_open": sum(|worker| &worker.flows.half_open),
+            "half_open_displaced": sum(|worker| &worker.flows.half_open_displaced),
+            "half_open_expired": sum(|worker| &worker.flows.half_open_expired),
         })
     }
 
@@ -350,6 +358,7 @@ impl Page<'_> {
             "reachable": built.is_some_and(|backend| backend.hop.is_ok()),
             "check": check,
             "flows": totals.flows,
+            "flows_now": self.plane.tables().flows.flows_of(id.0),
             "packets": totals.packets,
             "bytes": totals.bytes,
             "reply_packets": totals.reply_packets,

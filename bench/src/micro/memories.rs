@@ -7,7 +7,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::sync::Arc;
 
 use ringgate_conntrack::{FlowTable, LINE_BYTES, Memory};
 use ringgate_dataplane::flow_map::FlowMap;
@@ -62,7 +61,7 @@ pub fn measure(flows: u32, samples: usize) -> Result<String, String> {
     let frames = Frames::new(Mode::Nat, Family::V4, Direction::ToBackend)?;
     for (name, make) in KINDS {
         let (memory, huge) = make_one(name, make, room)?;
-        let mut world = World::around(&Arc::new(table::over(memory, room)?), 1, 1)?;
+        let mut world = World::around(table::shared_over(memory, room)?, 1, 1)?;
         let mut walk = Walk::new(&order);
         send(&mut world, &frames, &mut walk, flows.into())?;
         packets.push((name, huge, (world, walk)));

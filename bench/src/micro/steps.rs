@@ -2,9 +2,11 @@
 //! packet goes, and rewriting it.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use ringgate_conntrack::FlowHash;
 use ringgate_dataplane::clock::Clock as _;
+use ringgate_dataplane::newcomers::Newcomers;
 use ringgate_dataplane::parse::{Family, Packet, parse};
 use ringgate_dataplane::steer::{Steering, Way};
 
@@ -58,13 +60,16 @@ fn one(
         return Err(format!("{driven:?}: packets were lost"));
     }
     let parts = lane.worker.parts();
-    let steering = Steering {
-        snapshot: &parts.snapshot,
-        table: &parts.table,
-        now: Still.now().seconds(),
-        ingress: direction.port_index(),
-    };
+    let (snapshot, tables) = (&parts.snapshot, &parts.tables);
     let samples = on_cores(&mut [()], |(), _| {
+        let half_open = Arc::clone(&tables.half_open);
+        let steering = Steering {
+            snapshot,
+            table: &tables.flows,
+            newcomers: &Newcomers::new(half_open, u32::MAX, 1, Still.now()),
+            now: Still.now().seconds(),
+            ingress: direction.port_index(),
+        };
         let samples = (0..=plan.samples).map(|_| sample(&steering, &frames, &flows, plan.packets));
         // The first one warms up.
         samples.skip(1).collect::<Result<Vec<_>, _>>()

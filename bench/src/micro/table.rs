@@ -1,7 +1,6 @@
 //! All that this program knows of the flow table.
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use ringgate_conntrack::{
@@ -9,6 +8,7 @@ use ringgate_conntrack::{
     Seconds, Secret, State, Timeouts,
 };
 use ringgate_dataplane::maglev::flow_hash;
+use ringgate_dataplane::newcomers::Tables;
 
 use crate::micro::frames::place;
 use crate::micro::order::BURST;
@@ -34,8 +34,9 @@ pub(crate) type Key = FlowKey;
 /// # Errors
 ///
 /// In words, when its memory is refused.
-pub(crate) fn shared(capacity: usize) -> Result<Arc<FlowTable>, String> {
-    Ok(Arc::new(empty(capacity)?))
+pub(crate) fn shared(capacity: usize) -> Result<Tables, String> {
+    Tables::new(capacity, SECRET, Timeouts::default())
+        .map_err(|error| format!("no memory for a table of {capacity} flows: {error}"))
 }
 
 /// A table in memory that the caller brings.
@@ -45,6 +46,16 @@ pub(crate) fn shared(capacity: usize) -> Result<Arc<FlowTable>, String> {
 /// In words, when the memory does not do.
 pub(crate) fn over(memory: Memory, capacity: usize) -> Result<FlowTable, String> {
     FlowTable::new(memory, capacity, SECRET, Timeouts::default()).map_err(|error| error.to_string())
+}
+
+/// The same for workers that share it, with half-open flows beside.
+///
+/// # Errors
+///
+/// As [`over`].
+pub(crate) fn shared_over(memory: Memory, capacity: usize) -> Result<Tables, String> {
+    Tables::beside(over(memory, capacity)?, SECRET, Timeouts::default())
+        .map_err(|error| error.to_string())
 }
 
 fn empty(capacity: usize) -> Result<FlowTable, String> {
@@ -161,7 +172,7 @@ impl Contestant for Ours {
         self.each(flows, |key, hash| {
             loop {
                 match self.table.insert(key, hash, flow, NOW) {
-                    Insert::Inserted => return true,
+                    Insert::Inserted | Insert::Displaced => return true,
                     Insert::Exists(_) | Insert::Full => return false,
                     Insert::Contended => std::hint::spin_loop(),
                 }

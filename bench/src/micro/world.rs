@@ -10,10 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
-use ringgate_conntrack::FlowTable;
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::clock::{Clock, Millis};
 use ringgate_dataplane::counters::WorkerCounters;
+use ringgate_dataplane::newcomers::Tables;
 use ringgate_dataplane::parse::Family;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::port::{Batch, MemoryPort, Port as _};
@@ -340,7 +340,7 @@ impl World {
     ///
     /// As [`World::new`].
     pub fn with_backends(threads: usize, entries: usize, backends: u16) -> Result<Self, String> {
-        Self::around(&table::shared(entries)?, threads, backends)
+        Self::around(table::shared(entries)?, threads, backends)
     }
 
     /// `threads` workers that share a table.
@@ -348,11 +348,7 @@ impl World {
     /// # Errors
     ///
     /// As [`World::new`].
-    pub(crate) fn around(
-        table: &Arc<FlowTable>,
-        threads: usize,
-        backends: u16,
-    ) -> Result<Self, String> {
+    pub(crate) fn around(tables: Tables, threads: usize, backends: u16) -> Result<Self, String> {
         let snapshot = snapshot(backends)?;
         let lanes = (0..threads).map(|index| {
             let (ports, pool) = ports();
@@ -360,7 +356,9 @@ impl World {
                 ports,
                 pool,
                 partial: vec![false; 2],
-                table: Arc::clone(table),
+                tables: tables.clone(),
+                // A storm of new flows is what is measured.
+                udp_new_flows: u32::MAX,
                 clock: Still,
                 mailbox: Arc::new(Mailbox::default()),
                 snapshot: Arc::clone(&snapshot),

@@ -12,7 +12,7 @@ use crate::error::{Findings, quote};
 use crate::file::{self, Field};
 use crate::limits::{
     ADMIN_BYTES_MAX, ADMIN_DEFAULT, CORE_MAX, DRAIN_DEFAULT, DRAIN_MAX, FLOWS_DEFAULT, FLOWS_MAX,
-    FLOWS_MIN, WORKERS_MAX,
+    FLOWS_MIN, UDP_NEW_FLOWS_MAX, UDP_NEW_FLOWS_SHARE, WORKERS_MAX,
 };
 use crate::model::{Balancer, FlowMemory, Timeouts};
 
@@ -23,6 +23,7 @@ pub(super) fn default() -> Balancer {
         cores: None,
         flows: FLOWS_DEFAULT,
         flow_memory: FlowMemory::Map,
+        udp_new_flows: udp_new_flows(FLOWS_DEFAULT),
         busy_poll: false,
         drain: DRAIN_DEFAULT,
         timeouts: Timeouts::default(),
@@ -40,6 +41,11 @@ pub(super) fn resolve(raw: &file::Balancer<'_>, findings: &mut Findings<'_>) -> 
     let cores = cores(&mut scope, raw, workers.flatten());
     let flows = scope.number("flows", &raw.flows, FLOWS_MIN..=FLOWS_MAX);
     let flow_memory = scope.word("flow-memory", &raw.flow_memory, Some(FlowMemory::Map), &[]);
+    let udp = scope.number(
+        "udp-new-flows-per-second",
+        &raw.udp_new_flows,
+        1..=UDP_NEW_FLOWS_MAX,
+    );
     let busy_poll = Scope::flag(&raw.busy_poll, false);
     let drain = scope.duration("drain", &raw.drain, Duration::ZERO..=DRAIN_MAX);
     let admin = admin(&mut scope, &raw.admin);
@@ -50,16 +56,23 @@ pub(super) fn resolve(raw: &file::Balancer<'_>, findings: &mut Findings<'_>) -> 
     let named = cores
         .as_ref()
         .and_then(|cores| u16::try_from(cores.len()).ok());
+    let flows = flows?.unwrap_or(FLOWS_DEFAULT);
     Some(Balancer {
         workers: workers?.or(named).and_then(NonZeroU16::new),
         cores,
-        flows: flows?.unwrap_or(FLOWS_DEFAULT),
+        flows,
         flow_memory: flow_memory?,
+        udp_new_flows: udp?.unwrap_or_else(|| udp_new_flows(flows)),
         busy_poll: busy_poll?,
         drain: drain?.map_or(DRAIN_DEFAULT, |(drain, _)| drain),
         timeouts: timeouts?,
         admin: admin?,
     })
+}
+
+/// The limit for a table of so many flows.
+fn udp_new_flows(flows: usize) -> u32 {
+    u32::try_from(flows / UDP_NEW_FLOWS_SHARE).map_or(UDP_NEW_FLOWS_MAX, |flows| flows.max(1))
 }
 
 fn cores(

@@ -22,9 +22,6 @@ use crate::model::{Backend, Choose, Forward, Health, Protocol, Service, Timeouts
 /// Forwarding modes of later releases.
 const LATER_MODES: [&str; 4] = ["full-nat", "ipip", "gue", "gre"];
 
-/// Ways to choose a backend of later releases.
-const LATER_CHOICES: [&str; 2] = ["round-robin", "least-connections"];
-
 pub(super) fn resolve<'a>(
     raw: &'a file::Service<'a>,
     inherited: Timeouts,
@@ -40,12 +37,7 @@ pub(super) fn resolve<'a>(
     let protocol = scope.word::<Protocol>("protocol", &raw.protocol, None, &[]);
     let listen = listen(&mut scope, raw, protocol, seen);
     let forward = scope.word::<Forward>("forward", &raw.forward, None, &LATER_MODES);
-    let choose = scope.word(
-        "choose",
-        &raw.choose,
-        Some(Choose::FlowHash),
-        &LATER_CHOICES,
-    );
+    let choose = scope.word("choose", &raw.choose, Some(Choose::FlowHash), &[]);
     let when_empty = scope.word("when-empty", &raw.when_empty, Some(WhenEmpty::Drop), &[]);
     let slow_start = scope.duration(
         "slow-start",

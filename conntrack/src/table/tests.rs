@@ -155,7 +155,8 @@ fn newcomers_displace_the_unestablished_and_never_the_established() {
         established.push(n);
     }
     for n in 100..1000 {
-        assert_eq!(insert(&table, n, State::Opening, 1), Insert::Inserted);
+        let stored = insert(&table, n, State::Opening, 1);
+        assert!(matches!(stored, Insert::Inserted | Insert::Displaced));
         assert!(lookup(&table, n, 1).is_some());
     }
     for n in &established {
@@ -164,7 +165,7 @@ fn newcomers_displace_the_unestablished_and_never_the_established() {
     let mut full = 0;
     for n in 2000..3000 {
         match insert(&table, n, State::Established, 2) {
-            Insert::Inserted => established.push(n),
+            Insert::Inserted | Insert::Displaced => established.push(n),
             Insert::Full => full += 1,
             other => panic!("{other:?}"),
         }
@@ -398,4 +399,61 @@ fn what_follows_is_noted_and_what_is_foreign_is_not() {
     let next = lookup(&table, 1, 0).unwrap();
     assert!(table.follow(&second, segment(0x10, 0x0030_0000)));
     assert_eq!(lookup(&table, 1, 0), Some(next));
+}
+
+#[test]
+fn each_owners_flows_are_counted_however_they_come_and_go() {
+    let census = Arc::new(Census::default());
+    let tables = [(); 2].map(|()| table(200).counted_in(Arc::clone(&census)));
+    let mut seed = 7_u64;
+    let mut below = |bound: u64| {
+        // Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
+        seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (seed ^ seed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        u32::try_from((mixed ^ mixed >> 27) % bound).unwrap()
+    };
+    let mut sweep = tables[0].share(0, 1);
+    let mut times = [0; 7];
+    for now in 0..20_000 {
+        let (table, n) = (&tables[below(2) as usize], below(400));
+        let owner = below(20) | below(2) << 16;
+        let state = State::ALL[below(7) as usize];
+        let new = flow(state, owner);
+        let now = Seconds(now / 10);
+        let key = key(n);
+        let found = table.lookup(&key, table.hash(&key), now);
+        match (found, below(5)) {
+            (Some(found), 0) => times[0] += usize::from(table.remove(&found)),
+            (Some(found), 2) => {
+                // FIN, SYN, ACK, RST
+                let flags = [0x11, 0x02, 0x10, 0x04][below(4) as usize];
+                let direction = [Direction::FromClient, Direction::FromBackend][below(2) as usize];
+                times[6] += usize::from(table.advance(&found, direction, flags, now));
+            }
+            (Some(found), 1) => times[1] += usize::from(table.replace(&found, new, now)),
+            _ => match table.insert(&key, table.hash(&key), new, now) {
+                Insert::Inserted => times[2] += 1,
+                Insert::Displaced => times[3] += 1,
+                _ => times[4] += 1,
+            },
+        }
+        times[5] += tables[0].sweep(&mut sweep, 1, now);
+    }
+    assert!(times.iter().all(|times| *times > 50), "{times:?}");
+    // The oracle: every entry, whether its time is up or not.
+    let mut counts = HashMap::new();
+    for table in &tables {
+        table.for_each(Seconds(0), |_, found| {
+            *counts.entry(found.owner).or_insert(0) += u64::from(!found.state.is_closed())
+        });
+    }
+    for owner in (0..20).flat_map(|place| [place, place | 1 << 16]) {
+        // Once a later generation has come, the earlier ones count for nothing.
+        let expected = if owner >> 16 == 1 {
+            counts.get(&owner).copied().unwrap_or(0)
+        } else {
+            0
+        };
+        assert_eq!(tables[0].flows_of(owner), expected, "{owner:#x}");
+    }
 }

@@ -27,6 +27,11 @@ pub enum FlowEvent {
     None,
     /// Stored.
     Created,
+    /// Remembered as half open.
+    HalfOpen {
+        /// Entries of other half-open flows that gave way.
+        displaced: u8,
+    },
     /// Given to another backend.
     Rehashed,
     /// Not stored: no room.
@@ -35,6 +40,8 @@ pub enum FlowEvent {
     Contended,
     /// Left as it was: the packet would end it, and cannot be its sender's own.
     OutOfWindow,
+    /// Not stored: datagram flows begin faster than the limit.
+    TooFast,
 }
 
 /// Where a packet goes and how.

@@ -5,6 +5,8 @@ use ringgate_conntrack::{Secret, State, Timeouts};
 
 use super::*;
 use crate::backend::Health;
+use crate::clock::Millis;
+use crate::newcomers::{Newcomers, Tables};
 use crate::parse::parse;
 use crate::route::{Fib, Link, Neighbour, Target};
 use crate::snapshot::Builder;
@@ -84,7 +86,9 @@ struct World {
     down: Vec<&'static str>,
     draining: bool,
     snapshot: Snapshot,
-    table: FlowTable,
+    table: Arc<FlowTable>,
+    half_open: Arc<FlowTable>,
+    newcomers: Newcomers,
     now: u32,
 }
 
@@ -100,8 +104,8 @@ impl World {
         let snapshot = builder
             .build(&model, |_, _| Health::Up, &fib, false)
             .unwrap();
-        let table = FlowTable::in_memory(flows, Secret([1, 2]), Timeouts::default()).unwrap();
-        snapshot.lifetimes().apply(&table);
+        let tables = Tables::new(flows, Secret([1, 2]), Timeouts::default()).unwrap();
+        snapshot.lifetimes().apply(&tables);
         let (down, draining) = (Vec::new(), false);
         Self {
             builder,
@@ -110,7 +114,9 @@ impl World {
             down,
             draining,
             snapshot,
-            table,
+            table: tables.flows,
+            half_open: Arc::clone(&tables.half_open),
+            newcomers: Newcomers::new(tables.half_open, u32::MAX, 1, Millis(1000)),
             now: 1,
         }
     }
@@ -127,7 +133,10 @@ impl World {
             .builder
             .build(&self.model, health, &self.fib, self.draining);
         self.snapshot = built.unwrap();
-        self.snapshot.lifetimes().apply(&self.table);
+        self.snapshot.lifetimes().apply(&Tables {
+            flows: Arc::clone(&self.table),
+            half_open: Arc::clone(&self.half_open),
+        });
     }
 
     fn reload(&mut self, file: &str) {
@@ -145,6 +154,7 @@ impl World {
         let steering = Steering {
             snapshot: &self.snapshot,
             table: &self.table,
+            newcomers: &self.newcomers,
             now: Seconds(self.now),
             ingress,
         };
@@ -337,13 +347,14 @@ fn without_a_backend_nothing_is_sent_unless_the_service_falls_open() {
 #[test]
 fn replies_of_two_services_on_one_backend_carry_the_right_address() {
     let world = World::new();
-    // Only the table can tell: the SYN is stored, in both directions.
+    // Only a table can tell: the SYN is remembered, in both directions.
     assert_eq!(
         world.source_of("10.2.0.11:9090", CLIENT, SYN | ACK),
         Err(DropReason::UnknownReturn)
     );
     let decision = world.tcp(CLIENT, "10.100.0.4:80", SYN).unwrap();
-    assert_eq!((decision.event, world.flows()), (FlowEvent::Created, 2));
+    let half_open = FlowEvent::HalfOpen { displaced: 0 };
+    assert_eq!((decision.event, world.flows()), (half_open, 0));
     assert_eq!(
         world
             .source_of("10.2.0.11:9090", CLIENT, SYN | ACK)
@@ -386,7 +397,7 @@ fn a_finished_connection_makes_room_for_the_next_on_the_same_ports() {
     world.tcp("10.2.0.11:9090", CLIENT, RST | ACK).unwrap();
     // Both entries have seen the reset, so another service may have the ports.
     let again = world.tcp(CLIENT, "10.100.0.3:80", SYN).unwrap();
-    assert_eq!(again.event, FlowEvent::Created);
+    assert_eq!(again.event, FlowEvent::HalfOpen { displaced: 0 });
     let Action::ToBackend(backend) = again.action else {
         panic!("{again:?}")
     };
@@ -543,4 +554,5 @@ fn by_source_hash_all_flows_of_a_client_meet_one_backend() {
     assert_eq!(backends(SERVICES, &many_ports), 3);
 }
 
+mod begin;
 mod ways;

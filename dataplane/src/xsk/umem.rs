@@ -424,6 +424,11 @@ impl Region {
         Some(desc)
     }
 
+    /// Takes back what was [submitted](Self::submit) to `holder` and was not queued: an empty frame.
+    pub(super) fn withdraw(&self, desc: &FrameDesc, holder: Holder) -> Option<Frame> {
+        self.mint(desc.addr() >> CHUNK_SHIFT, HEADROOM_BYTES, 0, holder)
+    }
+
     /// Mints every chunk that `holder` still has, empty, and passes it on. Returns how many.
     ///
     /// For a kernel holder: only after the kernel has let go of the chunks, with the socket closed.

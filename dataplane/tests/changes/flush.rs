@@ -84,10 +84,15 @@ fn the_size_of_its_steps_makes_no_difference() {
         let scene = busy();
         let mut flush = Flush::new(Scope::All, scene.seconds());
         let mut steps = 1;
-        while !flush.go_on(&scene.table, &scene.snapshot, budget, scene.seconds()) {
+        while !flush.go_on(
+            &scene.tables.flows,
+            &scene.snapshot,
+            budget,
+            scene.seconds(),
+        ) {
             steps += 1;
         }
-        assert_eq!(steps, scene.table.buckets().div_ceil(budget));
+        assert_eq!(steps, scene.tables.flows.buckets().div_ceil(budget));
         let counted = (flush.flows(), flush.entries());
         assert_eq!(counted, (u64::from(FLOWS) * 3, u64::from(FLOWS) * 6));
         assert_eq!(scene.entries(), 0);
@@ -101,7 +106,7 @@ fn workers_that_go_on_meanwhile_lose_no_half_of_a_flow() {
     scene.now = Millis(scene.now.0 + 1000);
     let mut flush = Flush::new(service(SHARED), scene.seconds());
     let (mut n, mut anew) = (0, 0);
-    while !flush.go_on(&scene.table, &scene.snapshot, 1, scene.seconds()) {
+    while !flush.go_on(&scene.tables.flows, &scene.snapshot, 1, scene.seconds()) {
         for _ in 0..3 {
             n = (n + 7) % FLOWS;
             let (host, event) = scene.send(client(n), SHARED, ACK).unwrap();
@@ -127,9 +132,10 @@ fn an_entry_of_replies_that_stands_alone_goes_when_it_is_old() {
     let endpoint = |text: &str| Endpoint::from_socket(text.parse().unwrap());
     let key = FlowKey::new(6, Endpoint::from_socket(client(5)), endpoint(SHARED));
     let found = scene
-        .table
-        .lookup(&key, scene.table.hash(&key), scene.seconds());
-    assert!(scene.table.remove(&found.unwrap()));
+        .tables
+        .flows
+        .lookup(&key, scene.tables.flows.hash(&key), scene.seconds());
+    assert!(scene.tables.flows.remove(&found.unwrap()));
     let left = usize::from(FLOWS) * 4;
     // Seen in this very second: it may be half of a flow that a worker is just storing.
     scene.flush(service(SHARED));

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use etherparse::{PacketBuilder, TcpHeader};
 use ringgate_config::Model;
-use ringgate_conntrack::{Endpoint, FlowKey, FlowTable, Seconds, Secret, Timeouts};
+use ringgate_conntrack::{Endpoint, FlowKey, Seconds, Secret, Timeouts};
 use ringgate_dataplane::backend::{Backend, Health};
 use ringgate_dataplane::clock::Millis;
 use ringgate_dataplane::flush::{Flush, Scope};
+use ringgate_dataplane::newcomers::{Newcomers, Tables};
 use ringgate_dataplane::parse::parse;
 use ringgate_dataplane::route::{Fib, Link, Target};
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
@@ -109,7 +110,8 @@ impl Pool {
 pub(crate) struct Scene {
     pub(crate) pool: Pool,
     pub(crate) snapshot: Snapshot,
-    pub(crate) table: FlowTable,
+    pub(crate) tables: Tables,
+    newcomers: Newcomers,
     pub(crate) now: Millis,
     builder: Builder,
     fib: Arc<Fib>,
@@ -119,10 +121,12 @@ impl Scene {
     pub(crate) fn new(pool: Pool) -> Self {
         let (mut builder, fib, now) = (Builder::default(), Arc::new(fib()), Millis(5000));
         let snapshot = build(&mut builder, &pool, &fib, now);
+        let tables = Tables::new(16_384, Secret([3, 5]), Timeouts::default()).unwrap();
         Self {
             pool,
             snapshot,
-            table: FlowTable::in_memory(16_384, Secret([3, 5]), Timeouts::default()).unwrap(),
+            newcomers: Newcomers::new(Arc::clone(&tables.half_open), u32::MAX, 1, now),
+            tables,
             now,
             builder,
             fib,
@@ -149,19 +153,21 @@ impl Scene {
     pub(crate) fn flush(&self, scope: Scope) -> u64 {
         let now = self.now.seconds();
         let mut flush = Flush::new(scope, now);
-        while !flush.go_on(&self.table, &self.snapshot, 1, now) {}
+        while !flush.go_on(&self.tables.flows, &self.snapshot, 1, now) {}
         flush.flows()
     }
 
     fn steer(&self, ingress: u16, frame: &[u8]) -> Result<Decision, DropReason> {
         let packet = parse(frame, false).unwrap();
+        self.newcomers.advance(self.now);
         let steering = Steering {
             snapshot: &self.snapshot,
-            table: &self.table,
+            table: &self.tables.flows,
+            newcomers: &self.newcomers,
             now: self.now.seconds(),
             ingress,
         };
-        let decision = steering.steer(&packet, self.table.hash(&packet.key));
+        let decision = steering.steer(&packet, self.tables.flows.hash(&packet.key));
         decision.map_err(|refusal| refusal.reason)
     }
 
@@ -229,7 +235,9 @@ impl Scene {
     /// Entries of the flow table.
     pub(crate) fn entries(&self) -> usize {
         let mut entries = 0;
-        self.table.for_each(self.seconds(), |_, _| entries += 1);
+        self.tables
+            .flows
+            .for_each(self.seconds(), |_, _| entries += 1);
         entries
     }
 

@@ -10,6 +10,7 @@ use ringgate_conntrack::{Endpoint, FlowKey, FlowTable, Secret, State, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::clock::{Clock, Millis};
 use ringgate_dataplane::counters::WorkerCounters;
+use ringgate_dataplane::newcomers::Tables;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::port::{BATCH, MemoryPort};
 use ringgate_dataplane::publish::Mailbox;
@@ -59,6 +60,7 @@ pub(crate) struct World {
     pub(crate) worker: Worker<MemoryPort, Hand>,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) table: Arc<FlowTable>,
+    pub(crate) half_open: Arc<FlowTable>,
     pub(crate) clock: Hand,
     /// What was published last.
     pub(crate) snapshot: Arc<Snapshot>,
@@ -119,13 +121,13 @@ impl World {
         let mailbox = Arc::new(Mailbox::default());
         let clock = Hand::default();
         clock.advance(5000);
-        let table = FlowTable::in_memory(flows, Secret([7, 9]), Timeouts::default()).unwrap();
-        let table = Arc::new(table);
+        let tables = Tables::new(flows, Secret([7, 9]), Timeouts::default()).unwrap();
         let worker = Worker::new(Parts {
             ports,
             pool,
             partial: vec![false; 2],
-            table: Arc::clone(&table),
+            tables: tables.clone(),
+            udp_new_flows: u32::MAX,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&snapshot),
@@ -138,7 +140,8 @@ impl World {
         Self {
             worker,
             counters,
-            table,
+            table: tables.flows,
+            half_open: tables.half_open,
             clock,
             snapshot,
             mailbox,

@@ -281,12 +281,12 @@ fn ended_flows_are_swept_while_turning() {
             .inject(&udp("10.1.0.2:999", "10.100.0.1:53", b"query"))
     );
     world.worker.turn();
-    assert_eq!(world.worker.parts().table.stored(), 2);
+    assert_eq!(world.worker.parts().tables.flows.stored(), 2);
     for _ in 0..200 {
         world.clock.advance(1000);
         world.worker.turn();
     }
-    assert_eq!(world.worker.parts().table.stored(), 0);
+    assert_eq!(world.worker.parts().tables.flows.stored(), 0);
     assert_eq!(world.counters.flows.expired.get(), 2);
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
-use ringgate_conntrack::{FlowTable, Secret, Timeouts};
+use ringgate_conntrack::{Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::clock::{Clock, Millis};
 use ringgate_dataplane::counters::WorkerCounters;
+use ringgate_dataplane::newcomers::Tables;
 use ringgate_dataplane::port::MemoryPort;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::publish::Mailbox;
@@ -184,9 +185,8 @@ impl World {
             ports,
             pool,
             partial: vec![partial; 2],
-            table: Arc::new(
-                FlowTable::in_memory(4096, Secret([7, 9]), Timeouts::default()).unwrap(),
-            ),
+            tables: Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap(),
+            udp_new_flows: u32::MAX,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: snapshot(&mut builder, file, &[]),

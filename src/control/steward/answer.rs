@@ -31,18 +31,16 @@ impl Steward {
             flushed: self.flushed,
             uptime_ms: u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX),
         };
-        let seconds = self.clock.now().seconds();
+        let time = self.clock.now();
+        let seconds = time.seconds();
         let flush = &mut self.flush;
         let mut handler = |request: &Request<'_>, key| {
             let response = match (request.method, request.path) {
                 ("GET", "/v1/status") => Response::ok(page.to_json()),
                 ("GET", "/v1/explain") => match question(request) {
-                    Ok(question) => Response::ok(explain(
-                        &question,
-                        page.snapshot,
-                        page.plane.table(),
-                        seconds,
-                    )),
+                    Ok(question) => {
+                        Response::ok(explain(&question, page.snapshot, page.plane.tables(), time))
+                    }
                     Err(message) => Response::error(400, message),
                 },
                 ("POST", "/v1/flush") if flush.is_some() => Response::error(

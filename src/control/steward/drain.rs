@@ -58,7 +58,8 @@ impl Steward {
     fn established(&self) -> usize {
         let mut count = 0;
         self.plane
-            .table()
+            .tables()
+            .flows
             .for_each(self.clock.now().seconds(), |_, flow| {
                 count += usize::from(matches!(
                     flow.state,

@@ -141,7 +141,7 @@ impl Steward {
             return;
         };
         let now = self.clock.now().seconds();
-        let table = self.plane.table();
+        let table = &self.plane.tables().flows;
         if !running
             .flush
             .go_on(table, &self.snapshot, BUCKETS_A_TURN, now)

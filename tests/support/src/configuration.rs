@@ -42,6 +42,7 @@ pub struct Service {
     listen: String,
     protocol: &'static str,
     forward: &'static str,
+    choose: &'static str,
     is_checked: bool,
     check_port: Option<u16>,
     slow_start: &'static str,
@@ -56,6 +57,7 @@ impl Service {
             listen: listen.to_owned(),
             protocol: "tcp",
             forward: "nat",
+            choose: "flow-hash",
             is_checked: false,
             check_port: None,
             slow_start: "0s",
@@ -77,6 +79,11 @@ impl Service {
             forward: "dsr-l2",
             ..self
         }
+    }
+
+    /// Whose new flows get their backend by this choice.
+    pub fn choosing(self, choose: &'static str) -> Self {
+        Self { choose, ..self }
     }
 
     /// Whose backends are checked every 200 ms, with a timeout of 200 ms, rise 2 and fall 2.
@@ -137,8 +144,8 @@ impl fmt::Display for Service {
         )?;
         writeln!(
             f,
-            "protocol = \"{}\"\nforward = \"{}\"",
-            self.protocol, self.forward
+            "protocol = \"{}\"\nforward = \"{}\"\nchoose = \"{}\"",
+            self.protocol, self.forward, self.choose
         )?;
         writeln!(f, "slow-start = \"{}\"", self.slow_start)?;
         if self.is_checked {

@@ -248,9 +248,10 @@ fn an_open_port_s_refusal_ends_a_half_open_flow_though_its_number_is_zero() {
     assert_eq!(world.send(&refusal).unwrap().event, FlowEvent::None);
     let mut states = Vec::new();
     world
-        .table
-        .for_each(Seconds(1), |_, found| states.push(found.state));
+        .half_open
+        .for_each(Seconds(0), |_, found| states.push(found.state));
     assert_eq!(states, [State::Closed; 2]);
+    assert_eq!(world.flows(), 0);
 }
 
 #[test]

@@ -75,6 +75,7 @@ fn an_unknown_neighbour_is_asked_for() {
     let steering = Steering {
         snapshot: &world.snapshot,
         table: &world.table,
+        newcomers: &world.newcomers,
         now: Seconds(1),
         ingress: 1,
     };

@@ -1,0 +1,220 @@
+//! Flows that begin: where the half-open ones lie, and how many of datagrams are stored.
+//!
+//! A half-open flow that must be remembered (see [`crate::steer`]) is not in the flow table but in
+//! a smaller one beside it, until its handshake is complete. A flood can fill that one and nothing
+//! else: there the oldest give way, and since nothing but half-open flows is in it, there is always one
+//! that may. A handshake is complete before it is displaced as long as its round trip is shorter than
+//! what the flood takes to go through the whole region: so many flows over twice the SYNs a second,
+//! each being two entries in `nat`.
+//!
+//! "The oldest" needs a finer clock than whole seconds, in which a flood goes through the region
+//! many times. So the half-open table's unit of time is a tick of [`TICK_MS`] milliseconds. Its
+//! clock stops after 2.1 years; then the order in which flows give way is arbitrary, and they no
+//! longer end by time.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+
+use ringgate_conntrack::{Census, FlowTable, Profile, Seconds, Secret, Span, Timeouts};
+
+use crate::clock::Millis;
+
+/// The half-open table's room: one entry for so many of the flow table's.
+const FLOWS_FOR_ONE: usize = 8;
+
+/// The least room for half-open flows, entries: a second's worth of 2,000 handshakes.
+const HALF_OPEN_LEAST: usize = 4096;
+
+/// The unit of the half-open table's clock, in milliseconds.
+pub const TICK_MS: u32 = 16;
+
+/// How much of a second's datagram flows may come at once, one part of so many: what arrives evenly comes in
+/// bursts of a few milliseconds.
+const BURSTS_IN_SECOND: u64 = 10;
+
+/// The least that may come at once: a batch.
+const BURST_LEAST: u64 = crate::port::BATCH as u64;
+
+/// Tokens are thousandths of a flow: a rate a second is as many a millisecond.
+const TOKENS_OF_FLOW: u64 = 1000;
+
+/// What all workers remember of flows.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    /// Those that have begun.
+    pub flows: Arc<FlowTable>,
+    /// Those that are half open and cannot be derived from their packets.
+    pub half_open: Arc<FlowTable>,
+}
+
+impl Tables {
+    /// Tables for so many flows, and the half-open ones beside them; both count whose flows they
+    /// hold, together. One hash serves both.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it refuses the memory.
+    pub fn new(flows: usize, secret: Secret, timeouts: Timeouts) -> io::Result<Self> {
+        let flows = FlowTable::in_memory(flows, secret, timeouts)?;
+        Self::beside(flows, secret, timeouts)
+    }
+
+    /// The same with a table that is there already, empty, under the same secret.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it refuses the memory for half-open flows.
+    pub fn beside(flows: FlowTable, secret: Secret, timeouts: Timeouts) -> io::Result<Self> {
+        let census = Arc::new(Census::default());
+        let room = half_open_room(flows.capacity());
+        let half_open = FlowTable::in_memory(room, secret, in_ticks(&timeouts))?;
+        Ok(Self {
+            flows: Arc::new(flows.counted_in(Arc::clone(&census))),
+            half_open: Arc::new(half_open.counted_in(census)),
+        })
+    }
+
+    /// Gives a profile other timeouts, in both.
+    pub fn set_timeouts(&self, profile: Profile, timeouts: &Timeouts) {
+        self.flows.set_timeouts(profile, timeouts);
+        self.half_open.set_timeouts(profile, &in_ticks(timeouts));
+    }
+}
+
+/// How many half-open entries there is room for beside so many flows.
+#[must_use]
+pub const fn half_open_room(flows: usize) -> usize {
+    let share = flows / FLOWS_FOR_ONE;
+    if share < HALF_OPEN_LEAST {
+        HALF_OPEN_LEAST
+    } else {
+        share
+    }
+}
+
+/// The same timeouts on the half-open table's clock.
+fn in_ticks(timeouts: &Timeouts) -> Timeouts {
+    let ticks = |span: Span| {
+        let ticks = u64::from(span.0) * 1000 / u64::from(TICK_MS);
+        Span(u32::try_from(ticks).unwrap_or(u32::MAX))
+    };
+    Timeouts {
+        opening: ticks(timeouts.opening),
+        established: ticks(timeouts.established),
+        half_closed: ticks(timeouts.half_closed),
+        closed: ticks(timeouts.closed),
+        one_way: ticks(timeouts.one_way),
+        two_way: ticks(timeouts.two_way),
+    }
+}
+
+/// One worker's view of flows that begin.
+#[derive(Debug)]
+pub struct Newcomers {
+    half_open: Arc<FlowTable>,
+    now: Cell<Millis>,
+    /// Datagram flows a second.
+    rate: u64,
+    tokens: Cell<u64>,
+}
+
+impl Newcomers {
+    /// For one of `workers` equals, which together may store `udp_new_flows` datagram flows a second.
+    #[must_use]
+    pub fn new(half_open: Arc<FlowTable>, udp_new_flows: u32, workers: usize, now: Millis) -> Self {
+        let rate = (u64::from(udp_new_flows) / workers.max(1) as u64).max(1);
+        let newcomers = Self {
+            half_open,
+            now: Cell::new(now),
+            rate,
+            tokens: Cell::new(0),
+        };
+        newcomers.tokens.set(newcomers.burst());
+        newcomers
+    }
+
+    /// The half-open flows.
+    #[inline]
+    #[must_use]
+    pub fn half_open(&self) -> &FlowTable {
+        &self.half_open
+    }
+
+    /// The time on the half-open table's clock.
+    #[inline]
+    #[must_use]
+    pub fn tick(&self) -> Seconds {
+        let ticks = self.now.get().0 / u64::from(TICK_MS);
+        Seconds(u32::try_from(ticks).unwrap_or(u32::MAX))
+    }
+
+    /// Moves time on.
+    #[inline]
+    pub fn advance(&self, now: Millis) {
+        let elapsed = now.0.saturating_sub(self.now.get().0);
+        if elapsed > 0 {
+            self.now.set(now);
+            let more = self.rate.saturating_mul(elapsed);
+            let tokens = self.tokens.get().saturating_add(more);
+            self.tokens.set(tokens.min(self.burst()));
+        }
+    }
+
+    /// Whether another datagram flow may be stored now; if so, it is counted as stored.
+    pub(crate) fn admits_datagram(&self) -> bool {
+        let left = self.tokens.get().checked_sub(TOKENS_OF_FLOW);
+        left.inspect(|left| self.tokens.set(*left)).is_some()
+    }
+
+    fn burst(&self) -> u64 {
+        (self.rate / BURSTS_IN_SECOND).max(BURST_LEAST) * TOKENS_OF_FLOW
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn newcomers(udp_new_flows: u32, workers: usize) -> Newcomers {
+        let tables = Tables::new(1, Secret([1, 2]), Timeouts::default()).unwrap();
+        Newcomers::new(tables.half_open, udp_new_flows, workers, Millis(5000))
+    }
+
+    fn admitted(newcomers: &Newcomers) -> usize {
+        std::iter::repeat_with(|| newcomers.admits_datagram())
+            .take(10_000)
+            .take_while(|admitted| *admitted)
+            .count()
+    }
+
+    #[test]
+    fn no_more_than_the_rate_and_a_burst_is_admitted() {
+        let newcomers = newcomers(12_000, 4);
+        assert_eq!(admitted(&newcomers), 300, "a tenth of its share");
+        newcomers.advance(Millis(5001));
+        assert_eq!(admitted(&newcomers), 3);
+        for ms in 0..1000 {
+            newcomers.advance(Millis(5002 + ms));
+            assert_eq!(admitted(&newcomers), 3);
+        }
+        newcomers.advance(Millis(u64::MAX));
+        assert_eq!(admitted(&newcomers), 300, "time unused is not saved up");
+    }
+
+    #[test]
+    fn the_least_rate_admits_a_batch_and_then_one_a_second() {
+        let newcomers = newcomers(1, 8);
+        assert_eq!(admitted(&newcomers), 64);
+        newcomers.advance(Millis(5999));
+        assert_eq!(admitted(&newcomers), 0);
+        newcomers.advance(Millis(6000));
+        assert_eq!(admitted(&newcomers), 1);
+    }
+
+    #[test]
+    fn half_open_flows_have_an_eighth_of_the_room_but_some_at_least() {
+        assert_eq!(half_open_room(1 << 20), 1 << 17);
+        assert_eq!(half_open_room(1024), 4096);
+    }
+}
