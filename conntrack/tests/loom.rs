@@ -270,7 +270,7 @@ mod tests {
             let other = Arc::clone(&table);
             let thread = thread::spawn(move || insert(&other, 2, State::Established, 22));
             let advanced = table.advance(&flow, Direction::FromClient, ACK, NOW);
-            let inserted = thread.join().unwrap() == Insert::Inserted;
+            let inserted = thread.join().unwrap() == Insert::Displaced;
             assert_eq!(advanced, !inserted);
             assert_eq!(find(&table, 1).is_some(), !inserted);
             assert_eq!(find(&table, 2).is_some(), inserted);
