@@ -24,6 +24,8 @@ mod tests {
     const RESTLESS: u32 = 5000;
     const THREADS: u32 = 2;
     const KILLS: u64 = 40;
+    /// And at most: on a busy machine the child seldom runs when it is killed.
+    const KILLS_MOST: u64 = 40 * KILLS;
     const NOW: Seconds = Seconds(1000);
     const ACK: u8 = 0x10;
 
@@ -82,7 +84,11 @@ mod tests {
         }
         drop(table);
         let (mut gates, mut slots) = (0, 0);
-        for kill in 0..KILLS {
+        for kill in 0..KILLS_MOST {
+            // Until both were hit, or nothing would be shown.
+            if kill >= KILLS && gates > 0 && slots > 0 {
+                break;
+            }
             start_and_kill(&file, kill);
             let (table, healed) = adopt(&file);
             gates += healed.gates;
@@ -95,7 +101,6 @@ mod tests {
                 find(&table, n);
             }
         }
-        // Else no kill has hit anything, and nothing was shown.
         assert!(gates > 0 && slots > 0, "{gates} gates, {slots} slots");
     }
 
