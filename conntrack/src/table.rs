@@ -325,10 +325,20 @@ impl FlowTable {
     ) -> Option<(u32, Direction)> {
         let line = self.region.slot_if_any(hash.hint())?;
         let slot = Slot::new(&self.region, line, hash.hint());
-        let (seen, owner, reach) = match slot.glance(&key.words()) {
-            Some(record) => record,
-            None => self.look_elsewhere(key, hash)?,
-        };
+        match slot.glance(&key.words()) {
+            Some(record) => self.if_steady(record, segment, now),
+            None => self.steady_elsewhere(key, hash, segment, now),
+        }
+    }
+
+    /// The rest of [`steady`](Self::steady), with the record.
+    #[inline]
+    fn if_steady(
+        &self,
+        (seen, owner, reach): (Control, Owner, Reach),
+        segment: Segment,
+        now: Seconds,
+    ) -> Option<(u32, Direction)> {
         let Owner { owner, direction } = owner;
         // A flow that is fresh has not ended: see `Limits`.
         let is_steady = seen.stays(direction, segment.tcp_flags)
@@ -337,17 +347,21 @@ impl FlowTable {
         is_steady.then_some((owner, direction))
     }
 
-    /// The record of a flow whose tag another flow of its bucket has too.
+    /// The same for a flow whose tag another flow of its bucket has too.
     #[cold]
     #[inline(never)]
-    fn look_elsewhere(&self, key: &FlowKey, hash: FlowHash) -> Option<(Control, Owner, Reach)> {
+    fn steady_elsewhere(
+        &self,
+        key: &FlowKey,
+        hash: FlowHash,
+        segment: Segment,
+        now: Seconds,
+    ) -> Option<(u32, Direction)> {
         let Search::Hit(found) = self.search_all(&key.words(), hash) else {
             return None;
         };
-        let Found {
-            owner, direction, ..
-        } = found;
-        Some((found.word, Owner { owner, direction }, found.reach))
+        let record = (found.word, Owner::of(&found), found.reach);
+        self.if_steady(record, segment, now)
     }
 
     /// The flow with this key, unless its time is up. Writes nothing.
