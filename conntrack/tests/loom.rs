@@ -359,7 +359,7 @@ mod tests {
             if let Some(found) = find(&table, 2) {
                 assert!(is_at(&found, 11));
             }
-            assert_eq!(thread.join().unwrap(), Insert::Inserted);
+            assert_eq!(thread.join().unwrap(), Insert::Displaced);
             let found = find(&table, 2).unwrap();
             assert!(is_at(&found, 11), "{found:x?}");
         });

@@ -20,8 +20,8 @@ use ringgate_conntrack::{Census, FlowTable, Profile, Seconds, Secret, Span, Time
 
 use crate::clock::Millis;
 
-/// The half-open table's room: one entry for so many of the flow table's.
-const FLOWS_FOR_ONE: usize = 8;
+/// The half-open table's room: one entry of so many.
+const ENTRIES_FOR_ONE: usize = 16;
 
 /// The least room for half-open flows, entries: a second's worth of 2,000 handshakes.
 const HALF_OPEN_LEAST: usize = 4096;
@@ -49,7 +49,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Tables for so many flows, and the half-open ones beside them; both count whose flows they
+    /// Tables for so many flows, and a sixteenth as many half-open ones beside them; both count whose flows they
     /// hold, together. One hash serves both.
     ///
     /// # Errors
@@ -57,18 +57,24 @@ impl Tables {
     /// The system's, if it refuses the memory.
     pub fn new(flows: usize, secret: Secret, timeouts: Timeouts) -> io::Result<Self> {
         let flows = FlowTable::in_memory(flows, secret, timeouts)?;
-        Self::beside(flows, secret, timeouts)
+        let half_open = share(flows.capacity());
+        Self::beside(flows, half_open, secret, timeouts)
     }
 
-    /// The same with a table that is there already, empty, under the same secret.
+    /// The same with a flow table that is there already, empty, under the same secret, and so many
+    /// half-open flows.
     ///
     /// # Errors
     ///
     /// The system's, if it refuses the memory for half-open flows.
-    pub fn beside(flows: FlowTable, secret: Secret, timeouts: Timeouts) -> io::Result<Self> {
+    pub fn beside(
+        flows: FlowTable,
+        half_open: usize,
+        secret: Secret,
+        timeouts: Timeouts,
+    ) -> io::Result<Self> {
         let census = Arc::new(Census::default());
-        let room = half_open_room(flows.capacity());
-        let half_open = FlowTable::in_memory(room, secret, in_ticks(&timeouts))?;
+        let half_open = FlowTable::in_memory(half_open, secret, in_ticks(&timeouts))?;
         Ok(Self {
             flows: Arc::new(flows.counted_in(Arc::clone(&census))),
             half_open: Arc::new(half_open.counted_in(census)),
@@ -82,15 +88,15 @@ impl Tables {
     }
 }
 
-/// How many half-open entries there is room for beside so many flows.
+/// How many of so many entries are for half-open flows: a sixteenth, some thousands at least, half
+/// at most.
 #[must_use]
-pub const fn half_open_room(flows: usize) -> usize {
-    let share = flows / FLOWS_FOR_ONE;
-    if share < HALF_OPEN_LEAST {
-        HALF_OPEN_LEAST
-    } else {
-        share
-    }
+pub fn half_open_of(entries: usize) -> usize {
+    share(entries).min(entries / 2)
+}
+
+fn share(entries: usize) -> usize {
+    (entries / ENTRIES_FOR_ONE).max(HALF_OPEN_LEAST)
 }
 
 /// The same timeouts on the half-open table's clock.
@@ -213,8 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn half_open_flows_have_an_eighth_of_the_room_but_some_at_least() {
-        assert_eq!(half_open_room(1 << 20), 1 << 17);
-        assert_eq!(half_open_room(1024), 4096);
+    fn half_open_flows_have_a_sixteenth_of_the_room_but_some_at_least() {
+        assert_eq!(half_open_of(1 << 20), 1 << 16);
+        assert_eq!(half_open_of(10_000), 4096);
+        assert_eq!(half_open_of(1024), 512);
     }
 }

@@ -8,7 +8,7 @@ use ringgate_conntrack::{
     Seconds, Secret, State, Timeouts,
 };
 use ringgate_dataplane::maglev::flow_hash;
-use ringgate_dataplane::newcomers::Tables;
+use ringgate_dataplane::newcomers::{Tables, half_open_of};
 
 use crate::micro::frames::place;
 use crate::micro::order::BURST;
@@ -54,8 +54,14 @@ pub(crate) fn over(memory: Memory, capacity: usize) -> Result<FlowTable, String>
 ///
 /// As [`over`].
 pub(crate) fn shared_over(memory: Memory, capacity: usize) -> Result<Tables, String> {
-    Tables::beside(over(memory, capacity)?, SECRET, Timeouts::default())
-        .map_err(|error| error.to_string())
+    let half_open = half_open_of(capacity);
+    Tables::beside(
+        over(memory, capacity)?,
+        half_open,
+        SECRET,
+        Timeouts::default(),
+    )
+    .map_err(|error| error.to_string())
 }
 
 fn empty(capacity: usize) -> Result<FlowTable, String> {
