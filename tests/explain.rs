@@ -35,7 +35,7 @@ mod tests {
             let service: SocketAddr = service.parse().unwrap();
             for port in SOURCE_PORTS {
                 let from = SocketAddr::new(client.parse().unwrap(), port);
-                let live = ask(&balancer, from, service);
+                let live = balancer.explain(from, service);
                 let file = ask_file(&balancer, from, service);
                 assert_eq!(live["backend"], file["backend"], "{from} to {service}");
                 assert_eq!(
@@ -64,7 +64,7 @@ mod tests {
         let flows: Vec<(SocketAddr, TcpStream)> = SOURCE_PORTS.map(open_from).collect();
         let before: Vec<String> = flows
             .iter()
-            .map(|(from, _)| node_of(&ask(&balancer, *from, service)))
+            .map(|(from, _)| node_of(&balancer.explain(*from, service)))
             .collect();
 
         // Only the third takes new flows from now on.
@@ -76,14 +76,14 @@ mod tests {
             .backends(3..=3, 8080);
         balancer.reload(&Configuration::native().service(web4));
         for ((from, stream), backend) in flows.into_iter().zip(before) {
-            let answer = ask(&balancer, from, service);
+            let answer = balancer.explain(from, service);
             assert_eq!(
                 (node_of(&answer), &answer["stored"]),
                 (backend.clone(), &true.into())
             );
             assert_eq!(request(stream).unwrap(), backend, "{from}: {answer}");
         }
-        let other = ask(&balancer, "10.1.0.2:22000".parse().unwrap(), service);
+        let other = balancer.explain("10.1.0.2:22000".parse().unwrap(), service);
         assert_eq!(
             (node_of(&other).as_str(), &other["stored"]),
             ("b3", &false.into())
@@ -94,27 +94,6 @@ mod tests {
         playground
             .inside("client", || connect_from(from, service))
             .unwrap()
-    }
-
-    fn ask(balancer: &Balancer, from: SocketAddr, to: SocketAddr) -> serde_json::Value {
-        let (from, to) = (from.to_string(), to.to_string());
-        let flow = [
-            "explain",
-            "--json",
-            "--protocol",
-            "tcp",
-            "--from",
-            &from,
-            "--to",
-            &to,
-        ];
-        let output = balancer.ask(&flow);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     fn ask_file(balancer: &Balancer, from: SocketAddr, to: SocketAddr) -> serde_json::Value {

@@ -103,19 +103,7 @@ mod tests {
 
     /// What the balancer knows of the flow.
     fn state(balancer: &Balancer, (from, to): (SocketAddr, SocketAddr)) -> String {
-        let (from, to) = (from.to_string(), to.to_string());
-        let flow = [
-            "explain",
-            "--json",
-            "--protocol",
-            "tcp",
-            "--from",
-            &from,
-            "--to",
-            &to,
-        ];
-        let output = balancer.ask(&flow);
-        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let answer = balancer.explain(from, to);
         answer["flow"].as_str().unwrap_or("none").to_owned()
     }
 }

@@ -159,7 +159,7 @@ impl Region {
     /// Fetches the line of a slot into the cache.
     #[inline]
     pub(crate) fn prefetch_slot(&self, place: u32) {
-        if let Some(line) = self.memory.lines().get(self.slots_at + place as usize) {
+        if let Some(line) = self.slot_if_any(place) {
             line.prefetch();
         }
     }

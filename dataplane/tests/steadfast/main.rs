@@ -10,6 +10,9 @@ mod crowd;
 #[cfg(test)]
 mod flood;
 #[cfg(test)]
+#[path = "../support/hand.rs"]
+mod hand;
+#[cfg(test)]
 mod pool;
 #[cfg(test)]
 mod random;

@@ -2,13 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use ringgate_config::{Backend, Service};
 use ringgate_conntrack::{Endpoint, FlowKey, FlowTable, Secret, State, Timeouts};
 use ringgate_dataplane::backend::Health;
-use ringgate_dataplane::clock::{Clock, Millis};
+use ringgate_dataplane::clock::Clock as _;
 use ringgate_dataplane::counters::WorkerCounters;
 use ringgate_dataplane::newcomers::Tables;
 use ringgate_dataplane::port::memory::Rings;
@@ -19,6 +18,7 @@ use ringgate_dataplane::snapshot::{Builder, Snapshot};
 use ringgate_dataplane::wire::ethernet::Mac;
 use ringgate_dataplane::worker::{Parts, Worker};
 
+use super::hand::Hand;
 use super::segment::{Arrival, Segment, Template};
 
 /// The port where clients are, and the one where backends are.
@@ -34,25 +34,6 @@ pub(crate) const GATEWAY: Mac = Mac([2, 0, 0, 0, 1, 1]);
 /// Both interfaces, at the head of every configuration.
 pub(crate) const INTERFACES: &str =
     "[[interface]]\nname = \"front\"\n[[interface]]\nname = \"back\"\n";
-
-/// Time as the test says.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Hand(Arc<AtomicU64>);
-
-impl Hand {
-    /// Moves time on.
-    pub(crate) fn advance(&self, millis: u64) {
-        // Relaxed: one thread.
-        self.0.fetch_add(millis, Ordering::Relaxed);
-    }
-}
-
-impl Clock for Hand {
-    fn now(&self) -> Millis {
-        // Relaxed: one thread.
-        Millis(self.0.load(Ordering::Relaxed))
-    }
-}
 
 /// See the module's documentation.
 #[derive(Debug)]

@@ -3,6 +3,9 @@
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+#[path = "../support/hand.rs"]
+mod hand;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod world;

@@ -2,12 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use ringgate_conntrack::{Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
-use ringgate_dataplane::clock::{Clock, Millis};
 use ringgate_dataplane::counters::WorkerCounters;
 use ringgate_dataplane::newcomers::Tables;
 use ringgate_dataplane::port::MemoryPort;
@@ -18,6 +16,8 @@ use ringgate_dataplane::snapshot::{Builder, Snapshot};
 use ringgate_dataplane::verdict::DropReason;
 use ringgate_dataplane::wire::ethernet::Mac;
 use ringgate_dataplane::worker::{Parts, Worker};
+
+use super::hand::Hand;
 
 /// Hardware address of the balancer's interface at each port.
 pub(crate) const OWN: [Mac; 2] = [Mac([2, 0, 0, 0, 9, 0]), Mac([2, 0, 0, 0, 9, 1])];
@@ -85,25 +85,6 @@ pub(crate) const SERVICES: &str = r#"
       [[service.backend]]
       address = "[fd00:2::12]"
 "#;
-
-/// Time as the test says.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Hand(Arc<AtomicU64>);
-
-impl Hand {
-    /// Moves time on.
-    pub(crate) fn advance(&self, millis: u64) {
-        // Relaxed: one thread.
-        self.0.fetch_add(millis, Ordering::Relaxed);
-    }
-}
-
-impl Clock for Hand {
-    fn now(&self) -> Millis {
-        // Relaxed: one thread.
-        Millis(self.0.load(Ordering::Relaxed))
-    }
-}
 
 /// See the module's documentation.
 #[derive(Debug)]

@@ -1,11 +1,13 @@
 //! The balancer under test: the real binary, on the playground's node `lb`.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::account::Account;
@@ -174,6 +176,21 @@ impl Balancer {
             .args(arguments)
             .arg("--admin")
             .arg(self.admin()))
+    }
+
+    /// What it says of a TCP flow.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer.
+    #[must_use]
+    pub fn explain(&self, from: SocketAddr, to: SocketAddr) -> Value {
+        let (from, to) = (from.to_string(), to.to_string());
+        let flow = ["--protocol", "tcp", "--from", &from, "--to", &to];
+        let output = self.ask(&[&["explain", "--json"], flow.as_slice()].concat());
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "no explanation: {complaint}");
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Its status.
