@@ -7,7 +7,6 @@
 //! so that only rings of changed services are built anew.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringgate_config::{Choose, Forward, Model};
@@ -24,6 +23,7 @@ use crate::profiles::{Lifetimes, Profiles};
 use crate::rotation::{Rotation, Turns};
 use crate::route::Fib;
 use crate::service::{Order, Service};
+use crate::steered::Steered;
 
 use standing::{Standing, Standings};
 
@@ -51,6 +51,7 @@ pub struct Snapshot {
     backends: Vec<Option<Backend>>,
     fib: Arc<Fib>,
     lifetimes: Lifetimes,
+    steered: Steered,
 }
 
 impl Snapshot {
@@ -107,26 +108,9 @@ impl Snapshot {
 
     /// What the steering program must send to workers.
     #[must_use]
-    pub fn steered(&self) -> Steered {
-        let sockets = |keys: Vec<&(Endpoint, u8)>| {
-            keys.into_iter()
-                .map(|(endpoint, protocol)| (endpoint.to_socket(), *protocol))
-                .collect()
-        };
-        Steered {
-            services: sockets(self.by_listen.keys().collect()),
-            returns: sockets(self.returns.keys().collect()),
-        }
+    pub fn steered(&self) -> &Steered {
+        &self.steered
     }
-}
-
-/// Addresses, ports and IANA protocol numbers of packets that are for workers.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Steered {
-    /// Destinations: the services.
-    pub services: Vec<(SocketAddr, u8)>,
-    /// Sources: NAT backends, whose replies return through the balancer.
-    pub returns: Vec<(SocketAddr, u8)>,
 }
 
 /// A ring and what it was built from.
@@ -243,6 +227,7 @@ impl Builder {
             backends,
             fib: Arc::clone(fib),
             lifetimes: self.profiles.lifetimes(),
+            steered: Steered::of(model),
         })
     }
 
