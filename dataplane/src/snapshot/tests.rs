@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::backend::Health;
+use crate::backend::{BackendState, Health};
 use crate::testing::at;
 
 const FILE: &str = r#"
