@@ -37,6 +37,8 @@ struct Loaded {
     steered: Steered,
     locals: Vec<IpAddr>,
     seen: SteerCounters,
+    /// It leaves the map when it is closed.
+    _socket: OwnedFd,
 }
 
 impl Loaded {
@@ -49,14 +51,13 @@ impl Loaded {
         maps.set_own_address(Mac(OWN)).unwrap();
         maps.sync(&steered).unwrap();
         let seen = maps.counters().unwrap();
-        // The map keeps the socket.
-        drop(socket);
         Self {
             ebpf,
             maps,
             steered,
             locals,
             seen,
+            _socket: socket,
         }
     }
 
@@ -739,9 +740,8 @@ fn too_many_ranges_of_one_address_are_refused_and_nothing_changes() {
 #[test]
 #[ignore = "needs CAP_BPF"]
 fn what_moves_between_maps_is_never_away() {
-    let Loaded {
-        mut ebpf, mut maps, ..
-    } = world();
+    let mut world = world();
+    let (ebpf, maps) = (&mut world.ebpf, &mut world.maps);
     let shapes = [
         service("10.100.0.1/32", SteeredPorts::one(80)),
         service("10.100.0.1/32", range(80, 90)),
@@ -754,7 +754,7 @@ fn what_moves_between_maps_is_never_away() {
         ..Steered::default()
     });
     maps.sync(&steered[0]).unwrap();
-    let program: &Xdp = program(&mut ebpf, "test").unwrap();
+    let program: &Xdp = program(ebpf, "test").unwrap();
     let frames = [
         plain(&datagram(TCP, "10.1.0.2:5", "10.100.0.1:80")),
         plain(&datagram(TCP, "10.2.0.11:80", "10.1.0.2:5")),

@@ -27,8 +27,8 @@ impl Random {
 
     /// From a few, so that packets meet services.
     fn address(&mut self, v4: bool) -> String {
-        let host = self.below(6);
-        let net = self.below(3);
+        let host = self.below(3);
+        let net = self.below(2);
         if v4 {
             format!("10.{net}.0.{host}")
         } else {
@@ -37,7 +37,7 @@ impl Random {
     }
 
     fn port(&mut self) -> u16 {
-        let near = self.of(&[0, 1, 79, 80, 81, 1023, 1024, 6080, 8080, 32_768, 65_535]);
+        let near = self.of(&[0, 80, 80, 81, 1023, 1024, 6080, 8080, 32_767, 65_535]);
         if self.is(8) {
             u16::try_from(self.below(65_536)).unwrap()
         } else {
@@ -186,7 +186,7 @@ impl Random {
 fn the_program_and_the_oracle_agree_on_random_frames() {
     let mut fates = std::collections::BTreeMap::<Fate, usize>::new();
     let mut random = Random(0x5EED_0015);
-    let mut world = Loaded::new(Steered::default(), &["10.2.0.1", "10.2.0.2", "fd00:2::1"]);
+    let mut world = Loaded::new(Steered::default(), &["10.0.0.1", "10.1.0.2", "fd00::1"]);
     for _ in 0..60 {
         let steered = random.steered();
         // Random prefixes may nest deeper than the configuration lets them.
