@@ -350,12 +350,26 @@ impl Fib {
         self.own.push(address);
     }
 
-    /// The host's own address that the kernel would use towards `address` (in [`Endpoint`]
-    /// words): the one that the route prefers, else the one that [`source`] chooses. `None` when
-    /// there is none, or no route through the balancer's links.
+    /// As [`source_for`](Self::source_for), in [`Endpoint`] words.
     #[must_use]
     pub fn source(&self, address: [u64; 2], family: Family) -> Option<[u64; 2]> {
         let route = self.route(address, family)?;
+        Some(words(self.source_by(route, ip(address))?))
+    }
+
+    /// The host's own address that the kernel would use towards `destination`: the one that the
+    /// route prefers, else the one that its algorithm finds ([`OwnAddress`]). `None` when there is
+    /// none, or no route through the balancer's links.
+    #[must_use]
+    pub fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
+        let family = match destination {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        };
+        self.source_by(self.route(words(destination), family)?, destination)
+    }
+
+    fn source_by(&self, route: &Route, destination: IpAddr) -> Option<IpAddr> {
         let (link, gateway) = match route.way {
             Way::Link(link) | Way::Bounded(link, _) => (link, None),
             Way::Gateway(place) => {
@@ -364,14 +378,13 @@ impl Fib {
             }
             Way::Nowhere => return None,
         };
-        let preferred = self.preferred.get(route.source as usize).copied();
         let towards = Towards {
             link,
             gateway,
-            destination: ip(address),
+            destination,
         };
-        let chosen = preferred.or_else(|| source::choose(&self.own, towards))?;
-        Some(words(chosen))
+        let preferred = self.preferred.get(route.source as usize).copied();
+        preferred.or_else(|| source::choose(&self.own, towards))
     }
 
     /// The next hop towards `address` (in [`Endpoint`] words).
@@ -688,9 +701,9 @@ mod tests {
             ("10.9.1.1", None),
             ("2001:db8::1", None),
         ] {
-            let (to, family) = address(to);
+            let (destination, family) = address(to);
             let source = source.map(|source| address(source).0);
-            assert_eq!(fib.source(to, family), source, "{to:?}");
+            assert_eq!(fib.source(destination, family), source, "{to}");
         }
     }
 
