@@ -348,7 +348,7 @@ static __always_inline int is_transport(__u8 protocol)
 
 static __always_inline int is_tag(__be16 type)
 {
-	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
+	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD) || type == bpf_htons(ETH_P_QINQ1);
 }
 
 // Both ends of an IP header but their ports.

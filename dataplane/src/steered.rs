@@ -3,7 +3,7 @@
 //! Plain values, made from the operator's file and nothing else: a backend that is down still
 //! returns what it has. How the kernel's maps say it is `xsk/program/layout.rs`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use ringgate_config::{Forward, Fragments, Model, Ping, Service, Tunnel, Vlan};
@@ -53,6 +53,20 @@ pub struct SteeredService {
     pub vlan: Option<Vlan>,
     /// Whether workers want the fragments that have no ports.
     pub fragments: bool,
+}
+
+impl SteeredService {
+    /// One address and one port, any tags, and no fragment that has no ports.
+    #[must_use]
+    pub fn at(listen: SocketAddr, protocol: u8) -> Self {
+        Self {
+            prefix: listen.ip().into(),
+            ports: SteeredPorts::one(listen.port()),
+            protocol,
+            vlan: None,
+            fragments: false,
+        }
+    }
 }
 
 /// Whose source address a backend answers to.
@@ -203,5 +217,131 @@ fn carrier(forward: Forward, is_v4: bool, tunnel: Option<&Tunnel>) -> (u8, u16) 
         Forward::Gre => (GRE, 0),
         _ if is_v4 => (IPIP, 0),
         _ => (IPV6, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steered(text: &str) -> Steered {
+        let balancer = r#"
+            [balancer]
+            nat-sources = ["10.2.0.1", "fd00:2::1"]
+            nat-source-ports = "2000-2999"
+        "#;
+        let interface = r#"
+            [[interface]]
+            name = "eth0"
+        "#;
+        let file = format!("{balancer}{interface}{text}");
+        Steered::of(&ringgate_config::parse("test.toml", &file).unwrap().model)
+    }
+
+    fn service(listen: &str, more: &str, backends: &[&str]) -> String {
+        let head = format!(
+            "[[service]]\nname = \"one\"\nlisten = \"{listen}\"\nprotocol = \"tcp\"\n\
+             table-size = 251\n{more}\n"
+        );
+        let backends = backends
+            .iter()
+            .map(|lines| format!("[[service.backend]]\n{lines}\n"));
+        head + &backends.collect::<String>()
+    }
+
+    #[test]
+    fn services_are_as_they_listen() {
+        let told = steered(&service(
+            "10.100.0.0/24:8000-8100",
+            "forward = \"dsr-l2\"\nvlan = [200, 100]\nfragments = \"drop\"",
+            &["address = \"10.2.0.11\""],
+        ));
+        let expected = SteeredService {
+            prefix: "10.100.0.0/24".parse().unwrap(),
+            ports: SteeredPorts {
+                first: 8000,
+                last: 8100,
+            },
+            protocol: 6,
+            vlan: Some(Vlan {
+                outer: 200,
+                inner: Some(100),
+            }),
+            fragments: false,
+        };
+        assert_eq!(told.services, [expected]);
+        assert_eq!((told.returns, told.tunnels), (vec![], vec![]));
+        assert!(told.echo);
+    }
+
+    #[test]
+    fn what_returns_comes_from_the_backends_port_or_the_services() {
+        let one = |address: &str, ports, way| SteeredReturn {
+            address: address.parse().unwrap(),
+            ports,
+            protocol: 6,
+            way,
+            fragments: true,
+        };
+        let told = steered(&service(
+            "10.100.0.1:80",
+            "forward = \"nat\"",
+            &[
+                "address = \"10.2.0.11:8080\"",
+                "address = \"10.2.0.12\"\ndisabled = true",
+                "address = \"10.2.0.13:81\"\nforward = \"full-nat\"",
+                "address = \"10.2.0.14\"\nforward = \"dsr-l2\"",
+            ],
+        ));
+        assert_eq!(
+            told.returns,
+            [
+                one("10.2.0.11", SteeredPorts::one(8080), SteeredWay::Nat),
+                one("10.2.0.12", SteeredPorts::one(80), SteeredWay::Nat),
+                one("10.2.0.13", SteeredPorts::one(81), SteeredWay::FullNat),
+            ]
+        );
+        let pool: Vec<IpAddr> = vec!["10.2.0.1".parse().unwrap(), "fd00:2::1".parse().unwrap()];
+        assert_eq!(told.pool, pool);
+        assert_eq!((told.pool_ports.first, told.pool_ports.last), (2000, 2999));
+        let told = steered(&service(
+            "10.100.0.1:8000-8100",
+            "forward = \"nat\"",
+            &["address = \"10.2.0.11\""],
+        ));
+        let ports = SteeredPorts {
+            first: 8000,
+            last: 8100,
+        };
+        assert_eq!(told.returns, [one("10.2.0.11", ports, SteeredWay::Nat)]);
+    }
+
+    #[test]
+    fn tunnels_are_told_by_what_their_outer_header_carries() {
+        let tunnel = |address: &str, protocol, port| SteeredTunnel {
+            address: address.parse().unwrap(),
+            protocol,
+            port,
+        };
+        let backends = [
+            "address = \"10.2.0.11\"\nforward = \"ipip\"",
+            "address = \"fd00:2::11\"\nforward = \"gre\"",
+            "address = \"10.2.0.12\"\nforward = \"gue\"\ntunnel = { port = 6081, source = \"10.9.0.0/24\" }",
+        ];
+        let told = steered(&service("10.100.0.1:80", "forward = \"ipip\"", &backends));
+        let v4 = [
+            tunnel("10.2.0.11", 4, 0),
+            tunnel("fd00:2::11", 47, 0),
+            tunnel("10.2.0.12", 17, 6081),
+        ];
+        assert_eq!(told.tunnels, v4);
+        assert_eq!(told.tunnel_sources, ["10.9.0.0/24".parse().unwrap()]);
+        assert_eq!(told.returns, []);
+        let told = steered(&service(
+            "[fd00:100::1]:80",
+            "forward = \"ipip\"",
+            &backends[..1],
+        ));
+        assert_eq!(told.tunnels, [tunnel("10.2.0.11", 41, 0)]);
     }
 }

@@ -94,16 +94,9 @@ pub(crate) fn small() -> Options {
 /// Services at these addresses and ports, each with its protocol, and NAT backends at those. Their
 /// fragments without ports are not wanted.
 pub(crate) fn steered(services: &[(&str, u8)], backends: &[(&str, u8)]) -> Steered {
-    let services = services.iter().map(|&(at, protocol)| {
-        let at: SocketAddr = at.parse().unwrap();
-        SteeredService {
-            prefix: at.ip().into(),
-            ports: SteeredPorts::one(at.port()),
-            protocol,
-            vlan: None,
-            fragments: false,
-        }
-    });
+    let services = services
+        .iter()
+        .map(|&(at, protocol)| SteeredService::at(at.parse().unwrap(), protocol));
     let returns = backends.iter().map(|&(at, protocol)| {
         let at: SocketAddr = at.parse().unwrap();
         SteeredReturn {

@@ -371,3 +371,202 @@ fn sources(steered: &Steered) -> BTreeMap<(IpAddr, u8), Vec<(SteeredPorts, u32)>
     }
     sources
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::steered::{SteeredReturn, SteeredTunnel};
+
+    const TCP: u8 = 6;
+
+    fn service(prefix: &str, first: u16, last: u16) -> SteeredService {
+        SteeredService {
+            prefix: prefix.parse().unwrap(),
+            ports: SteeredPorts { first, last },
+            protocol: TCP,
+            vlan: None,
+            fragments: false,
+        }
+    }
+
+    fn layout(services: &[SteeredService]) -> Layout {
+        Layout::of(&Steered {
+            services: services.to_vec(),
+            ..Steered::default()
+        })
+        .unwrap()
+    }
+
+    /// The rules of a prefix, as far as they are used.
+    fn rules(layout: &Layout, net: &str) -> Vec<(u16, u16)> {
+        let bytes = layout.ranges[&prefix(net.parse().unwrap(), TCP)];
+        let word = |bytes: &[u8]| u16::from_ne_bytes(bytes.try_into().unwrap());
+        let all = bytes
+            .chunks(RULE_BYTES)
+            .map(|rule| (word(&rule[..2]), word(&rule[2..4])));
+        all.filter(|(first, last)| first <= last).collect()
+    }
+
+    #[test]
+    fn keys_are_laid_out_as_the_program_reads_them() {
+        let v4 = endpoint("192.0.2.1".parse().unwrap(), 0x1234, 6);
+        let address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1];
+        assert_eq!(v4[..16], address);
+        assert_eq!(v4[16..], [0x12, 0x34, 6, 0]);
+        let v6 = endpoint("2001:db8::7".parse().unwrap(), 53, 17);
+        assert_eq!(
+            v6,
+            [
+                0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 53, 17, 0
+            ]
+        );
+        let (bits, bytes) = prefix("192.0.2.0/24".parse().unwrap(), 6);
+        assert_eq!((bits, &bytes[..4]), (32 + 96 + 24, &[4, 0, 0, 6][..]));
+        assert_eq!(bytes[4..19], address[..15]);
+        let (bits, bytes) = prefix("2001:db8::/32".parse().unwrap(), 17);
+        assert_eq!(
+            (bits, &bytes[..8]),
+            (32 + 32, &[6, 0, 0, 17, 0x20, 1, 0xd, 0xb8][..])
+        );
+        let (bits, bytes) = port_prefix("192.0.2.1".parse().unwrap(), 6, 0x1230, 12);
+        assert_eq!((bits, &bytes[..4]), (32 + 128 + 12, &[6, 0, 0, 0][..]));
+        assert_eq!(
+            (&bytes[4..20], &bytes[20..]),
+            (&address[..], &[0x12, 0x30, 0, 0][..])
+        );
+    }
+
+    #[test]
+    fn tags_are_told_apart() {
+        let vlan = |outer, inner| Some(Vlan { outer, inner });
+        let all = [
+            tags(None),
+            tags(vlan(1, None)),
+            tags(vlan(4094, None)),
+            tags(vlan(1, Some(1))),
+            tags(vlan(1, Some(2))),
+            tags(vlan(2, Some(1))),
+        ];
+        assert_eq!(
+            all,
+            [0, 0x1001, 0x1ffe, 0x1001_1001, 0x1001_1002, 0x1002_1001]
+        );
+    }
+
+    #[test]
+    fn a_prefix_has_the_rules_of_those_that_cover_it_behind_its_own() {
+        let layout = layout(&[
+            service("10.0.0.0/8", 1, 100),
+            service("10.1.0.0/16", 2, 2),
+            service("10.1.0.0/16", 50, 60),
+            service("10.1.1.1/32", 7, 8),
+            service("10.2.0.0/16", 3, 3),
+            service("10.1.1.1/32", 9, 9),
+        ]);
+        assert_eq!(rules(&layout, "10.0.0.0/8"), [(1, 100)]);
+        assert_eq!(rules(&layout, "10.1.0.0/16"), [(2, 2), (50, 60), (1, 100)]);
+        assert_eq!(
+            rules(&layout, "10.1.1.1/32"),
+            [(7, 8), (2, 2), (50, 60), (1, 100)]
+        );
+        assert_eq!(rules(&layout, "10.2.0.0/16"), [(3, 3), (1, 100)]);
+        assert_eq!(layout.ranges.len(), 4);
+        // One address and one port: the hash table's.
+        assert_eq!(layout.services.len(), 1);
+        assert_eq!(layout.has, has::RANGES);
+    }
+
+    #[test]
+    fn eight_ranges_may_cover_an_address_and_no_more() {
+        let nested = |count: u8| -> Vec<SteeredService> {
+            let each = (0..count).map(|i| service(&format!("10.0.0.0/{}", 8 + i), 1, 9));
+            each.collect()
+        };
+        assert_eq!(rules(&layout(&nested(8)), "10.0.0.0/15").len(), 8);
+        let steered = Steered {
+            services: nested(9),
+            ..Steered::default()
+        };
+        let refused = TooManyRanges {
+            prefix: "10.0.0.0/16".parse().unwrap(),
+            ranges: 9,
+        };
+        assert_eq!(Layout::of(&steered), Err(refused));
+    }
+
+    #[test]
+    fn a_source_is_all_that_it_is_at_each_of_its_ports() {
+        let address: IpAddr = "10.2.0.11".parse().unwrap();
+        let one = |first, last, way| SteeredReturn {
+            address,
+            ports: SteeredPorts { first, last },
+            protocol: 17,
+            way,
+            fragments: first == 10,
+        };
+        let layout = Layout::of(&Steered {
+            returns: vec![
+                one(10, 20, SteeredWay::Nat),
+                one(15, 30, SteeredWay::FullNat),
+                one(12, 12, SteeredWay::FullNat),
+                one(40, 40, SteeredWay::Nat),
+            ],
+            tunnels: vec![SteeredTunnel {
+                address,
+                protocol: 17,
+                port: 16,
+            }],
+            ..Steered::default()
+        })
+        .unwrap();
+        let word = |word: &Word| u32::from_ne_bytes(*word);
+        let at = |port| layout.returns.get(&endpoint(address, port, 17)).map(word);
+        assert_eq!(at(12), Some(source::NAT | source::FULL_NAT));
+        assert_eq!(
+            at(16),
+            Some(source::NAT | source::FULL_NAT | source::TUNNEL)
+        );
+        assert_eq!(at(40), Some(source::NAT));
+        assert_eq!(at(0), Some(source::NAT_FRAGMENT));
+        assert_eq!(layout.returns.len(), 4);
+        // The longest prefix that has a port, as the kernel would find it.
+        let found = |port: u16| {
+            let has = |&&(bits, key): &&PortPrefix| {
+                let first = u16::from_be_bytes([key[20], key[21]]);
+                let rest = PORT_PREFIX_HEAD_BITS + 16 - bits;
+                u32::from(first) >> rest == u32::from(port) >> rest
+            };
+            let keys = layout.return_ranges.keys().filter(has);
+            keys.max().map(|key| word(&layout.return_ranges[key]))
+        };
+        for port in 0..100 {
+            let expected = match port {
+                10..=14 => Some(source::NAT),
+                15..=20 => Some(source::NAT | source::FULL_NAT),
+                21..=30 => Some(source::FULL_NAT),
+                _ => None,
+            };
+            assert_eq!(found(port), expected, "{port}");
+        }
+        assert_eq!(layout.has, has::RETURN_RANGES);
+    }
+
+    proptest! {
+        #[test]
+        fn port_prefixes_are_the_range_and_few(first: u16, last: u16) {
+            let (first, last) = (u32::from(first.min(last)), u32::from(first.max(last)));
+            let mut next = first;
+            let mut count = 0;
+            for (port, bits) in port_prefixes(first, last + 1) {
+                prop_assert_eq!(u32::from(port), next);
+                prop_assert!(u32::from(port).trailing_zeros().min(16) >= 16 - bits);
+                next += 1 << (16 - bits);
+                count += 1;
+            }
+            prop_assert_eq!(next, last + 1);
+            prop_assert!(count <= 30, "{} for {}..={}", count, first, last);
+        }
+    }
+}

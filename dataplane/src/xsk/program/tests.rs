@@ -29,6 +29,8 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const CTAG: u16 = 0x8100;
 const STAG: u16 = 0x88A8;
+/// What outer tags began with before 802.1ad.
+const OLD: u16 = 0x9100;
 
 /// A loaded program with a socket in its slot, attached to nothing.
 struct Loaded {
@@ -274,6 +276,8 @@ fn tags_are_skipped_and_may_be_asked_for() {
     let any = "10.100.0.1:80";
     to(any, &[(CTAG, 5)], Fate::Service);
     to(any, &[(STAG, 0xFFFF)], Fate::Service);
+    to(any, &[(OLD, 5), (CTAG, 1)], Fate::Service);
+    to(any, &[(0x9200, 5)], Fate::Other);
     to(any, &[(STAG, 7), (CTAG, 5)], Fate::Service);
     to(any, &[(CTAG, 7), (CTAG, 6), (CTAG, 5)], Fate::Other);
     let one = "10.100.2.1:80";

@@ -139,7 +139,7 @@ impl World<'_> {
 /// The packet behind EtherType and tags, if there are at most two.
 fn untag(mut rest: &[u8]) -> Option<(Option<Vlan>, &[u8])> {
     let mut numbers = Vec::new();
-    while let [0x81, 0x00, a, b, behind @ ..] | [0x88, 0xA8, a, b, behind @ ..] = rest {
+    while let [0x81 | 0x91, 0x00, a, b, behind @ ..] | [0x88, 0xA8, a, b, behind @ ..] = rest {
         numbers.push(u16::from_be_bytes([a & 0x0F, *b]));
         rest = behind;
     }
