@@ -52,6 +52,17 @@ pub fn rewrite(
 /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
 #[inline]
 pub fn redirect(frame: &mut [u8], packet: &Packet, hop: &Hop) -> Result<(), DropReason> {
+    if packet.partial || packet.is_tagged() {
+        return redirect_unusual(frame, packet, hop);
+    }
+    let mut layers = Layers::cut_untagged(frame, packet).ok_or(DropReason::Truncated)?;
+    layers.ethernet.set_addresses(hop.destination, hop.source);
+    Ok(())
+}
+
+// Apart, so that the usual way calls nothing.
+#[inline(never)]
+fn redirect_unusual(frame: &mut [u8], packet: &Packet, hop: &Hop) -> Result<(), DropReason> {
     let mut layers = Layers::cut(frame, packet).ok_or(DropReason::Truncated)?;
     layers.ethernet.set_addresses(hop.destination, hop.source);
     if packet.partial {

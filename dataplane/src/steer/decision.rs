@@ -131,8 +131,14 @@ impl Way<'_> {
             (Treatment::Encapsulate(encapsulation), _) => {
                 encapsulate(frame, packet, encapsulation, self.hop)
             }
-            (Treatment::Readdress, _) => rewrite(frame, packet, &self.action(packet), self.hop),
+            (Treatment::Readdress, _) => self.rewrite_anew(frame, packet),
         }
+    }
+
+    /// Where what is done depends on the packet.
+    #[inline(never)]
+    fn rewrite_anew(&self, frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {
+        rewrite(frame, packet, &self.action(packet), self.hop)
     }
 
     /// What is done to the packet, in one word.
