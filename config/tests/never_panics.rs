@@ -76,6 +76,8 @@ mod tests {
             );
             check_words(service);
             let backends = service.backends();
+            let named = service.health().is_none_or(|h| h.port().is_some());
+            assert!(named || backends.iter().all(|b| b.address().port() != 0));
             let addresses: HashSet<_> = backends.iter().map(|b| b.address()).collect();
             assert_eq!(addresses.len(), backends.len());
             let ids: HashSet<_> = backends.iter().map(|b| b.server_id()).collect();
@@ -336,6 +338,11 @@ mod tests {
             forward(),
         );
         let lines = (
+            line(
+                0.15,
+                "health",
+                &[r#"{ kind = "tcp" }"#, r#"{ kind = "tcp", port = 1 }"#],
+            ),
             line(0.15, "choose", &[r#""source-hash""#, r#""round-robin""#]),
             line(0.15, "vlan", &["100", "[200, 100]"]),
             line(0.15, "mss-clamp", &["true", "1400"]),
@@ -345,7 +352,7 @@ mod tests {
         );
         // Most are left out, or next to nothing would fit.
         let lines = (lines, tunnel(0.15));
-        let lines = lines.prop_map(|((a, b, c, d, e, f), g)| [a, b, c, d, e, f, g].concat());
+        let lines = lines.prop_map(|((h, a, b, c, d, e, f), g)| [h, a, b, c, d, e, f, g].concat());
         let backends = prop::collection::vec(a_backend(), 0..3);
         (head, lines, backends).prop_map(|(head, lines, backends)| {
             let (listen, protocol, forward) = head;
