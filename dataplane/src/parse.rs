@@ -140,13 +140,13 @@ pub enum NetworkMut<'a> {
 }
 
 impl<'a> Layers<'a> {
-    /// Takes `frame` apart. `None` when it is not the frame that `packet` was parsed from.
+    /// Takes `frame` apart, which has no tags: it is told where the IP header is by nothing else,
+    /// since that is most of what this costs. `None` when it is not the frame that `packet` was
+    /// parsed from.
     #[inline]
     #[must_use]
-    pub fn cut(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
-        if usize::from(packet.network) != ethernet::HEADER {
-            return Self::cut_tagged(frame, packet);
-        }
+    pub fn cut_untagged(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
+        debug_assert_eq!(usize::from(packet.network), ethernet::HEADER);
         let frame = frame.get_mut(..usize::from(packet.end))?;
         let (head, transport) = frame.split_at_mut_checked(usize::from(packet.transport))?;
         let (ethernet, network) = match packet.family {
@@ -174,10 +174,10 @@ impl<'a> Layers<'a> {
         })
     }
 
-    /// The same with something between the Ethernet and the IP header.
-    #[cold]
-    #[inline(never)]
-    fn cut_tagged(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
+    /// Takes `frame` apart, whatever is in front of the IP header. `None` when it is not the frame
+    /// that `packet` was parsed from.
+    #[must_use]
+    pub fn cut(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
         let frame = frame.get_mut(..usize::from(packet.end))?;
         let (head, transport) = frame.split_at_mut_checked(usize::from(packet.transport))?;
         let (ethernet, network) = head.split_at_mut_checked(usize::from(packet.network))?;

@@ -35,15 +35,15 @@ pub fn rewrite(
     action: &Action,
     hop: &Hop,
 ) -> Result<(), DropReason> {
-    rewrite_packet(frame, packet, action, hop)?;
     if concern(packet, hop) {
-        set_tags(frame, packet.tags, hop)?;
+        let untagged = tags::take_off(frame, packet)?;
+        rewrite_untagged(frame, &untagged, action, hop)?;
+        return set_tags(frame, packet.tags, hop);
     }
-    Ok(())
+    rewrite_untagged(frame, packet, action, hop)
 }
 
-#[inline]
-fn rewrite_packet(
+fn rewrite_untagged(
     frame: &mut Frame,
     packet: &Packet,
     action: &Action,
@@ -62,14 +62,14 @@ fn rewrite_packet(
     translate(frame.bytes_mut(), packet, &translation, hop)
 }
 
-/// Sends `frame`, from which `packet` was parsed, on to `hop` as it is.
+/// Sends `frame`, from which `packet` was parsed and which has no tags, on to `hop` as it is.
 ///
 /// # Errors
 ///
 /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
 #[inline]
 pub fn redirect(frame: &mut [u8], packet: &Packet, hop: &Hop) -> Result<(), DropReason> {
-    let mut layers = Layers::cut(frame, packet).ok_or(DropReason::Truncated)?;
+    let mut layers = Layers::cut_untagged(frame, packet).ok_or(DropReason::Truncated)?;
     layers.ethernet.set_addresses(hop.destination, hop.source);
     if packet.partial {
         return nat::complete(frame, packet);

@@ -53,7 +53,7 @@ impl Translation {
     }
 }
 
-/// Sends `frame`, from which `packet` was parsed, on to `hop` with one endpoint replaced: the
+/// Sends `frame`, from which `packet` was parsed and which has no tags, on to `hop` with one endpoint replaced: the
 /// one that `translation` was made from, and the checksums rely on it.
 ///
 /// # Errors
@@ -91,7 +91,7 @@ fn translate_complete(
     translation: &Translation,
     hop: &Hop,
 ) -> Result<(), DropReason> {
-    let mut layers = Layers::cut(frame, packet).ok_or(DropReason::Truncated)?;
+    let mut layers = Layers::cut_untagged(frame, packet).ok_or(DropReason::Truncated)?;
     layers.ethernet.set_addresses(hop.destination, hop.source);
     match &mut layers.network {
         NetworkMut::V4(header) => {
