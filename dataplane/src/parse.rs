@@ -60,6 +60,14 @@ pub struct Packet {
     pub tags: Tags,
 }
 
+impl Packet {
+    /// Whether there is something between the Ethernet and the IP header.
+    #[inline]
+    pub(crate) fn is_tagged(&self) -> bool {
+        usize::from(self.network) != ethernet::HEADER
+    }
+}
+
 /// Checks `frame` and describes it.
 ///
 /// `partial_possible` says whether the frame may come from a local stack, see
@@ -140,13 +148,21 @@ pub enum NetworkMut<'a> {
 }
 
 impl<'a> Layers<'a> {
-    /// Takes `frame` apart, which has no tags: it is told where the IP header is by nothing else,
-    /// since that is most of what this costs. `None` when it is not the frame that `packet` was
-    /// parsed from.
+    /// Takes `frame` apart. `None` when it is not the frame that `packet` was parsed from.
     #[inline]
     #[must_use]
-    pub fn cut_untagged(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
-        debug_assert_eq!(usize::from(packet.network), ethernet::HEADER);
+    pub fn cut(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
+        if packet.is_tagged() {
+            Self::cut_tagged(frame, packet)
+        } else {
+            Self::cut_untagged(frame, packet)
+        }
+    }
+
+    /// The same for a packet that is known not to be tagged.
+    // Apart from the other, for it is short while all offsets are constants.
+    #[inline(always)]
+    pub(crate) fn cut_untagged(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
         let frame = frame.get_mut(..usize::from(packet.end))?;
         let (head, transport) = frame.split_at_mut_checked(usize::from(packet.transport))?;
         let (ethernet, network) = match packet.family {
@@ -174,10 +190,10 @@ impl<'a> Layers<'a> {
         })
     }
 
-    /// Takes `frame` apart, whatever is in front of the IP header. `None` when it is not the frame
-    /// that `packet` was parsed from.
-    #[must_use]
-    pub fn cut(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
+    /// The same with something between the Ethernet and the IP header.
+    #[cold]
+    #[inline(never)]
+    fn cut_tagged(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
         let frame = frame.get_mut(..usize::from(packet.end))?;
         let (head, transport) = frame.split_at_mut_checked(usize::from(packet.transport))?;
         let (ethernet, network) = head.split_at_mut_checked(usize::from(packet.network))?;

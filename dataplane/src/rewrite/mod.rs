@@ -35,15 +35,15 @@ pub fn rewrite(
     action: &Action,
     hop: &Hop,
 ) -> Result<(), DropReason> {
+    rewrite_packet(frame, packet, action, hop)?;
     if concern(packet, hop) {
-        let untagged = tags::take_off(frame, packet)?;
-        rewrite_untagged(frame, &untagged, action, hop)?;
-        return set_tags(frame, packet.tags, hop);
+        set_tags(frame, packet.tags, hop)?;
     }
-    rewrite_untagged(frame, packet, action, hop)
+    Ok(())
 }
 
-fn rewrite_untagged(
+#[inline]
+fn rewrite_packet(
     frame: &mut Frame,
     packet: &Packet,
     action: &Action,
@@ -62,14 +62,25 @@ fn rewrite_untagged(
     translate(frame.bytes_mut(), packet, &translation, hop)
 }
 
-/// Sends `frame`, from which `packet` was parsed and which has no tags, on to `hop` as it is.
+/// Sends `frame`, from which `packet` was parsed, on to `hop` as it is.
 ///
 /// # Errors
 ///
 /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
 #[inline]
 pub fn redirect(frame: &mut [u8], packet: &Packet, hop: &Hop) -> Result<(), DropReason> {
+    if packet.partial || packet.is_tagged() {
+        return redirect_unusual(frame, packet, hop);
+    }
     let mut layers = Layers::cut_untagged(frame, packet).ok_or(DropReason::Truncated)?;
+    layers.ethernet.set_addresses(hop.destination, hop.source);
+    Ok(())
+}
+
+// Apart, so that the usual way calls nothing.
+#[inline(never)]
+fn redirect_unusual(frame: &mut [u8], packet: &Packet, hop: &Hop) -> Result<(), DropReason> {
+    let mut layers = Layers::cut(frame, packet).ok_or(DropReason::Truncated)?;
     layers.ethernet.set_addresses(hop.destination, hop.source);
     if packet.partial {
         return nat::complete(frame, packet);

@@ -1,19 +1,17 @@
-//! VLAN tags: off before a packet is rewritten, on when all else is done.
+//! VLAN tags: put right when all else of a packet has been rewritten.
 //!
-//! So the rewriting itself knows frames without tags only, and where their headers are without looking.
 //! The rare way: a frame that neither comes with tags nor leaves with any never gets here.
 
 use crate::parse::Packet;
 use crate::route::Hop;
 use crate::verdict::DropReason;
-use crate::wire::ethernet;
 use crate::wire::vlan::{ADDRESSES, Framing, Tags};
 use crate::xsk::Frame;
 
 /// Whether a packet comes with tags, or its way has some.
 #[inline]
 pub(crate) fn concern(packet: &Packet, hop: &Hop) -> bool {
-    usize::from(packet.network) != ethernet::HEADER || !hop.tags.is_none()
+    packet.is_tagged() || !hop.tags.is_none()
 }
 
 /// Gives `frame` the tags that it leaves with, in place of those that it bears. `came` are those that
@@ -35,33 +33,6 @@ pub fn set_tags(frame: &mut Frame, came: Tags, hop: &Hop) -> Result<(), DropReas
     } else {
         hop.tags.with_priority_of(came)
     };
-    replace(frame, leaves)
-}
-
-/// Takes all tags off `frame`, from which `packet` was parsed, and describes what is left.
-///
-/// # Errors
-///
-/// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
-#[cold]
-pub(super) fn take_off(frame: &mut Frame, packet: &Packet) -> Result<Packet, DropReason> {
-    let before = frame.len();
-    replace(frame, Tags::NONE)?;
-    let gone = bytes(before - frame.len());
-    let offset = |offset: u16| offset.checked_sub(gone).ok_or(DropReason::Truncated);
-    let packet = Packet {
-        network: offset(packet.network)?,
-        transport: offset(packet.transport)?,
-        end: offset(packet.end)?,
-        tags: Tags::NONE,
-        ..*packet
-    };
-    let is_its = usize::from(packet.network) == ethernet::HEADER;
-    is_its.then_some(packet).ok_or(DropReason::Truncated)
-}
-
-/// Puts these tags in place of those that are there.
-fn replace(frame: &mut Frame, leaves: Tags) -> Result<(), DropReason> {
     let bears = Framing::of(frame.bytes())
         .ok_or(DropReason::Truncated)?
         .tags;
