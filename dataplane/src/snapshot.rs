@@ -250,6 +250,7 @@ impl Builder {
             name: service.name().into(),
             listen: *service.listen(),
             protocol: service.protocol().number(),
+            vlan: service.vlan(),
             forward: service.forward(),
             mss_clamp: service.mss_clamp(),
             stateless: service.stateless(),
