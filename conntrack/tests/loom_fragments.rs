@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn three_writers_of_two_places_mix_nothing_and_are_told_the_truth() {
-        model(3, || {
+        model(2, || {
             let table = table();
             let threads = [1, 2].map(|number| {
                 let table = Arc::clone(&table);

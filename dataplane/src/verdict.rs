@@ -55,6 +55,8 @@ drop_reasons! {
     BadLength = "bad_length", "the sender built a broken packet";
     /// A TCP data offset below five words, or flags that no TCP sends together.
     BadTcpHeader = "bad_tcp_header", "a scanner, or a broken sender";
+    /// A fragment to or from a service with `fragments = "drop"`.
+    Fragment = "fragment", "lower the sender's MTU, or set the service's fragments = \"track\"";
     /// A first fragment without the whole transport header, or a later one that reaches into it
     /// (RFC 1858, RFC 3128).
     TinyFragment = "tiny_fragment", "somebody tries to get past filters: no stack sends such fragments";

@@ -157,7 +157,11 @@ impl<'a> Steering<'a> {
     }
 
     /// The backend that the ring alone gives a flow.
-    fn by_ring(&self, service: &Service, packet: &Packet) -> Result<&'a Backend, Refusal> {
+    pub(super) fn by_ring(
+        &self,
+        service: &Service,
+        packet: &Packet,
+    ) -> Result<&'a Backend, Refusal> {
         let id = service.choose(&packet.key, 0);
         let backend = id.and_then(|id| self.snapshot.backend(id));
         Ok(backend.ok_or(DropReason::NoBackend)?)

@@ -185,8 +185,7 @@ mod tests {
 
     #[test]
     fn a_fragment_says_where_it_belongs() {
-        let mut header =
-            Ipv4Header::new(8, 64, etherparse::IpNumber::UDP, [1; 4], [2; 4]).unwrap();
+        let mut header = Ipv4Header::new(8, 64, etherparse::IpNumber::UDP, [1; 4], [2; 4]).unwrap();
         header.identification = 0xABCD;
         for (offset, more) in [(0, true), (185, false), (0x1FFF, true)] {
             header.fragment_offset = etherparse::IpFragOffset::try_new(offset).unwrap();
