@@ -23,7 +23,7 @@ use crate::newcomers::{Newcomers, Tables};
 use crate::parse::{Packet, parse_to};
 use crate::port::{BATCH, Batch, Port};
 use crate::publish::Mailbox;
-use crate::rewrite::rewrite;
+use crate::rewrite::{clamp, rewrite};
 use crate::route::{Neighbour, PortIndex};
 use crate::snapshot::Snapshot;
 use crate::steer::{Decision, FlowEvent, Refusal, Steering};
@@ -258,7 +258,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             if let Ok((packet, hash)) = parsed
                 && let Some(way) = steering.go_on(packet, *hash)
                 && let Some(egress) = desk.egress.get_mut(usize::from(way.port()))
-                && way.rewrite(frame.bytes_mut(), packet).is_ok()
+                && way.rewrite(&mut frame, packet).is_ok()
             {
                 let bytes = frame.len() as u64;
                 if let Some(backend) = desk.counters.backend(way.backend()) {
@@ -420,12 +420,15 @@ fn decide(
     let (packet, hash) = match parsed {
         Ok(known) => known,
         Err(DropReason::Fragment) => {
-            return follower.follow(steering, frame.bytes_mut(), &counters.fragments);
+            return follower.follow(steering, frame, &counters.fragments);
         }
         Err(reason) => return Err((*reason).into()),
     };
-    let decision = steering.decide(packet, *hash)?;
-    rewrite(frame.bytes_mut(), packet, &decision.action, &decision.hop)?;
+    let decision = steering.decide(packet, *hash, frame.bytes())?;
+    if let Some(most) = decision.most_segment {
+        clamp(frame.bytes_mut(), packet, most)?;
+    }
+    rewrite(frame, packet, &decision.action, &decision.hop)?;
     Ok(decision)
 }
 

@@ -19,7 +19,7 @@ use ringgate_conntrack::fragments::{Datagram, FragmentTable, Stored};
 use crate::clock::Millis;
 use crate::counters::{FragmentCounters, WorkerCounters};
 use crate::parse::{Piece, parse_piece};
-use crate::rewrite::rewrite;
+use crate::rewrite::{clamp, rewrite_piece};
 use crate::route::PortIndex;
 use crate::steer::{Decision, Refusal, Steering};
 use crate::verdict::{DropReason, Verdict};
@@ -84,10 +84,10 @@ impl Follower {
     pub fn follow(
         &self,
         steering: &Steering<'_>,
-        frame: &mut [u8],
+        frame: &mut Frame,
         counters: &FragmentCounters,
     ) -> Result<Decision, Setback> {
-        let piece = parse_piece(frame)?;
+        let piece = parse_piece(frame.bytes())?;
         let (packet, counter) = if piece.packet.is_later_fragment() {
             let ports = self.table.ports(&piece.datagram, steering.now);
             let ports = ports.ok_or(Setback::Early(piece.datagram))?;
@@ -95,8 +95,12 @@ impl Follower {
         } else {
             (piece.packet, &counters.first)
         };
-        let decision = steering.decide(&packet, steering.table.hash(&packet.key))?;
-        rewrite(frame, &packet, &decision.action, &decision.hop)?;
+        let hash = steering.table.hash(&packet.key);
+        let decision = steering.decide(&packet, hash, frame.bytes())?;
+        if let Some(most) = decision.most_segment {
+            clamp(frame.bytes_mut(), &packet, most)?;
+        }
+        rewrite_piece(frame, &packet, &decision.action, &decision.hop)?;
         counter.add(1);
         if !packet.is_later_fragment() {
             self.remember(&piece, steering, counters);
@@ -156,7 +160,7 @@ impl Follower {
             let Some(mut held) = self.waiting.next_if(is_due) else {
                 continue;
             };
-            let outcome = match self.follow(steering, held.frame.bytes_mut(), counters) {
+            let outcome = match self.follow(steering, &mut held.frame, counters) {
                 Ok(decision) => Ok(decision),
                 Err(Setback::Refused(refusal)) => Err(refusal),
                 Err(Setback::Early(_)) => Err(DropReason::FragmentTimeout.into()),

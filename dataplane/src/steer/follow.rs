@@ -24,11 +24,6 @@ impl Steering<'_> {
             None => self.by_ring(service, packet)?,
         };
         let (action, hop) = way_to(backend, packet)?;
-        Ok(Decision {
-            action,
-            hop,
-            backend: Some(backend.id),
-            event: FlowEvent::None,
-        })
+        Ok(Decision::new(action, hop, backend, FlowEvent::None))
     }
 }
