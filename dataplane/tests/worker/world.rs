@@ -95,7 +95,7 @@ pub(crate) struct World {
     pub(crate) wanted: Arc<ArrayQueue<Neighbour>>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) clock: Hand,
-    pub(crate) fragments: Arc<FragmentTable>,
+    fragments: Arc<FragmentTable>,
     builder: Builder,
 }
 

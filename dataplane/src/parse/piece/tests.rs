@@ -164,7 +164,7 @@ proptest! {
         let mut frame = cut(&whole, 9, 64).pop().unwrap();
         frame[at..at + 8].copy_from_slice(&word);
         frame.truncate(len.max(30));
-        if of_v4 && frame.len() >= 34 {
+        if frame[14] == 0x45 && frame.len() >= 34 {
             crate::testing::set_ttl(&mut frame, 9);
         }
         if let Ok(piece) = parse_piece(&frame) {
