@@ -67,7 +67,7 @@ impl Piece {
 #[cold]
 #[inline(never)]
 pub fn parse_piece(frame: &[u8]) -> Result<Piece, DropReason> {
-    let network = general::parse_network(frame)?;
+    let (framing, network) = general::parse_network(frame)?;
     let fragment = network.fragment.as_ref().ok_or(DropReason::Fragment)?;
     let least = match network.protocol {
         tcp::PROTOCOL => tcp::HEADER,
@@ -92,7 +92,7 @@ pub fn parse_piece(frame: &[u8]) -> Result<Piece, DropReason> {
             protocol: network.protocol,
         },
         // Who cuts a packet completes its checksum before (kernel `skb_checksum_help`).
-        packet: general::describe(&network, &transport, false)?,
+        packet: general::describe(&framing, &network, &transport, false)?,
     })
 }
 
