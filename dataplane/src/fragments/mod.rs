@@ -8,26 +8,33 @@
 //! Networks reorder, and two workers may have the first and the later ones. So a later fragment whose
 //! first was not seen is held for a moment ([`held`]); the worker looks at those once a turn.
 //!
+//! A service can also have its fragments dropped, or sent by their addresses alone, without any
+//! memory of them ([`Policy`]).
+//!
 //! A fragment costs a worker one look at a bucket of the table, whatever else comes, and touches no
 //! flow but its own. What floods can do is displace each other: in the table the oldest of a bucket, among
 //! the held the oldest.
 
 use std::sync::Arc;
 
+use ringgate_config::Fragments;
 use ringgate_conntrack::fragments::{Datagram, FragmentTable, Stored};
 
 use crate::clock::Millis;
 use crate::counters::{FragmentCounters, WorkerCounters};
-use crate::parse::{Piece, parse_piece};
+use crate::parse::{Packet, Piece, parse_piece};
 use crate::rewrite::{clamp, rewrite_piece};
 use crate::route::PortIndex;
+use crate::service::Service;
 use crate::steer::{Decision, Refusal, Steering};
 use crate::verdict::{DropReason, Verdict};
 use crate::xsk::{Frame, Pool};
 
 mod held;
+mod policy;
 
 use held::{Held, Waiting};
+pub use policy::{Policies, Policy};
 
 /// Why a fragment is not on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,29 +95,52 @@ impl Follower {
         counters: &FragmentCounters,
     ) -> Result<Decision, Setback> {
         let piece = parse_piece(frame.bytes())?;
-        let (packet, counter) = if piece.packet.is_later_fragment() {
-            let ports = self.table.ports(&piece.datagram, steering.now);
-            let ports = ports.ok_or(Setback::Early(piece.datagram))?;
-            (piece.of_ports(ports), &counters.followed)
+        let (packet, decision) = if piece.packet.is_later_fragment() {
+            self.go_after(&piece, steering, frame)?
         } else {
-            (piece.packet, &counters.first)
+            (piece.packet, lead(&piece.packet, steering, frame)?)
         };
-        let hash = steering.table.hash(&packet.key);
-        let decision = steering.decide(&packet, hash, frame.bytes())?;
         if let Some(most) = decision.most_segment {
             clamp(frame.bytes_mut(), &packet, most)?;
         }
         rewrite_piece(frame, &packet, &decision.action, &decision.hop)?;
-        counter.add(1);
-        if !packet.is_later_fragment() {
+        if packet.is_later_fragment() {
+            counters.followed.add(1);
+        } else {
+            counters.first.add(1);
             self.remember(&piece, steering, counters);
         }
         Ok(decision)
     }
 
-    /// Remembers a first fragment that is on its way: others would only follow it into nowhere.
+    /// The way of a later fragment.
+    fn go_after(
+        &self,
+        piece: &Piece,
+        steering: &Steering<'_>,
+        frame: &Frame,
+    ) -> Result<(Packet, Decision), Setback> {
+        let datagram = &piece.datagram;
+        if let Some(ports) = self.table.ports(datagram, steering.now) {
+            let packet = piece.of_ports(ports);
+            let hash = steering.table.hash(&packet.key);
+            return Ok((packet, steering.decide(&packet, hash, frame.bytes())?));
+        }
+        match policy(datagram, steering) {
+            Policy::Track => Err(Setback::Early(*datagram)),
+            Policy::ByAddress(service) => {
+                Ok((piece.packet, steering.by_address(service, &piece.packet)?))
+            }
+            Policy::Drop => Err(DropReason::Fragment.into()),
+        }
+    }
+
+    /// Remembers a first fragment that is on its way, if others are to follow it.
     fn remember(&self, piece: &Piece, steering: &Steering<'_>, counters: &FragmentCounters) {
         let (datagram, ports) = (&piece.datagram, piece.ports());
+        if matches!(policy(datagram, steering), Policy::ByAddress(_)) {
+            return;
+        }
         match self.table.store(datagram, ports, steering.now) {
             Stored::Anew | Stored::Again => {}
             Stored::Displaced => counters.displaced.add(1),
@@ -175,6 +205,30 @@ impl Follower {
             drop_held(held, DropReason::FragmentTimeout, counters, pool);
         }
     }
+}
+
+/// The way of a first fragment: that of any packet, unless its service wants none.
+fn lead(packet: &Packet, steering: &Steering<'_>, frame: &Frame) -> Result<Decision, Refusal> {
+    let (key, snapshot) = (&packet.key, steering.snapshot);
+    let refuses = |service: &Service| service.fragments == Fragments::Drop;
+    let asked = snapshot.service(key.destination(), key.protocol());
+    if asked.is_some_and(refuses) {
+        return Err(DropReason::Fragment.into());
+    }
+    let decision = steering.decide(packet, steering.table.hash(key), frame.bytes())?;
+    let backend = decision.backend.and_then(|id| snapshot.backend(id));
+    // An answer's service is known only now.
+    let answers = backend.and_then(|backend| snapshot.service_at(backend.service));
+    if answers.is_some_and(refuses) {
+        return Err(DropReason::Fragment.into());
+    }
+    Ok(decision)
+}
+
+/// What the services want of fragments to a datagram's destination.
+fn policy(datagram: &Datagram, steering: &Steering<'_>) -> Policy {
+    let snapshot = steering.snapshot;
+    snapshot.fragments_to(datagram.destination, datagram.protocol)
 }
 
 fn drop_held(held: Held, reason: DropReason, counters: &WorkerCounters, pool: &mut Pool) {

@@ -6,6 +6,7 @@ use super::{Decision, FlowEvent, Refusal, Steering, way_to};
 use crate::backend::BackendId;
 use crate::parse::Packet;
 use crate::service::Service;
+use crate::verdict::DropReason;
 
 impl Steering<'_> {
     /// The way of a client's fragment that has its flow's key but no transport header. A flow that is
@@ -23,6 +24,20 @@ impl Steering<'_> {
             Some(backend) => backend,
             None => self.by_ring(service, packet)?,
         };
+        let (action, hop) = way_to(backend, packet)?;
+        Ok(Decision::new(action, hop, backend, FlowEvent::None))
+    }
+
+    /// The way of a client's fragment to the service at this position, of which the addresses are all that
+    /// is known: where the ring sends its client, whose ports do not matter.
+    ///
+    /// # Errors
+    ///
+    /// The one reason why it must be dropped.
+    #[cold]
+    pub fn by_address(&self, service: u16, packet: &Packet) -> Result<Decision, Refusal> {
+        let service = self.snapshot.service_at(service);
+        let backend = self.by_ring(service.ok_or(DropReason::NotForUs)?, packet)?;
         let (action, hop) = way_to(backend, packet)?;
         Ok(Decision::new(action, hop, backend, FlowEvent::None))
     }

@@ -287,6 +287,52 @@ fn without_its_first_fragment_a_datagram_is_dropped_in_time_and_counted() {
     assert_home(&mut world);
 }
 
+/// The file with these lines in the UDP services.
+fn services(lines: &str) -> String {
+    SERVICES.replace(":53\"\n", &format!(":53\"\n{lines}\n"))
+}
+
+#[test]
+fn by_address_later_fragments_need_no_first_and_leave_no_trace() {
+    let file = services("choose = \"source-hash\"\nfragments = \"by-address\"");
+    let mut world = World::new(&file, Rings::default(), false);
+    for of in [V4, V6] {
+        let (query, there) = (Wire::query(of).pieces(7), Wire::query_there(of).pieces(7));
+        let moved = [("0.forwarded", 1), ("followed", 1)];
+        expect(&mut world, 0, &query[2..], &there[2..], &moved);
+        let moved = [
+            ("0.forwarded", 2),
+            ("created", 1),
+            ("first", 1),
+            ("followed", 1),
+        ];
+        expect(&mut world, 0, &query[..2], &there[..2], &moved);
+        // Answers are followed by the table, as ever.
+        let (answer, back) = (Wire::answer(of).pieces(7), Wire::answer_there(of).pieces(7));
+        let moved = [("1.forwarded", 3), ("first", 1), ("followed", 2)];
+        expect(&mut world, 1, &answer, &back, &moved);
+    }
+    // Not remembered: with another wish it would have to wait.
+    world.publish(SERVICES, &[]);
+    let query = Wire::query(V4).pieces(7);
+    expect(&mut world, 0, &query[1..2], &[], &[("held", 1)]);
+}
+
+#[test]
+fn a_service_that_wants_no_fragments_gets_none_and_holds_none() {
+    let file = services("fragments = \"drop\"");
+    let mut world = World::new(&file, Rings::default(), false);
+    for of in [V4, V6] {
+        let query = Wire::query(of).pieces(7);
+        expect(&mut world, 0, &query, &[], &[("0.fragment", 3)]);
+        let answer = Wire::answer(of).pieces(7);
+        expect(&mut world, 1, &answer[..1], &[], &[("1.fragment", 1)]);
+        let (whole, there) = (Wire::query(of).whole(9), Wire::query_there(of).whole(9));
+        let moved = [("0.forwarded", 1), ("created", 1)];
+        expect(&mut world, 0, &[whole], &[there], &moved);
+    }
+}
+
 #[test]
 fn ports_are_forgotten_after_their_time() {
     let mut world = world();
