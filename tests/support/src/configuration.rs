@@ -46,6 +46,7 @@ pub struct Service {
     is_checked: bool,
     check_port: Option<u16>,
     slow_start: &'static str,
+    lines: Vec<String>,
     backends: Vec<Backend>,
 }
 
@@ -61,6 +62,7 @@ impl Service {
             is_checked: false,
             check_port: None,
             slow_start: "0s",
+            lines: Vec::new(),
             backends: Vec::new(),
         }
     }
@@ -79,6 +81,17 @@ impl Service {
             forward: "dsr-l2",
             ..self
         }
+    }
+
+    /// Whose backends are the far ends of tunnels, with these keys of the `tunnel` table.
+    pub fn tunnel(self, forward: &'static str, keys: &str) -> Self {
+        Self { forward, ..self }.with(format!("tunnel = {{ {keys} }}"))
+    }
+
+    /// With one more line of the file, as it is.
+    pub fn with(mut self, line: impl Into<String>) -> Self {
+        self.lines.push(line.into());
+        self
     }
 
     /// Whose new flows get their backend by this choice.
@@ -148,6 +161,9 @@ impl fmt::Display for Service {
             self.protocol, self.forward, self.choose
         )?;
         writeln!(f, "slow-start = \"{}\"", self.slow_start)?;
+        for line in &self.lines {
+            writeln!(f, "{line}")?;
+        }
         if self.is_checked {
             let every = format!("{CHECK_INTERVAL_MS}ms");
             let port = self

@@ -27,7 +27,7 @@ const ETHERNET: usize = 14;
 /// What may wait to be read, bytes: several windows of TCP.
 const BUFFER: usize = 16 << 20;
 
-/// How many complaints, and how many sources, are remembered.
+/// How many complaints, and how many sources of each kind, are remembered.
 const REMEMBERED: usize = 64;
 
 /// What came out of a tunnel so far.
@@ -35,10 +35,10 @@ const REMEMBERED: usize = 64;
 pub struct Emerged {
     /// Packets by versions of IP, outer and inner.
     pub packets: BTreeMap<[u8; 2], u64>,
-    /// The first outer sources; their port is 0 where there is none.
-    pub sources: BTreeSet<SocketAddr>,
-    /// The length of the longest outer packet, bytes.
-    pub longest: usize,
+    /// The first outer sources, by the same; their port is 0 where there is none.
+    pub sources: BTreeMap<[u8; 2], BTreeSet<SocketAddr>>,
+    /// The length of the longest outer packet, bytes, by the same.
+    pub longest: BTreeMap<[u8; 2], usize>,
     /// The first complaints about packets.
     pub complaints: Vec<String>,
 }
@@ -88,6 +88,17 @@ impl Decapsulator {
     pub fn on_all(playground: &Playground, wrapping: Wrapping) -> Vec<Self> {
         let start = |number| Self::start(playground, number, wrapping);
         playground.backends().map(start).collect()
+    }
+
+    /// What came out of all of these so far.
+    ///
+    /// # Panics
+    ///
+    /// When one of their threads has panicked.
+    #[must_use]
+    pub fn all(far_ends: &[Self]) -> Emerged {
+        let all = far_ends.iter().map(Self::emerged);
+        all.fold(Emerged::default(), Emerged::and)
     }
 
     /// What came out so far.
@@ -162,13 +173,32 @@ fn relay(
 }
 
 impl Emerged {
+    /// What came out of either.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        for (versions, count) in other.packets {
+            *self.packets.entry(versions).or_default() += count;
+        }
+        for (versions, length) in other.longest {
+            let longest = self.longest.entry(versions).or_default();
+            *longest = length.max(*longest);
+        }
+        for (versions, sources) in other.sources {
+            self.sources.entry(versions).or_default().extend(sources);
+        }
+        self.complaints.extend(other.complaints);
+        self
+    }
+
     fn add(&mut self, found: Result<Unwrapped<'_>, String>) {
         match found {
             Ok(found) => {
                 *self.packets.entry(found.versions).or_default() += 1;
-                self.longest = self.longest.max(found.outer_length);
-                if self.sources.len() < REMEMBERED {
-                    self.sources.insert(found.source);
+                let longest = self.longest.entry(found.versions).or_default();
+                *longest = found.outer_length.max(*longest);
+                let sources = self.sources.entry(found.versions).or_default();
+                if sources.len() < REMEMBERED {
+                    sources.insert(found.source);
                 }
             }
             Err(complaint) if self.complaints.len() < REMEMBERED => {

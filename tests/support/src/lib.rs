@@ -27,6 +27,7 @@ mod status;
 mod tap;
 mod threads;
 mod tun;
+mod upload;
 mod visit;
 mod wrapping;
 
@@ -45,6 +46,7 @@ pub use playground::{Plan, Playground};
 pub use process::{Process, run};
 pub use status::Status;
 pub use tap::Tap;
+pub use upload::upload;
 pub use visit::{Visits, connect_from, request, visit};
 pub use wrapping::Wrapping;
 

@@ -34,9 +34,28 @@ pub enum Wrapping {
     Gue {
         /// 0: with a GUE header; 1: the inner IP header follows at once.
         variant: u8,
-        /// Whether the outer UDP checksum is there; else it is zero.
-        checksum: bool,
+        /// Whether the outer UDP checksum is there, over IPv4 and over IPv6; else it is zero.
+        checksums: [bool; 2],
     },
+}
+
+impl Wrapping {
+    /// The length of what is between the outer and the inner IP header, bytes.
+    #[must_use]
+    pub fn header_length(self) -> usize {
+        match self {
+            Self::Ipip => 0,
+            Self::Gre { key: None } => 4,
+            Self::Gre { key: Some(_) } | Self::Gue { variant: 1, .. } => 8,
+            Self::Gue { .. } => 12,
+        }
+    }
+
+    /// Whether the outer headers have ports.
+    #[must_use]
+    pub fn has_ports(self) -> bool {
+        matches!(self, Self::Gue { .. })
+    }
 }
 
 /// What was in a tunnel packet.
@@ -90,9 +109,9 @@ fn take_apart(bytes: &[u8], wrapping: Wrapping) -> Result<Unwrapped<'_>, String>
             let (version, rest) = strip_gre(outer.payload, key)?;
             (0, Some(version), rest)
         }
-        Wrapping::Gue { variant, checksum } => {
+        Wrapping::Gue { variant, checksums } => {
             is_protocol(&outer, UDP)?;
-            let (port, rest) = strip_udp(&outer, checksum)?;
+            let (port, rest) = strip_udp(&outer, checksums[usize::from(outer.version == 6)])?;
             let (said, rest) = strip_gue(rest, variant)?;
             (port, said, rest)
         }
@@ -303,14 +322,19 @@ pub(crate) mod tests {
         Wrapping::Ipip,
         Wrapping::Gre { key: None },
         Wrapping::Gre { key: Some(7) },
-        gue(0, false),
-        gue(0, true),
-        gue(1, false),
-        gue(1, true),
+        gue(0, [false, true]),
+        gue(0, [true, false]),
+        gue(1, [false, true]),
+        gue(1, [true, false]),
     ];
 
-    const fn gue(variant: u8, checksum: bool) -> Wrapping {
-        Wrapping::Gue { variant, checksum }
+    const fn gue(variant: u8, checksums: [bool; 2]) -> Wrapping {
+        Wrapping::Gue { variant, checksums }
+    }
+
+    /// Whether packets of this outer version have a UDP checksum.
+    fn is_checked(wrapping: Wrapping, version: u8) -> bool {
+        matches!(wrapping, Wrapping::Gue { checksums, .. } if checksums[usize::from(version == 6)])
     }
 
     /// An inner packet: a datagram.
@@ -338,10 +362,10 @@ pub(crate) mod tests {
         };
         let payload = [&header, packet].concat();
         let mut bytes = Vec::new();
-        if let Wrapping::Gue { checksum, .. } = wrapping {
+        if wrapping.has_ports() {
             let step = ip(from, to).udp(ENTROPY, GUE_PORT);
             step.write(&mut bytes, &payload).unwrap();
-            if !checksum {
+            if !is_checked(wrapping, bytes[0] >> 4) {
                 let place = bytes.len() - payload.len() - 2;
                 bytes[place..place + 2].fill(0);
             }
@@ -398,11 +422,7 @@ pub(crate) mod tests {
         for wrapping in WRAPPINGS {
             for versions in PAIRS {
                 let (bytes, packet) = wrapped(versions, wrapping);
-                let port = if matches!(wrapping, Wrapping::Gue { .. }) {
-                    ENTROPY
-                } else {
-                    0
-                };
+                let port = if wrapping.has_ports() { ENTROPY } else { 0 };
                 let expected = Unwrapped {
                     versions,
                     source: SocketAddr::new(pair(versions[0]).0[0], port),
@@ -410,6 +430,9 @@ pub(crate) mod tests {
                     packet: &packet,
                 };
                 assert_eq!(unwrap(&bytes, wrapping), Some(Ok(expected)), "{wrapping:?}");
+                let outer = if versions[0] == 4 { 20 } else { 40 };
+                let length = outer + wrapping.header_length() + packet.len();
+                assert_eq!(bytes.len(), length, "{wrapping:?}");
             }
         }
     }
@@ -420,7 +443,7 @@ pub(crate) mod tests {
         for wrapping in WRAPPINGS {
             for versions in PAIRS {
                 let (bytes, packet) = wrapped(versions, wrapping);
-                let checked = matches!(wrapping, Wrapping::Gue { checksum: true, .. });
+                let checked = is_checked(wrapping, versions[0]);
                 let header = if versions[0] == 4 { 20 } else { 40 };
                 for bit in 0..8 * (bytes.len() - packet.len()) {
                     let mut wrong = bytes.clone();
@@ -432,7 +455,7 @@ pub(crate) mod tests {
                             (bit >= 12 && place < 4) || place == 7 || (place >= 8 && !checked)
                         }
                         // The source port, where no checksum guards it.
-                        place if matches!(wrapping, Wrapping::Gue { .. }) && place < header + 2 => {
+                        place if wrapping.has_ports() && place < header + 2 => {
                             place >= header && !checked
                         }
                         _ => false,
