@@ -9,10 +9,11 @@
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+    use std::net::UdpSocket;
 
     use ringgate_playground::{
         Backend, Balancer, Configuration, Decapsulator, Download, Emerged, Nginx, Payload,
-        Playground, Service, Wrapping, upload,
+        Playground, Service, UdpEcho, Wrapping, check_datagram, upload, wait_for_the_way,
     };
 
     const RINGGATE: &str = env!("CARGO_BIN_EXE_ringgate");
@@ -180,12 +181,19 @@ mod tests {
         }
     }
 
-    fn carries_an_upload(playground: &Playground, nginx: &[Nginx], name: &str, address: &str) {
+    /// Returns the number of the backend that took it.
+    fn carries_an_upload(
+        playground: &Playground,
+        nginx: &[Nginx],
+        name: &str,
+        address: &str,
+    ) -> usize {
         let file = Payload::megabytes(20, 2);
         let url = format!("http://{address}/upload/{name}");
         let backend = upload(playground, &url, &file).unwrap_or_else(|why| panic!("{name}: {why}"));
         let number: usize = backend[1..].parse().unwrap();
         assert_eq!(nginx[number - 1].uploaded(name), file.sha256, "{name}");
+        number
     }
 
     /// No segment was made smaller than the client's link asks for, and none left out.
@@ -216,17 +224,22 @@ mod tests {
         }
     }
 
-    fn all_is_accounted_for(balancer: &Balancer, playground: &Playground) {
-        let status = balancer.assert_accounts_balance();
-        // Of TCP, inside. Outside the far end has looked; its kernel, which has no tunnel, counts
-        // UDP without a checksum over IPv6 as wrong.
-        for node in ["client", "b1", "b2"] {
+    /// The outer ones the far ends have looked at; their kernels, which have no tunnels, count UDP
+    /// without a checksum over IPv6 as wrong.
+    fn inner_checksums_are_right(playground: &Playground) {
+        let backends = playground.backends().map(|number| format!("b{number}"));
+        for node in backends.chain(["client".to_owned()]) {
             assert_eq!(
-                playground.kernel_counter(node, "Tcp", "InCsumErrors"),
+                playground.kernel_counter(&node, "Tcp", "InCsumErrors"),
                 0,
                 "{node}"
             );
         }
+    }
+
+    fn all_is_accounted_for(balancer: &Balancer, playground: &Playground) {
+        let status = balancer.assert_accounts_balance();
+        inner_checksums_are_right(playground);
         // Nothing was dropped but what waited for a first neighbour.
         let mut dropped = status.dropped();
         dropped.remove("no_neighbour");
@@ -235,6 +248,106 @@ mod tests {
             // Answers never meet the balancer.
             assert_eq!(status.sum_of_backends(name, "reply_packets"), 0, "{name}");
         }
+    }
+
+    /// The client's kernel leaves the checksum of a datagram to the device, as it does TCP's.
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn datagrams_of_every_length_are_echoed() {
+        let tunnel = Tunnel::new("gue", "", gue(1, [false, true]));
+        let playground = Playground::plan().backends(1).up();
+        widen(&playground);
+        let addresses = SERVICES.map(|(_, address, ..)| address.parse().unwrap());
+        let _udp = UdpEcho::start(&playground, "b1", &addresses);
+        let far_end = Decapsulator::start(&playground, 1, tunnel.wrapping);
+        let services = SERVICES.map(|(name, listen, _, backends)| {
+            let service = Service::udp(name, listen).tunnel(tunnel.forward, tunnel.keys);
+            service.backend(Backend::at(format!("{backends}11")))
+        });
+        let configuration = Configuration::native();
+        let configuration = services
+            .into_iter()
+            .fold(configuration, Configuration::service);
+        let balancer = Balancer::start(RINGGATE, &playground, &configuration);
+
+        for address in addresses {
+            let (unspecified, headers) = if address.is_ipv4() {
+                ("0.0.0.0:0", 28)
+            } else {
+                ("[::]:0", 48)
+            };
+            playground.inside("client", || {
+                wait_for_the_way(address);
+                let socket = UdpSocket::bind(unspecified).unwrap();
+                socket.connect(address).unwrap();
+                for length in [
+                    1,
+                    2,
+                    17,
+                    548,
+                    CLIENT_MTU - headers - 1,
+                    CLIENT_MTU - headers,
+                ] {
+                    check_datagram(&socket, length).unwrap();
+                }
+            });
+        }
+        assert_eq!(far_end.emerged().complaints, Vec::<String>::new());
+        is_as_long_as_it_may_be(tunnel.wrapping, &far_end.emerged());
+        let mut dropped = balancer.assert_accounts_balance().dropped();
+        dropped.remove("no_neighbour");
+        assert!(dropped.is_empty(), "{dropped:?}");
+    }
+
+    /// A backend may be reached otherwise than its service's others, and over the other family.
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn backends_of_one_service_are_reached_in_different_ways() {
+        let playground = Playground::plan().up();
+        widen(&playground);
+        let file = Payload::megabytes(20, 2);
+        let nginx = Nginx::on_all(&playground, &file, "1m");
+        let far_ends = [
+            Decapsulator::start(&playground, 1, Wrapping::Ipip),
+            Decapsulator::start(&playground, 2, gue(0, [false, false])),
+        ];
+        let service = Service::tcp("mixed", "10.100.0.2:8001")
+            .checked_at(8080)
+            .tunnel("ipip", "")
+            .backend(Backend::at("10.2.0.11"))
+            .backend(
+                Backend::at("fd00:2::12")
+                    .with("forward = \"gue\"")
+                    .with("tunnel = { variant = 0, checksum = false }"),
+            )
+            .backend(Backend::at("10.2.0.13").with("forward = \"dsr-l2\""));
+        let configuration = Configuration::native().service(service);
+        let balancer = Balancer::start(RINGGATE, &playground, &configuration);
+
+        let address = "10.100.0.2:8001";
+        let visits = playground.visits(address.parse().unwrap(), VISITS);
+        assert_eq!(visits.failures, Vec::<String>::new());
+        assert_eq!(visits.answers.len(), 3, "{visits:?}");
+        let mut took = BTreeSet::new();
+        // One of three never comes in so many with a probability of 3 × (2/3)^40: 3 in 10 million.
+        for number in 0..40 {
+            let name = format!("mixed-{number}");
+            took.insert(carries_an_upload(&playground, &nginx, &name, address));
+            if took.len() == 3 {
+                break;
+            }
+        }
+        assert_eq!(took, BTreeSet::from([1, 2, 3]));
+        let came = far_ends.each_ref().map(Decapsulator::emerged);
+        for (came, versions) in came.iter().zip([[4, 4], [6, 4]]) {
+            assert_eq!(came.complaints, Vec::<String>::new());
+            assert_eq!(Vec::from_iter(came.packets.keys()), [&versions]);
+        }
+        let status = balancer.assert_accounts_balance();
+        for (address, backend) in status.backends("mixed") {
+            assert!(backend.number("/packets") > 0, "{address}: {status}");
+        }
+        inner_checksums_are_right(&playground);
     }
 
     #[test]

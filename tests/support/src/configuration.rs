@@ -15,6 +15,7 @@ const FLOWS: usize = 65_536;
 pub struct Backend {
     address: String,
     weight: u32,
+    lines: Vec<String>,
 }
 
 impl Backend {
@@ -24,7 +25,15 @@ impl Backend {
         Self {
             address: address.into(),
             weight: 100,
+            lines: Vec::new(),
         }
+    }
+
+    /// With one more line of the file, as it is.
+    #[must_use]
+    pub fn with(mut self, line: impl Into<String>) -> Self {
+        self.lines.push(line.into());
+        self
     }
 
     /// With another weight.
@@ -182,6 +191,9 @@ impl fmt::Display for Service {
                 backend.address
             )?;
             writeln!(f, "  weight = {}", backend.weight)?;
+            for line in &backend.lines {
+                writeln!(f, "  {line}")?;
+            }
         }
         Ok(())
     }
