@@ -256,6 +256,7 @@ impl Builder {
             name: service.name().into(),
             listen: *service.listen(),
             protocol: service.protocol().number(),
+            vlan: service.vlan(),
             forward: service.forward(),
             mss_clamp: service.mss_clamp(),
             fragments: service.fragments(),

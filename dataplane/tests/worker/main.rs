@@ -10,4 +10,6 @@ mod hand;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod vlans;
+#[cfg(test)]
 mod world;
