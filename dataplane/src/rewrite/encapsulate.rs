@@ -348,11 +348,8 @@ pub fn encapsulate_piece(
     hop: &Hop,
 ) -> Result<(), DropReason> {
     let contents = Contents {
-        family: packet.family,
-        network: packet.network,
-        len: packet.ip_len,
-        entropy: entropy(&packet.key),
-        payload_sum: None,
+        rest_sum: None,
+        ..Contents::of(frame.bytes(), packet, encapsulation)
     };
     wrap(frame, &contents, encapsulation, hop)
 }
