@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_conntrack::{Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::counters::WorkerCounters;
@@ -94,6 +95,7 @@ pub(crate) struct World {
     pub(crate) wanted: Arc<ArrayQueue<Neighbour>>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) clock: Hand,
+    fragments: Arc<FragmentTable>,
     builder: Builder,
 }
 
@@ -160,6 +162,26 @@ fn snapshot(
 impl World {
     /// A worker for this configuration over rings of these sizes.
     pub(crate) fn new(file: &str, rings: Rings, partial: bool) -> Self {
+        let tables = Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap();
+        let fragments = Arc::new(FragmentTable::new(64, Secret([7, 9])).unwrap());
+        Self::around(file, rings, partial, tables, fragments)
+    }
+
+    /// A second worker on the same tables, with the same configuration `file`, and ports of its
+    /// own.
+    pub(crate) fn beside(&mut self, file: &str) -> Self {
+        let tables = self.worker.parts().tables.clone();
+        let fragments = Arc::clone(&self.fragments);
+        Self::around(file, Rings::default(), false, tables, fragments)
+    }
+
+    fn around(
+        file: &str,
+        rings: Rings,
+        partial: bool,
+        tables: Tables,
+        fragments: Arc<FragmentTable>,
+    ) -> Self {
         let mut builder = Builder::default();
         let (ports, pool) = MemoryPort::bundle(2, CHUNKS, rings);
         let counters = Arc::new(WorkerCounters::new(2));
@@ -171,7 +193,8 @@ impl World {
             ports,
             pool,
             partial: vec![partial; 2],
-            tables: Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap(),
+            tables,
+            fragments: Arc::clone(&fragments),
             udp_new_flows: u32::MAX,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
@@ -188,6 +211,7 @@ impl World {
             wanted,
             mailbox,
             clock,
+            fragments,
             builder,
         }
     }
@@ -236,6 +260,12 @@ impl World {
         counts.push(("contended".into(), flows.contended.get()));
         counts.push(("out_of_window".into(), flows.out_of_window.get()));
         counts.push(("expired".into(), flows.expired.get()));
+        let fragments = &self.counters.fragments;
+        counts.push(("first".into(), fragments.first.get()));
+        counts.push(("followed".into(), fragments.followed.get()));
+        counts.push(("held".into(), fragments.held.get()));
+        counts.push(("displaced".into(), fragments.displaced.get()));
+        counts.push(("unplaced".into(), fragments.unplaced.get()));
         counts
     }
 
