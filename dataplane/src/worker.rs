@@ -260,12 +260,13 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 egress.push(frame);
                 continue;
             }
-            let outcome = match decide(&steering, parsed, &mut frame, &self.follower, counters) {
+            let decided = decide(&steering, parsed, &mut frame, &self.follower, counters);
+            let outcome = match &decided {
                 Ok(decision) => Ok(decision),
-                Err(Setback::Refused(refusal)) => Err(refusal),
+                Err(Setback::Refused(refusal)) => Err(*refusal),
                 Err(Setback::Early(datagram)) => {
                     let here = (steering.ingress, now);
-                    self.follower.hold(frame, datagram, here, counters, pool);
+                    self.follower.hold(frame, *datagram, here, counters, pool);
                     continue;
                 }
             };
@@ -307,9 +308,10 @@ impl<P: Port, C: Clock> Worker<P, C> {
             egress: &mut self.egress,
             ingress,
         };
-        let settle = |frame, outcome| desk.settle(frame, outcome);
         self.follower
-            .look_again(&steering, now, &counters.fragments, settle);
+            .look_again(&steering, now, &counters.fragments, |frame, outcome| {
+                desk.settle(frame, outcome);
+            });
         self.transmit(ingress);
     }
 
@@ -386,10 +388,10 @@ struct Desk<'a> {
 impl Desk<'_> {
     /// To its egress, or back to the pool.
     #[inline(never)]
-    fn settle(&mut self, frame: Frame, outcome: Result<Decision, Refusal>) {
+    fn settle(&mut self, frame: Frame, outcome: Result<&Decision, Refusal>) {
         let refusal = match outcome {
             Ok(decision) => {
-                count_flow(self.counters, &decision, frame.len() as u64);
+                count_flow(self.counters, decision, frame.len() as u64);
                 match self.egress.get_mut(usize::from(decision.hop.port)) {
                     Some(egress) => return egress.push(frame),
                     None => DropReason::NoRoute.into(),
