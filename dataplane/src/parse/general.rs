@@ -18,15 +18,7 @@ use crate::wire::udp::{self, Udp};
 #[cold]
 #[inline(never)]
 pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, DropReason> {
-    let (ethernet, network) = Ethernet::from_bytes(frame).ok_or(DropReason::Truncated)?;
-    let network = match ethernet.ethertype() {
-        ethernet::TYPE_IPV4 => parse_ipv4(network)?,
-        ethernet::TYPE_IPV6 => parse_ipv6(network)?,
-        _ => return Err(DropReason::NotIp),
-    };
-    if network.source == network.destination || !is_possible_source(network.source) {
-        return Err(DropReason::BadSource);
-    }
+    let network = network(frame)?;
     let transport = parse_transport(network.protocol, network.payload)?;
     let source = Endpoint {
         address: network.source,
@@ -59,15 +51,36 @@ pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, Drop
     })
 }
 
+/// Checks `frame` up to the end of the IP header, whatever it carries.
+pub(crate) fn network(frame: &[u8]) -> Result<Network<'_>, DropReason> {
+    let (ethernet, network) = Ethernet::from_bytes(frame).ok_or(DropReason::Truncated)?;
+    let network = match ethernet.ethertype() {
+        ethernet::TYPE_IPV4 => parse_ipv4(network)?,
+        ethernet::TYPE_IPV6 => parse_ipv6(network)?,
+        _ => return Err(DropReason::NotIp),
+    };
+    if network.source == network.destination || !is_possible_source(network.source) {
+        return Err(DropReason::BadSource);
+    }
+    Ok(network)
+}
+
 /// What the two IP versions have in common once checked.
-struct Network<'a> {
-    family: Family,
-    source: [u64; 2],
-    destination: [u64; 2],
-    protocol: u8,
-    ttl: u8,
-    header_len: usize,
-    payload: &'a [u8],
+pub(crate) struct Network<'a> {
+    /// IP version.
+    pub(crate) family: Family,
+    /// Who sends, a host that can be, as the words of an [`Endpoint`].
+    pub(crate) source: [u64; 2],
+    /// Whom it is sent to, somebody else.
+    pub(crate) destination: [u64; 2],
+    /// IANA protocol number of the payload.
+    pub(crate) protocol: u8,
+    /// TTL or hop limit.
+    pub(crate) ttl: u8,
+    /// Length of the IP header, options included, bytes.
+    pub(crate) header_len: usize,
+    /// What is carried, without padding.
+    pub(crate) payload: &'a [u8],
 }
 
 #[inline]
