@@ -205,6 +205,7 @@ impl Plane {
             partial: partial(plan),
             tables: self.flows.tables().clone(),
             udp_new_flows: plan.model.balancer().udp_new_flows(),
+            icmp_per_second: 1000,
             clock: plan.clock,
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&plan.snapshot),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ringgate_config::{Choose, Forward, Model};
 use ringgate_conntrack::{Endpoint, Profile};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::backend::{
     Backend, BackendId, BackendIdentity, BackendState, Health, NoSlot, Registry, Translations,
@@ -47,6 +47,7 @@ pub struct Snapshot {
     pub draining: bool,
     services: Vec<Service>,
     by_listen: FxHashMap<(Endpoint, u8), u16>,
+    addresses: FxHashSet<[u64; 2]>,
     returns: FxHashMap<(Endpoint, u8), Return>,
     backends: Vec<Option<Backend>>,
     fib: Arc<Fib>,
@@ -73,6 +74,12 @@ impl Snapshot {
     #[must_use]
     pub fn service_at(&self, index: u16) -> Option<&Service> {
         self.services.get(usize::from(index))
+    }
+
+    /// Whether some service listens on this address.
+    #[must_use]
+    pub fn is_service_address(&self, address: [u64; 2]) -> bool {
+        self.addresses.contains(&address)
     }
 
     /// What a packet from `source` is a reply of, if that is a NAT backend.
@@ -237,6 +244,7 @@ impl Builder {
         Ok(Snapshot {
             generation: self.generation,
             draining,
+            addresses: services.iter().map(|s| s.listen.address).collect(),
             services,
             by_listen,
             returns,

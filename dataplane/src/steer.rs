@@ -215,7 +215,7 @@ impl<'a> Steering<'a> {
             .fib()
             .hop(key.destination().address, packet.family)?;
         let action = Action::ToClient(virtual_address);
-        check_path(packet, false, &hop)?;
+        demand(packet, false, &hop)?;
         let event = known.map_or(FlowEvent::None, |(home, (found, backend))| {
             home.observe(&found, backend, packet, || {
                 Some(FlowKey::new(
@@ -236,14 +236,14 @@ impl<'a> Steering<'a> {
 
     /// The backend that sent a reply whose entry is `found`; `None` when the entry is of times
     /// past: the backend is gone, or serves another service by now.
-    fn sender(&self, found: &Found, key: &FlowKey) -> Option<&'a Backend> {
+    pub(crate) fn sender(&self, found: &Found, key: &FlowKey) -> Option<&'a Backend> {
         let backend = self.snapshot.backend(BackendId(found.owner))?;
         let is_nat = backend.forward == Forward::Nat;
         (is_nat && backend.endpoint == key.source()).then_some(backend)
     }
 
     /// Whose reply it is, from the configuration alone.
-    fn unstored_reply(
+    pub(crate) fn unstored_reply(
         &self,
         whose: Return,
         key: &FlowKey,
@@ -270,7 +270,7 @@ impl<'a> Steering<'a> {
 
     /// The backend that `id` names, if packets of its flows may be sent to it.
     #[inline]
-    fn serving(&self, id: BackendId) -> Option<&'a Backend> {
+    pub(crate) fn serving(&self, id: BackendId) -> Option<&'a Backend> {
         self.snapshot
             .backend(id)
             .filter(|backend| backend.state.serves())
@@ -295,8 +295,16 @@ fn way_to(backend: &Backend, packet: &Packet) -> Result<(Action, Hop), Refusal> 
         Forward::Nat => Action::ToBackend(backend.endpoint),
         Forward::DsrL2 => Action::Direct,
     };
-    check_path(packet, action == Action::Direct, &hop)?;
+    demand(packet, action == Action::Direct, &hop)?;
     Ok((action, hop))
+}
+
+/// As [`check_path`], and says what would fit.
+fn demand(packet: &Packet, is_bridged: bool, hop: &Hop) -> Result<(), Refusal> {
+    check_path(packet, is_bridged, hop).map_err(|reason| Refusal {
+        mtu: Some(hop.mtu),
+        ..reason.into()
+    })
 }
 
 /// What the way out demands of a packet: hops to live, and room.

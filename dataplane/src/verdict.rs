@@ -8,6 +8,9 @@
 pub enum Verdict {
     /// Handed to the TX ring of the egress interface.
     Forwarded,
+    /// Handed to the TX ring of the interface that leads to its sender, as the balancer's own
+    /// answer.
+    Answered,
     /// Its frame went back to the pool, for this reason.
     Dropped(DropReason),
 }
@@ -59,6 +62,12 @@ drop_reasons! {
     Fragment = "fragment", "lower the sender's MTU: fragments are not forwarded in this release";
     /// Neither TCP nor UDP, or behind IPv6 extension headers.
     UnsupportedProtocol = "unsupported_protocol", "the steering program should have passed it to the kernel: report it";
+    /// The checksum of an ICMP message does not add up.
+    BadIcmpChecksum = "bad_icmp_checksum", "the packet was damaged on the way: check cabling and NIC errors";
+    /// An ICMP message of a type, or with IP options, that is neither answered nor forwarded.
+    IcmpIgnored = "icmp_ignored", "normal: source quench, for one, is to be ignored (RFC 6633)";
+    /// An ICMP error that quotes no packet of a service, or too little of it.
+    IcmpUnknown = "icmp_unknown", "a few: normal after a reload; many: somebody forges errors, or a router quotes too little";
     /// A source address that no host may use (RFC 1122 §3.2.1.3), equal to the destination, or a
     /// service's own.
     BadSource = "bad_source", "somebody forges packets: filter them at the border";

@@ -17,6 +17,7 @@ use ringgate_conntrack::{Cursor, FlowHash, FlowTable, Seconds};
 
 use crate::clock::{Clock, Millis};
 use crate::counters::WorkerCounters;
+use crate::icmp::Icmp;
 use crate::newcomers::{Newcomers, Tables};
 use crate::parse::{Packet, parse_to};
 use crate::port::{BATCH, Batch, Port};
@@ -27,6 +28,10 @@ use crate::snapshot::Snapshot;
 use crate::steer::{Decision, FlowEvent, Refusal, Steering};
 use crate::verdict::{DropReason, Verdict};
 use crate::xsk::{Frame, Pool};
+
+mod resort;
+
+use resort::Resort;
 
 /// Idle turns before the first sleep: a turn over two empty ports costs about 100 ns, so this is
 /// about 50 µs, in which the next packet of a busy link arrives.
@@ -58,6 +63,8 @@ pub struct Parts<P, C> {
     pub tables: Tables,
     /// Most datagram flows that all workers together store in a second.
     pub udp_new_flows: u32,
+    /// Most ICMP errors that all workers together send of their own in a second.
+    pub icmp_per_second: u32,
     /// The time.
     pub clock: C,
     /// Where control posts snapshots.
@@ -85,6 +92,7 @@ pub struct Worker<P, C> {
     parsed: ArrayVec<Result<(Packet, FlowHash), DropReason>, BATCH>,
     egress: Vec<Batch>,
     newcomers: Newcomers,
+    icmp: Icmp,
     /// Where the sweeps of the two tables go on.
     cursors: [Cursor; 2],
     kept_until: Millis,
@@ -114,6 +122,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             parts.workers,
             kept_until,
         );
+        let icmp = Icmp::new(parts.icmp_per_second, parts.workers, kept_until);
         let (batch, parsed) = (Batch::new(), ArrayVec::new());
         Self {
             parts,
@@ -121,6 +130,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             parsed,
             egress,
             newcomers,
+            icmp,
             cursors,
             kept_until,
         }
@@ -221,6 +231,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
     /// The second pass: each frame to its egress, or back to the pool.
     fn steer_batch(&mut self, ingress: usize, now: Seconds) {
         let Parts {
+            ports,
             snapshot,
             tables,
             pool,
@@ -248,17 +259,33 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 egress.push(frame);
                 continue;
             }
-            let refusal = match decide(&steering, parsed, &mut frame) {
+            let (frame, left) = match decide(&steering, parsed, &mut frame) {
                 Ok(decision) => {
                     count_flow(counters, &decision, frame.len() as u64);
-                    match self.egress.get_mut(usize::from(decision.hop.port)) {
-                        Some(egress) => {
-                            egress.push(frame);
-                            continue;
-                        }
-                        None => DropReason::NoRoute.into(),
+                    (frame, Ok(decision.hop.port))
+                }
+                Err(refusal) => {
+                    let mut resort = Resort {
+                        icmp: &mut self.icmp,
+                        ports,
+                        pool,
+                        counters,
+                        ingress,
+                    };
+                    match resort.take(&steering, parsed, refusal, frame) {
+                        Some(left) => left,
+                        None => continue,
                     }
                 }
+            };
+            let refusal = match left {
+                Ok(port) => match self.egress.get_mut(usize::from(port)) {
+                    Some(egress) => {
+                        egress.push(frame);
+                        continue;
+                    }
+                    None => DropReason::NoRoute.into(),
+                },
                 Err(refusal) => refusal,
             };
             if let Some(neighbour) = refusal.wanted

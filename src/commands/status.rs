@@ -107,10 +107,11 @@ fn render_interface(page: &mut String, interface: &Value) {
     line(
         page,
         &format!(
-            "  received {} ({} bytes)  forwarded {}  dropped {}",
+            "  received {} ({} bytes)  forwarded {}  answered {}  dropped {}",
             interface["received"],
             interface["received_bytes"],
             interface["forwarded"],
+            interface["answered"],
             interface["dropped_total"],
         ),
     );

@@ -4,11 +4,10 @@
 //! number come back as they were sent (RFC 792, RFC 4443 §4.2), and so do type of service and flow
 //! label.
 
-use super::message::{Message, put, set_ttl};
+use super::message::{Message, set_ttl};
 use super::report::TTL;
 use crate::parse::Family;
 use crate::verdict::DropReason;
-use crate::wire::checksum::Delta;
 use crate::wire::{Side, icmpv4, icmpv6, ipv4};
 
 /// Makes of the request `message` in `frame` its reply.
@@ -19,24 +18,22 @@ use crate::wire::{Side, icmpv4, icmpv6, ipv4};
 /// that are used ask for the way that a packet took.
 pub(super) fn answer(frame: &mut [u8], message: &mut Message) -> Result<(), DropReason> {
     let (from, to) = (message.source, message.destination);
-    let (request, reply) = match message.family {
+    let reply = match message.family {
         Family::V4 if message.start - message.network > ipv4::HEADER => {
             return Err(DropReason::IcmpIgnored);
         }
-        Family::V4 => (icmpv4::ECHO_REQUEST, icmpv4::ECHO_REPLY),
-        Family::V6 => (icmpv6::ECHO_REQUEST, icmpv6::ECHO_REPLY),
+        Family::V4 => icmpv4::ECHO_REPLY,
+        Family::V6 => icmpv6::ECHO_REPLY,
     };
     let mut turn = || {
         message.readdress(frame, Side::Source, to)?;
         message.readdress(frame, Side::Destination, from)?;
         set_ttl(frame.get_mut(message.network..)?, message.family, TTL)?;
         message.ttl = TTL;
-        let icmp = frame.get_mut(message.start..message.end)?;
-        let [_, code, checksum @ ..] = *icmp.first_chunk::<4>()?;
-        let [old, new] = [request, reply].map(|kind| u16::from_be_bytes([kind, code]));
-        let delta = Delta::default().replace_u16(old, new);
-        put(icmp, 0, new.to_be_bytes())?;
-        put(icmp, icmpv4::CHECKSUM, delta.folded().apply(checksum))
+        *frame.get_mut(message.start)? = reply;
+        // In full: of a message that is all zero but for its type, an update would make the one sum
+        // that has no negative zero.
+        message.seal(frame)
     };
     turn().ok_or(DropReason::Truncated)
 }

@@ -123,7 +123,12 @@ impl Message {
             Side::Source => std::mem::replace(&mut self.source, to),
             Side::Destination => std::mem::replace(&mut self.destination, to),
         };
-        replace_address(frame.get_mut(self.network..)?, self.family, side, (from, to))
+        replace_address(
+            frame.get_mut(self.network..)?,
+            self.family,
+            side,
+            (from, to),
+        )
     }
 
     /// One hop less to live: the message is being routed. The caller has checked that there is one.
@@ -170,7 +175,10 @@ pub(super) fn replace_address(
         }
         Family::V6 => {
             let [start, end] = ADDRESSES_V6;
-            let to = Endpoint { address: to, port: 0 };
+            let to = Endpoint {
+                address: to,
+                port: 0,
+            };
             replace(packet.get_mut(start..end)?, side, to.octets());
             Some(())
         }

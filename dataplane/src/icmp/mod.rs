@@ -28,11 +28,11 @@ use ringgate_conntrack::Endpoint;
 
 use crate::clock::Millis;
 use crate::counters::IcmpCounters;
-use crate::parse::{Family, Packet};
+use crate::parse::Packet;
 use crate::route::PortIndex;
 use crate::steer::{Refusal, Steering};
 use crate::verdict::DropReason;
-use crate::wire::ethernet::{self, EthernetMut};
+use crate::wire::ethernet::EthernetMut;
 use crate::xsk::{Frame, Pool};
 
 use limit::Limiter;
@@ -160,7 +160,7 @@ impl Icmp {
             (DropReason::TtlExpired, _) => (Report::TimeExceeded, &scene.counters.time_exceeded),
             _ => return Err(refusal),
         };
-        let network = ethernet::HEADER;
+        let network = usize::from(packet.network);
         let quoted = network..network + usize::from(packet.ip_len);
         let bytes = frame.bytes();
         let suits = |quoted: &[u8]| report.suits(quoted, bytes);
@@ -212,11 +212,7 @@ impl Icmp {
 }
 
 /// Answers an echo request to a service's address.
-fn echo(
-    scene: &Scene<'_>,
-    mut message: Message,
-    frame: &mut Frame,
-) -> Result<Outcome, Refusal> {
+fn echo(scene: &Scene<'_>, mut message: Message, frame: &mut Frame) -> Result<Outcome, Refusal> {
     let snapshot = scene.steering.snapshot;
     if !snapshot.is_service_address(message.destination) {
         return Err(DropReason::NotForUs.into());

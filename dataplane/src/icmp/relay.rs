@@ -15,12 +15,11 @@
 //! from whoever reported it (REQ-4).
 
 use ringgate_config::Forward;
-use ringgate_conntrack::{FlowKey, Found};
+use ringgate_conntrack::{Endpoint, FlowKey, Found};
 
 use super::message::Message;
 use super::quote::Quote;
 use crate::backend::{Backend, BackendId};
-use crate::parse::Family;
 use crate::route::{Hop, PortIndex};
 use crate::service::Service;
 use crate::snapshot::Return;
@@ -47,7 +46,7 @@ pub(super) enum Receiver<'a> {
     /// none remembers it. `Backend` is whom the ring names.
     Unknown(&'a Service, &'a Backend),
     /// To the client of a NAT flow; the service's endpoint and where the client is.
-    Client(ringgate_conntrack::Endpoint, Hop),
+    Client(Endpoint, Hop),
 }
 
 impl Errand {
@@ -98,11 +97,7 @@ impl Errand {
     }
 
     /// The client that sent the quoted packet, which was then translated for a backend.
-    fn client<'a>(
-        &self,
-        steering: &Steering<'a>,
-        whose: Return,
-    ) -> Result<Receiver<'a>, Refusal> {
+    fn client<'a>(&self, steering: &Steering<'a>, whose: Return) -> Result<Receiver<'a>, Refusal> {
         let reply = self.key.reversed();
         let sender = known(steering, &reply).and_then(|found| steering.sender(&found, &reply));
         let (listen, backend) = match sender {
@@ -137,10 +132,7 @@ impl Errand {
                 let to = backend.endpoint;
                 self.quote
                     .readdress(frame, Side::Source, (listen, to))
-                    .and_then(|()| {
-                        self.message
-                            .readdress(frame, Side::Destination, to.address)
-                    })
+                    .and_then(|()| self.message.readdress(frame, Side::Destination, to.address))
                     .ok_or(DropReason::Truncated)?;
                 true
             }
@@ -156,7 +148,7 @@ impl Errand {
     pub(super) fn to_client(
         mut self,
         frame: &mut [u8],
-        listen: ringgate_conntrack::Endpoint,
+        listen: Endpoint,
         hop: &Hop,
     ) -> Result<PortIndex, Refusal> {
         let sent_to = self.key.destination();
@@ -168,12 +160,7 @@ impl Errand {
     }
 
     /// The last of it: hops, room, checksum, hardware addresses.
-    fn leave(
-        mut self,
-        frame: &mut [u8],
-        hop: &Hop,
-        is_routed: bool,
-    ) -> Result<PortIndex, Refusal> {
+    fn leave(mut self, frame: &mut [u8], hop: &Hop, is_routed: bool) -> Result<PortIndex, Refusal> {
         let message = &mut self.message;
         if message.ttl < if is_routed { 2 } else { 1 } {
             return Err(DropReason::TtlExpired.into());
@@ -196,13 +183,4 @@ fn known(steering: &Steering<'_>, key: &FlowKey) -> Option<Found> {
     let (hash, half) = (steering.table.hash(key), steering.half_open());
     let stored = steering.table.lookup(key, hash, steering.now);
     stored.or_else(|| half.table.lookup(key, hash, half.now))
-}
-
-/// The IP version of an address.
-pub(super) const fn family_of(address: [u64; 2]) -> Family {
-    if ringgate_conntrack::Endpoint::is_v4(&ringgate_conntrack::Endpoint { address, port: 0 }) {
-        Family::V4
-    } else {
-        Family::V6
-    }
 }

@@ -7,7 +7,7 @@ use ringgate_conntrack::Endpoint;
 use super::message::{put, seal};
 use crate::parse::Family;
 use crate::wire::ethernet;
-use crate::wire::ipv4::{self, Ipv4};
+use crate::wire::ipv4;
 use crate::wire::ipv6;
 use crate::wire::{checksum, icmpv4, icmpv6};
 
@@ -33,8 +33,6 @@ pub(super) enum Report {
     TooBig(u32),
     /// Its TTL or hop limit was used up.
     TimeExceeded,
-    /// Its destination cannot be reached.
-    HostUnreachable,
 }
 
 impl Report {
@@ -51,14 +49,16 @@ impl Report {
             Some(4) => {
                 let word = packet.get(6..).and_then(<[u8]>::first_chunk);
                 let word = word.map_or(0x1FFF, |word| u16::from_be_bytes(*word));
-                let (is_later_fragment, may_be_fragmented) = (word & 0x1FFF != 0, word & 0x4000 == 0);
-                !is_later_fragment && !(matches!(self, Self::TooBig(_)) && may_be_fragmented)
+                let (is_later_fragment, may_be_fragmented) =
+                    (word & 0x1FFF != 0, word & 0x4000 == 0);
+                let fits_in_pieces = matches!(self, Self::TooBig(_)) && may_be_fragmented;
+                !(is_later_fragment || fits_in_pieces)
             }
             // To a packet of the least MTU nothing could be told that its sender may obey (RFC 8201
             // §4: a smaller MTU than that is ignored).
             Some(6) => match self {
                 Self::TooBig(_) => packet.len() > LONGEST_V6,
-                Self::TimeExceeded | Self::HostUnreachable => true,
+                Self::TimeExceeded => true,
             },
             _ => false,
         }
@@ -78,8 +78,6 @@ impl Report {
             }
             (Self::TimeExceeded, Family::V4) => ([icmpv4::TIME_EXCEEDED, 0], [0; 4]),
             (Self::TimeExceeded, Family::V6) => ([icmpv6::TIME_EXCEEDED, 0], [0; 4]),
-            (Self::HostUnreachable, Family::V4) => ([icmpv4::UNREACHABLE, icmpv4::HOST], [0; 4]),
-            (Self::HostUnreachable, Family::V6) => ([icmpv6::UNREACHABLE, icmpv6::ADDRESS], [0; 4]),
         }
     }
 }
@@ -160,8 +158,26 @@ impl Envelope {
         let [s0, s1, s2, s3] = Endpoint::v4_octets(self.source);
         let [d0, d1, d2, d3] = Endpoint::v4_octets(self.destination);
         let mut header = [
-            0x45, INTERNETWORK_CONTROL, t0, t1, 0, 0, 0x40, 0, TTL, icmpv4::PROTOCOL, 0, 0, //
-            s0, s1, s2, s3, d0, d1, d2, d3,
+            0x45,
+            INTERNETWORK_CONTROL,
+            t0,
+            t1,
+            0,
+            0,
+            0x40,
+            0,
+            TTL,
+            icmpv4::PROTOCOL,
+            0,
+            0, //
+            s0,
+            s1,
+            s2,
+            s3,
+            d0,
+            d1,
+            d2,
+            d3,
         ];
         let checksum = !checksum::fold(checksum::sum(&header));
         [header[10], header[11]] = checksum.to_be_bytes();
@@ -179,14 +195,4 @@ impl Envelope {
         header[24..].copy_from_slice(&octets(self.destination));
         header
     }
-}
-
-/// Length of the IP packet at the front of `packet`, as written, at most what is there.
-pub(super) fn ip_len(packet: &[u8]) -> usize {
-    let written = match packet.first().map(|first| first >> 4) {
-        Some(4) => Ipv4::from_bytes(packet).map(Ipv4::total_len),
-        Some(6) => ipv6::Ipv6::from_bytes(packet).map(|view| ipv6::HEADER + view.payload_len()),
-        _ => None,
-    };
-    written.unwrap_or(0).min(packet.len())
 }

@@ -19,6 +19,9 @@ use crate::xsk::Frame;
 /// Most copies of one error. Each takes a frame from the pool, of which at least a batch is left.
 pub const COPIES_MOST: usize = 64;
 
+/// Most backends that are looked at for one error, those included that are down.
+const SCANNED_MOST: usize = 1024;
+
 impl Icmp {
     /// Puts a copy of the error in `frame` for each backend of `service` but `chosen` into
     /// [`copies`](Icmp::copies). Where there are more backends than copies, the next error begins
@@ -35,16 +38,17 @@ impl Icmp {
         let members = &service.members;
         let start = self.turn.checked_rem(members.len()).unwrap_or(0);
         let (before, after) = members.split_at_checked(start).unwrap_or((members, &[]));
-        let mut left = members.len();
-        for id in after.iter().chain(before).filter(|id| **id != chosen) {
+        let mut withheld = members.len().saturating_sub(SCANNED_MOST);
+        let others = after.iter().chain(before).filter(|id| **id != chosen);
+        for backend in others
+            .take(SCANNED_MOST)
+            .filter_map(|id| steering.serving(*id))
+        {
             if self.copies.is_full() || !self.spreads.admits_any(now) {
-                break;
-            }
-            left -= 1;
-            self.turn = self.turn.wrapping_add(1);
-            let Some(backend) = steering.serving(*id) else {
+                withheld += 1;
                 continue;
-            };
+            }
+            self.turn = self.turn.wrapping_add(1);
             let free = (spare(scene.pool) > 0).then(|| scene.pool.take()).flatten();
             let Some(mut copy) = free else {
                 counters.copies_lost.add(1);
@@ -59,7 +63,6 @@ impl Icmp {
                 }
             }
         }
-        // The chosen one gets the original.
-        counters.copies_withheld.add(left.saturating_sub(1) as u64);
+        counters.copies_withheld.add(withheld as u64);
     }
 }

@@ -8,4 +8,10 @@ mod hand;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod icmp_errors;
+#[cfg(test)]
+mod icmp_reports;
+#[cfg(test)]
+mod messages;
+#[cfg(test)]
 mod world;

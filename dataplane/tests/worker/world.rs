@@ -168,6 +168,7 @@ impl World {
             partial: vec![partial; 2],
             tables: Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap(),
             udp_new_flows: u32::MAX,
+            icmp_per_second: 1000,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: snapshot(&mut builder, file, &[]),
@@ -211,6 +212,7 @@ impl World {
                 interface.received_bytes.get(),
             ));
             counts.push((format!("{port}.forwarded"), interface.forwarded.get()));
+            counts.push((format!("{port}.answered"), interface.answered.get()));
             for reason in DropReason::ALL {
                 counts.push((
                     format!("{port}.{}", reason.name()),
@@ -225,10 +227,13 @@ impl World {
         counts.push(("contended".into(), flows.contended.get()));
         counts.push(("out_of_window".into(), flows.out_of_window.get()));
         counts.push(("expired".into(), flows.expired.get()));
+        for (name, counter) in self.counters.icmp.named() {
+            counts.push((format!("icmp.{name}"), counter.get()));
+        }
         counts
     }
 
-    /// received = forwarded + Σ dropped, at each interface.
+    /// received = forwarded + answered + Σ dropped, at each interface.
     pub(crate) fn assert_identity(&self) {
         for interface in &self.counters.interfaces {
             let dropped: u64 = DropReason::ALL
@@ -237,7 +242,7 @@ impl World {
                 .sum();
             assert_eq!(
                 interface.received.get(),
-                interface.forwarded.get() + dropped
+                interface.forwarded.get() + interface.answered.get() + dropped
             );
         }
     }
