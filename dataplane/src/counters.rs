@@ -143,6 +143,8 @@ pub struct IcmpCounters {
     pub to_backends: Counter,
     /// Errors of others sent to clients.
     pub to_clients: Counter,
+    /// Errors from within tunnels, sent to the inner packets' senders.
+    pub from_tunnels: Counter,
     /// Errors sent about packets that did not fit.
     pub too_big: Counter,
     /// Errors sent about packets whose hops were used up.
@@ -162,10 +164,11 @@ pub struct IcmpCounters {
 impl IcmpCounters {
     /// Every counter with its name, as in `status` and `docs/COUNTERS.md`.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, &Counter); 9] {
+    pub const fn named(&self) -> [(&'static str, &Counter); 10] {
         [
             ("to_backends", &self.to_backends),
             ("to_clients", &self.to_clients),
+            ("from_tunnels", &self.from_tunnels),
             ("too_big", &self.too_big),
             ("time_exceeded", &self.time_exceeded),
             ("echo_replies", &self.echo_replies),

@@ -68,6 +68,9 @@ drop_reasons! {
     IcmpIgnored = "icmp_ignored", "normal: source quench, for one, is to be ignored (RFC 6633)";
     /// An ICMP error that quotes no packet of a service, or too little of it.
     IcmpUnknown = "icmp_unknown", "a few: normal after a reload; many: somebody forges errors, or a router quotes too little";
+    /// An ICMP error from within a tunnel, that was to be reported to the inner packet's sender
+    /// while the limits allowed no more.
+    IcmpLimited = "icmp_limited", "raise icmp-per-second, if so many errors are to be expected";
     /// A source address that no host may use (RFC 1122 §3.2.1.3), equal to the destination, or a
     /// service's own.
     BadSource = "bad_source", "somebody forges packets: filter them at the border";
@@ -89,6 +92,8 @@ drop_reasons! {
     NoRoute = "no_route", "add a route (ip route get ADDRESS), or the interface to the configuration";
     /// The next hop's hardware address is not known yet; the kernel was asked for it.
     NoNeighbour = "no_neighbour", "normal for a first packet; else the next hop does not answer ARP or ND";
+    /// The host has no address of its own to send to a tunnel's far end from.
+    NoSource = "no_source", "give the egress interface an address, or the tunnel a source";
     /// The packet is larger than the egress interface's MTU.
     TooBig = "too_big", "give both sides the same MTU";
     /// The TX ring of the egress interface is full.

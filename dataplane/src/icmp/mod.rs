@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | an error of somebody else's ([`relay`]) | the same error for the backend or client that owns the flow, what it quotes translated back | forwarded |
 //! | the same, too big, of a flow that nothing here knows | the same, and copies of it for the service's other backends ([`spread`]) | forwarded |
+//! | an error of a router within a tunnel ([`tunnel`]) | an error about the inner packet, to its sender, unless a limit withholds it | forwarded |
 //! | a packet that does not fit, or whose hops are used up ([`report`]) | the error about it, to its sender, unless a limit withholds it ([`limit`]) | answered, else dropped |
 //! | an echo request ([`echo`]) | its reply | answered |
 //! | anything else | nothing | dropped |
@@ -22,6 +23,7 @@ mod quote;
 mod relay;
 mod report;
 mod spread;
+mod tunnel;
 
 use arrayvec::ArrayVec;
 use ringgate_conntrack::Endpoint;
@@ -32,13 +34,14 @@ use crate::parse::Packet;
 use crate::route::PortIndex;
 use crate::steer::{Refusal, Steering};
 use crate::verdict::DropReason;
-use crate::wire::ethernet::EthernetMut;
 use crate::xsk::{Frame, Pool};
 
 use limit::Limiter;
 use message::{Complaint, Kind, Message};
-use relay::{Errand, Receiver};
+use quote::Quote;
+use relay::{Errand, Receiver, redirect};
 use report::{Envelope, Report};
+use tunnel::Returned;
 
 pub use spread::COPIES_MOST;
 
@@ -128,22 +131,55 @@ impl Icmp {
         complaint: Complaint,
         frame: &mut Frame,
     ) -> Result<Outcome, Refusal> {
-        let errand = Errand::read(frame.bytes(), message)?;
+        let quote = Quote::read(frame.bytes(), message.body(), message.end);
+        let quote = quote.ok_or(DropReason::IcmpUnknown)?;
+        if let Some(returned) = Returned::read(scene.steering, frame.bytes(), &message, &quote) {
+            return self.explain(
+                scene,
+                &message,
+                returned.report(complaint),
+                &returned,
+                frame,
+            );
+        }
+        let errand = Errand::read(frame.bytes(), message, quote)?;
         let port = match errand.receiver(scene.steering)? {
             Receiver::Client(listen, hop) => {
                 let port = errand.to_client(frame.bytes_mut(), listen, &hop)?;
                 scene.counters.to_clients.add(1);
                 return Ok(Outcome::Forwarded(port));
             }
-            Receiver::Backend(backend) => errand.to_backend(frame.bytes_mut(), backend)?,
+            Receiver::Backend(backend) => errand.to_backend(frame, backend)?,
             Receiver::Unknown(service, chosen) => {
                 if let Complaint::TooBig { .. } = complaint {
                     self.spread(scene, &errand, (service, chosen.id), frame);
                 }
-                errand.to_backend(frame.bytes_mut(), chosen)?
+                errand.to_backend(frame, chosen)?
             }
         };
         scene.counters.to_backends.add(1);
+        Ok(Outcome::Forwarded(port))
+    }
+
+    /// Tells the sender of an inner packet what came of the outer one.
+    fn explain(
+        &mut self,
+        scene: &Scene<'_>,
+        message: &Message,
+        report: Option<Report>,
+        returned: &Returned,
+        frame: &mut Frame,
+    ) -> Result<Outcome, Refusal> {
+        let inner = &returned.inner;
+        let envelope = Envelope {
+            family: inner.family,
+            source: inner.destination,
+            destination: inner.source,
+        };
+        let report = report.ok_or(DropReason::IcmpIgnored)?;
+        let quoted = inner.network..inner.end;
+        let port = self.send(scene, (envelope, report), (message.network, quoted), frame)?;
+        scene.counters.from_tunnels.add(1);
         Ok(Outcome::Forwarded(port))
     }
 
@@ -198,15 +234,13 @@ impl Icmp {
         let now = steering.newcomers.now();
         if !self.reports.admits(envelope.destination, now) {
             scene.counters.withheld.add(1);
-            return Err(DropReason::IcmpIgnored.into());
+            return Err(DropReason::IcmpLimited.into());
         }
         let len = network + envelope.headers() + envelope.quotes(quoted.len());
         frame.set_len(len.max(frame.len()));
         let written = envelope.write(frame.bytes_mut(), network, quoted, report);
         frame.set_len(written.ok_or(DropReason::Truncated)?);
-        let ethernet = frame.bytes_mut().first_chunk_mut();
-        let ethernet = ethernet.ok_or(DropReason::Truncated)?;
-        EthernetMut::new(ethernet).set_addresses(hop.destination, hop.source);
+        redirect(frame.bytes_mut(), &hop)?;
         Ok(hop.port)
     }
 }
@@ -225,15 +259,14 @@ fn echo(scene: &Scene<'_>, mut message: Message, frame: &mut Frame) -> Result<Ou
         return Err(DropReason::TooBig.into());
     }
     echo::answer(frame.bytes_mut(), &mut message)?;
-    let ethernet = frame.bytes_mut().first_chunk_mut();
-    let ethernet = ethernet.ok_or(DropReason::Truncated)?;
-    EthernetMut::new(ethernet).set_addresses(hop.destination, hop.source);
+    redirect(frame.bytes_mut(), &hop)?;
     scene.counters.echo_replies.add(1);
     Ok(Outcome::Answered(hop.port))
 }
 
 /// As whom the balancer reports an error about `packet`: to a client as the address that it asked,
-/// to a backend as the service whose reply it is.
+/// to a backend as itself (RFC 1812 §4.3.2.4), or if it has no address there, as the service whose
+/// reply it is. Receivers look at what is quoted.
 fn speaker(steering: &Steering<'_>, packet: &Packet) -> Option<[u64; 2]> {
     let (key, snapshot) = (&packet.key, steering.snapshot);
     let asked: Endpoint = key.destination();
@@ -241,8 +274,11 @@ fn speaker(steering: &Steering<'_>, packet: &Packet) -> Option<[u64; 2]> {
         return Some(asked.address);
     }
     let whose = snapshot.reply_from(key.source(), key.protocol())?;
-    let (listen, _) = steering.unstored_reply(whose, key).ok()?;
-    Some(listen.address)
+    let fib = snapshot.fib();
+    fib.source(key.source().address, packet.family).or_else(|| {
+        let (listen, _) = steering.unstored_reply(whose, key).ok()?;
+        Some(listen.address)
+    })
 }
 
 #[cfg(test)]

@@ -84,6 +84,15 @@ impl Quote {
         }
     }
 
+    /// The packet's length as its header says, bytes.
+    pub(super) fn written_len(&self, frame: &[u8]) -> Option<usize> {
+        let bytes = frame.get(self.network..self.end)?;
+        match self.family {
+            Family::V4 => Ipv4::from_bytes(bytes).map(Ipv4::total_len),
+            Family::V6 => Ipv6::from_bytes(bytes).map(|view| ipv6::HEADER + view.payload_len()),
+        }
+    }
+
     /// The flow that it belongs to, in its own direction; `None` unless it is TCP or UDP and its
     /// ports came along.
     pub(super) fn key(&self, frame: &[u8]) -> Option<FlowKey> {

@@ -14,19 +14,20 @@
 //! translator's own address, whoever in the realm behind it reported), one on its way to a backend
 //! from whoever reported it (REQ-4).
 
-use ringgate_config::Forward;
 use ringgate_conntrack::{Endpoint, FlowKey, Found};
 
 use super::message::Message;
 use super::quote::Quote;
-use crate::backend::{Backend, BackendId};
+use crate::backend::{Backend, BackendId, Treatment};
+use crate::returns::Return;
+use crate::rewrite::{Contents, entropy, wrap};
 use crate::route::{Hop, PortIndex};
 use crate::service::Service;
-use crate::snapshot::Return;
 use crate::steer::{Refusal, Steering};
 use crate::verdict::DropReason;
 use crate::wire::Side;
 use crate::wire::ethernet::EthernetMut;
+use crate::xsk::Frame;
 
 /// An error and the flow of the packet that it quotes.
 #[derive(Debug, Clone, Copy)]
@@ -50,15 +51,13 @@ pub(super) enum Receiver<'a> {
 }
 
 impl Errand {
-    /// The errand that `message` in `frame` is on.
+    /// The errand that `message` in `frame` is on, which quotes `quote`.
     ///
     /// # Errors
     ///
     /// [`DropReason::IcmpUnknown`] if it does not quote enough to name a flow, or was not sent to
     /// the source of what it quotes, where errors go (RFC 792, RFC 4443 §2.2).
-    pub(super) fn read(frame: &[u8], message: Message) -> Result<Self, DropReason> {
-        let quote = Quote::read(frame, message.body(), message.end);
-        let quote = quote.ok_or(DropReason::IcmpUnknown)?;
+    pub(super) fn read(frame: &[u8], message: Message, quote: Quote) -> Result<Self, DropReason> {
         if quote.family != message.family || quote.source != message.destination {
             return Err(DropReason::IcmpUnknown);
         }
@@ -101,7 +100,7 @@ impl Errand {
         let reply = self.key.reversed();
         let sender = known(steering, &reply).and_then(|found| steering.sender(&found, &reply));
         let (listen, backend) = match sender {
-            Some(backend) => (backend.listen, backend),
+            Some(backend) => (backend.virtual_endpoint(reply.source().port), backend),
             None => steering.unstored_reply(whose, &reply)?,
         };
         // As with replies: who is elsewhere cannot know of the packet.
@@ -120,24 +119,33 @@ impl Errand {
     /// Why it cannot be sent there.
     pub(super) fn to_backend(
         mut self,
-        frame: &mut [u8],
+        frame: &mut Frame,
         backend: &Backend,
     ) -> Result<PortIndex, Refusal> {
         let hop = backend.hop?;
-        let is_routed = match backend.forward {
-            // Direct return: the error is addressed to the service, whose address the backend has.
-            Forward::DsrL2 => false,
-            Forward::Nat => {
-                let listen = self.key.source();
-                let to = backend.endpoint;
-                self.quote
-                    .readdress(frame, Side::Source, (listen, to))
-                    .and_then(|()| self.message.readdress(frame, Side::Destination, to.address))
-                    .ok_or(DropReason::Truncated)?;
-                true
+        self.check_path(&backend.treatment, &hop)?;
+        match &backend.treatment {
+            // The error is addressed to the service, whose address the backend has.
+            Treatment::Direct => redirect(frame.bytes_mut(), &hop)?,
+            Treatment::Encapsulate(encapsulation) => {
+                let message = &self.message;
+                let contents = Contents {
+                    family: message.family,
+                    network: u16::try_from(message.network).unwrap_or(u16::MAX),
+                    len: u16::try_from(message.ip_len()).unwrap_or(u16::MAX),
+                    // The way of the client's packets, whose outer headers it gets.
+                    entropy: entropy(&self.key.reversed()),
+                    payload_sum: None,
+                };
+                wrap(frame, &contents, encapsulation, &hop)?;
             }
-        };
-        self.leave(frame, &hop, is_routed)
+            Treatment::Translate(_) | Treatment::Readdress => {
+                let listen = self.key.source();
+                let to = backend.endpoint_for(listen.port);
+                self.translate(frame.bytes_mut(), Side::Source, (listen, to), &hop)?;
+            }
+        }
+        Ok(hop.port)
     }
 
     /// Makes of the error in `frame` what the client is to get. Returns where it leaves.
@@ -151,35 +159,58 @@ impl Errand {
         listen: Endpoint,
         hop: &Hop,
     ) -> Result<PortIndex, Refusal> {
+        // As one that is translated: by one hop, and no longer than it was.
+        self.check_path(&Treatment::Readdress, hop)?;
         let sent_to = self.key.destination();
-        self.quote
-            .readdress(frame, Side::Destination, (sent_to, listen))
-            .and_then(|()| self.message.readdress(frame, Side::Source, listen.address))
-            .ok_or(DropReason::Truncated)?;
-        self.leave(frame, hop, true)
+        self.translate(frame, Side::Destination, (sent_to, listen), hop)?;
+        Ok(hop.port)
     }
 
-    /// The last of it: hops, room, checksum, hardware addresses.
-    fn leave(mut self, frame: &mut [u8], hop: &Hop, is_routed: bool) -> Result<PortIndex, Refusal> {
-        let message = &mut self.message;
-        if message.ttl < if is_routed { 2 } else { 1 } {
-            return Err(DropReason::TtlExpired.into());
+    /// What the way out demands, as of any packet. Nobody is told: never an error about an error.
+    fn check_path(&self, treatment: &Treatment, hop: &Hop) -> Result<(), DropReason> {
+        if self.message.ttl < treatment.hops_needed() {
+            return Err(DropReason::TtlExpired);
         }
-        if message.ip_len() > usize::try_from(hop.mtu).unwrap_or(usize::MAX) {
-            return Err(DropReason::TooBig.into());
+        let len = self.message.ip_len() + usize::from(treatment.overhead());
+        if usize::try_from(hop.mtu).is_ok_and(|mtu| len > mtu) {
+            return Err(DropReason::TooBig);
         }
-        if is_routed {
-            let aged = message.age(frame).and_then(|()| message.seal(frame));
-            aged.ok_or(DropReason::Truncated)?;
-        }
-        let ethernet = frame.first_chunk_mut().ok_or(DropReason::Truncated)?;
-        EthernetMut::new(ethernet).set_addresses(hop.destination, hop.source);
-        Ok(hop.port)
+        Ok(())
+    }
+
+    /// Replaces the endpoint of the quoted packet that is on `quoted`'s side, and the message's own
+    /// address that stands opposite: an error about what was sent from here comes here.
+    fn translate(
+        &mut self,
+        frame: &mut [u8],
+        quoted: Side,
+        (from, to): (Endpoint, Endpoint),
+        hop: &Hop,
+    ) -> Result<(), DropReason> {
+        let (quote, message) = (&mut self.quote, &mut self.message);
+        let own = match quoted {
+            Side::Source => Side::Destination,
+            Side::Destination => Side::Source,
+        };
+        let translated = quote
+            .readdress(frame, quoted, (from, to))
+            .and_then(|()| message.readdress(frame, own, to.address))
+            .and_then(|()| message.age(frame))
+            .and_then(|()| message.seal(frame));
+        translated.ok_or(DropReason::Truncated)?;
+        redirect(frame, hop)
     }
 }
 
+/// Addresses `frame` to the next hop.
+pub(super) fn redirect(frame: &mut [u8], hop: &Hop) -> Result<(), DropReason> {
+    let ethernet = frame.first_chunk_mut().ok_or(DropReason::Truncated)?;
+    EthernetMut::new(ethernet).set_addresses(hop.destination, hop.source);
+    Ok(())
+}
+
 /// The entry of a flow in either table.
-fn known(steering: &Steering<'_>, key: &FlowKey) -> Option<Found> {
+pub(super) fn known(steering: &Steering<'_>, key: &FlowKey) -> Option<Found> {
     let (hash, half) = (steering.table.hash(key), steering.half_open());
     let stored = steering.table.lookup(key, hash, steering.now);
     stored.or_else(|| half.table.lookup(key, hash, half.now))

@@ -14,8 +14,11 @@ use crate::wire::{checksum, icmpv4, icmpv6};
 /// Longest ICMP error, IP header included, bytes: what every host can take (RFC 1812 §4.3.2.3).
 const LONGEST_V4: usize = 576;
 
-/// Longest ICMPv6 error, IP header included, bytes: the least MTU of IPv6 (RFC 4443 §2.4(c)).
-const LONGEST_V6: usize = 1280;
+/// Least MTU of IPv6 (RFC 8200 §5), bytes.
+pub(super) const LEAST_MTU_V6: usize = 1280;
+
+/// Longest ICMPv6 error, IP header included, bytes (RFC 4443 §2.4(c)).
+const LONGEST_V6: usize = LEAST_MTU_V6;
 
 /// Least MTU of IPv4 (RFC 791 §3.2), bytes.
 const LEAST_MTU_V4: u32 = 68;
@@ -33,6 +36,8 @@ pub(super) enum Report {
     TooBig(u32),
     /// Its TTL or hop limit was used up.
     TimeExceeded,
+    /// Its destination cannot be reached.
+    HostUnreachable,
 }
 
 impl Report {
@@ -42,9 +47,11 @@ impl Report {
     /// `packet` begins with its IP header, `frame` with its Ethernet header.
     pub(super) fn suits(self, packet: &[u8], frame: &[u8]) -> bool {
         // Sent to everybody on the link: the low bit of the first byte (IEEE 802.3 §3.2.3).
-        if frame.first().is_none_or(|first| first & 1 != 0) {
-            return false;
-        }
+        let is_to_all = frame.first().is_none_or(|first| first & 1 != 0);
+        !is_to_all && self.may_be_about(packet)
+    }
+
+    fn may_be_about(self, packet: &[u8]) -> bool {
         match packet.first().map(|first| first >> 4) {
             Some(4) => {
                 let word = packet.get(6..).and_then(<[u8]>::first_chunk);
@@ -57,8 +64,8 @@ impl Report {
             // To a packet of the least MTU nothing could be told that its sender may obey (RFC 8201
             // §4: a smaller MTU than that is ignored).
             Some(6) => match self {
-                Self::TooBig(_) => packet.len() > LONGEST_V6,
-                Self::TimeExceeded => true,
+                Self::TooBig(_) => packet.len() > LEAST_MTU_V6,
+                Self::TimeExceeded | Self::HostUnreachable => true,
             },
             _ => false,
         }
@@ -78,6 +85,8 @@ impl Report {
             }
             (Self::TimeExceeded, Family::V4) => ([icmpv4::TIME_EXCEEDED, 0], [0; 4]),
             (Self::TimeExceeded, Family::V6) => ([icmpv6::TIME_EXCEEDED, 0], [0; 4]),
+            (Self::HostUnreachable, Family::V4) => ([icmpv4::UNREACHABLE, icmpv4::HOST], [0; 4]),
+            (Self::HostUnreachable, Family::V6) => ([icmpv6::UNREACHABLE, icmpv6::ADDRESS], [0; 4]),
         }
     }
 }

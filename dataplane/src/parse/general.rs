@@ -189,7 +189,7 @@ fn parse_transport(protocol: u8, payload: &[u8]) -> Result<Transport, DropReason
 /// Whether a packet may come from `address`: not unspecified, loopback, multicast or broadcast
 /// (RFC 1122 §3.2.1.3, RFC 4291 §2.5 and §2.7).
 #[inline]
-fn is_possible_source([high, low]: [u64; 2]) -> bool {
+pub(crate) fn is_possible_source([high, low]: [u64; 2]) -> bool {
     if is_mapped([high, low]) {
         let [first, ..] = Endpoint::v4_octets([high, low]);
         let is_broadcast = low & 0xFFFF_FFFF == 0xFFFF_FFFF;
