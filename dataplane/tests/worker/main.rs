@@ -12,6 +12,8 @@ mod icmp_errors;
 #[cfg(test)]
 mod icmp_reports;
 #[cfg(test)]
+mod icmp_tunnels;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod world;

@@ -86,6 +86,48 @@ pub(crate) const SERVICES: &str = r#"
       address = "[fd00:2::12]"
 "#;
 
+/// A tunnel of each mode, to backends of either family, from addresses of its own.
+pub(crate) const TUNNELS: &str = r#"
+    [[service]]
+    name = "ipip44"
+    listen = "10.100.0.3:80"
+    protocol = "udp"
+    forward = "ipip"
+    tunnel = { source = "10.9.0.1" }
+    table-size = 251
+      [[service.backend]]
+      address = "10.2.0.11"
+      [[service.backend]]
+      address = "10.2.0.12"
+    [[service]]
+    name = "gre46"
+    listen = "10.100.0.4:80"
+    protocol = "udp"
+    forward = "gre"
+    tunnel = { source = "fd00:9::1", key = 7 }
+    table-size = 251
+      [[service.backend]]
+      address = "[fd00:2::11]"
+    [[service]]
+    name = "gue64"
+    listen = "[fd00:100::3]:80"
+    protocol = "udp"
+    forward = "gue"
+    tunnel = { source = "10.9.0.0/24", variant = 0 }
+    table-size = 251
+      [[service.backend]]
+      address = "10.2.0.12"
+    [[service]]
+    name = "gue66"
+    listen = "[fd00:100::4]:80"
+    protocol = "udp"
+    forward = "gue"
+    tunnel = { source = "fd00:9::1" }
+    table-size = 251
+      [[service.backend]]
+      address = "[fd00:2::12]"
+"#;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct World {
