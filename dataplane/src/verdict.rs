@@ -74,7 +74,7 @@ drop_reasons! {
     /// A source address that no host may use (RFC 1122 §3.2.1.3), equal to the destination, or a
     /// service's own.
     BadSource = "bad_source", "somebody forges packets: filter them at the border";
-    /// TTL or hop limit used up where we route (RFC 791, RFC 8200).
+    /// TTL or hop limit used up where we route (RFC 791, RFC 8200), and the sender was not told.
     TtlExpired = "ttl_expired", "a routing loop, or a traceroute passing through";
     /// Neither to a service nor from a backend of one.
     NotForUs = "not_for_us", "normal for a moment after a reload; else report it";
@@ -94,8 +94,8 @@ drop_reasons! {
     NoNeighbour = "no_neighbour", "normal for a first packet; else the next hop does not answer ARP or ND";
     /// The host has no address of its own to send to a tunnel's far end from.
     NoSource = "no_source", "give the egress interface an address, or the tunnel a source";
-    /// The packet is larger than the egress interface's MTU.
-    TooBig = "too_big", "give both sides the same MTU";
+    /// The packet is larger than the egress MTU, and its sender was not told.
+    TooBig = "too_big", "give both sides the same MTU, or set mss-clamp; IPv4 without don't-fragment is never answered";
     /// The TX ring of the egress interface is full.
     EgressFull = "egress_full", "the egress link or its worker is saturated";
 }

@@ -7,7 +7,8 @@ use crate::verdict::DropReason;
 use crate::wire::checksum::Delta;
 use crate::wire::icmpv4::{self, Icmpv4};
 use crate::wire::icmpv6::{self, Icmpv6};
-use crate::wire::{Side, ethernet, replace};
+use crate::wire::vlan::Tags;
+use crate::wire::{Side, replace};
 
 /// Offset of the TTL in an IPv4 header, bytes, and of the word that it is in.
 const TTL: usize = 8;
@@ -57,6 +58,8 @@ pub(super) struct Message {
     pub(super) source: [u64; 2],
     pub(super) destination: [u64; 2],
     pub(super) ttl: u8,
+    /// The VLAN tags in front of the IP header.
+    pub(super) tags: Tags,
     /// Offset of the IP header from the start of the frame, bytes.
     pub(super) network: usize,
     /// Offset of the ICMP header.
@@ -74,7 +77,7 @@ impl Message {
     /// of its IP version at all, [`DropReason::IcmpIgnored`] if it is of a type that nothing here
     /// answers or forwards.
     pub(super) fn judge(frame: &[u8]) -> Result<Self, DropReason> {
-        let packet = general::network(frame)?;
+        let (framing, packet) = general::network(frame)?;
         let (source, destination) = (packet.source, packet.destination);
         let kind = match (packet.family, packet.protocol) {
             (Family::V4, icmpv4::PROTOCOL) => {
@@ -93,7 +96,7 @@ impl Message {
             }
             _ => return Err(DropReason::UnsupportedProtocol),
         };
-        let network = ethernet::HEADER;
+        let network = framing.network;
         let start = network + packet.header_len;
         Ok(Self {
             kind: kind.ok_or(DropReason::IcmpIgnored)?,
@@ -101,6 +104,7 @@ impl Message {
             source,
             destination,
             ttl: packet.ttl,
+            tags: framing.tags,
             network,
             start,
             end: start + packet.payload.len(),

@@ -34,12 +34,13 @@ use crate::parse::Packet;
 use crate::route::PortIndex;
 use crate::steer::{Refusal, Steering};
 use crate::verdict::DropReason;
+use crate::wire::vlan::Tags;
 use crate::xsk::{Frame, Pool};
 
 use limit::Limiter;
 use message::{Complaint, Kind, Message};
 use quote::Quote;
-use relay::{Errand, Receiver, redirect};
+use relay::{Errand, Receiver, depart};
 use report::{Envelope, Report};
 use tunnel::Returned;
 
@@ -134,24 +135,20 @@ impl Icmp {
         let quote = Quote::read(frame.bytes(), message.body(), message.end);
         let quote = quote.ok_or(DropReason::IcmpUnknown)?;
         if let Some(returned) = Returned::read(scene.steering, frame.bytes(), &message, &quote) {
-            return self.explain(
-                scene,
-                &message,
-                returned.report(complaint),
-                &returned,
-                frame,
-            );
+            return self.explain(scene, (&message, complaint), &returned, frame);
         }
         let errand = Errand::read(frame.bytes(), message, quote)?;
         let port = match errand.receiver(scene.steering)? {
             Receiver::Client(listen, hop) => {
-                let port = errand.to_client(frame.bytes_mut(), listen, &hop)?;
+                let port = errand.to_client(frame, listen, &hop)?;
                 scene.counters.to_clients.add(1);
                 return Ok(Outcome::Forwarded(port));
             }
             Receiver::Backend(backend) => errand.to_backend(frame, backend)?,
             Receiver::Unknown(service, chosen) => {
-                if let Complaint::TooBig { .. } = complaint {
+                // Without flows the ring is right about all of them, unless connection ids decide.
+                let follows_ring = service.stateless && service.quic.is_none();
+                if matches!(complaint, Complaint::TooBig { .. }) && !follows_ring {
                     self.spread(scene, &errand, (service, chosen.id), frame);
                 }
                 errand.to_backend(frame, chosen)?
@@ -165,8 +162,7 @@ impl Icmp {
     fn explain(
         &mut self,
         scene: &Scene<'_>,
-        message: &Message,
-        report: Option<Report>,
+        (message, complaint): (&Message, Complaint),
         returned: &Returned,
         frame: &mut Frame,
     ) -> Result<Outcome, Refusal> {
@@ -176,9 +172,13 @@ impl Icmp {
             source: inner.destination,
             destination: inner.source,
         };
-        let report = report.ok_or(DropReason::IcmpIgnored)?;
-        let quoted = inner.network..inner.end;
-        let port = self.send(scene, (envelope, report), (message.network, quoted), frame)?;
+        let report = returned.report(complaint).ok_or(DropReason::IcmpIgnored)?;
+        let place = Place {
+            tags: message.tags,
+            network: message.network,
+            quoted: inner.network..inner.end,
+        };
+        let port = self.send(scene, (envelope, report), place, frame)?;
         scene.counters.from_tunnels.add(1);
         Ok(Outcome::Forwarded(port))
     }
@@ -210,7 +210,12 @@ impl Icmp {
             source,
             destination: sender,
         };
-        let port = self.send(scene, (envelope, report), (network, quoted), frame);
+        let place = Place {
+            tags: packet.tags,
+            network,
+            quoted,
+        };
+        let port = self.send(scene, (envelope, report), place, frame);
         let port = port.map_err(|missing| Refusal {
             wanted: missing.wanted,
             ..refusal
@@ -225,7 +230,11 @@ impl Icmp {
         &mut self,
         scene: &Scene<'_>,
         (envelope, report): (Envelope, Report),
-        (network, quoted): (usize, std::ops::Range<usize>),
+        Place {
+            tags,
+            network,
+            quoted,
+        }: Place,
         frame: &mut Frame,
     ) -> Result<PortIndex, Refusal> {
         let steering = scene.steering;
@@ -240,9 +249,18 @@ impl Icmp {
         frame.set_len(len.max(frame.len()));
         let written = envelope.write(frame.bytes_mut(), network, quoted, report);
         frame.set_len(written.ok_or(DropReason::Truncated)?);
-        redirect(frame.bytes_mut(), &hop)?;
-        Ok(hop.port)
+        depart(frame, tags, &hop)
     }
+}
+
+/// Where in a frame what is.
+struct Place {
+    /// The VLAN tags that it came with.
+    tags: Tags,
+    /// Offset of the IP header, bytes.
+    network: usize,
+    /// Of the packet that an error is about.
+    quoted: std::ops::Range<usize>,
 }
 
 /// Answers an echo request to a service's address.
@@ -259,9 +277,9 @@ fn echo(scene: &Scene<'_>, mut message: Message, frame: &mut Frame) -> Result<Ou
         return Err(DropReason::TooBig.into());
     }
     echo::answer(frame.bytes_mut(), &mut message)?;
-    redirect(frame.bytes_mut(), &hop)?;
+    let port = depart(frame, message.tags, &hop)?;
     scene.counters.echo_replies.add(1);
-    Ok(Outcome::Answered(hop.port))
+    Ok(Outcome::Answered(port))
 }
 
 /// As whom the balancer reports an error about `packet`: to a client as the address that it asked,

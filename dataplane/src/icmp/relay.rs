@@ -18,15 +18,16 @@ use ringgate_conntrack::{Endpoint, FlowKey, Found};
 
 use super::message::Message;
 use super::quote::Quote;
-use crate::backend::{Backend, BackendId, Treatment};
+use crate::backend::{Backend, BackendId, Cost, Treatment};
 use crate::returns::Return;
-use crate::rewrite::{Contents, entropy, wrap};
+use crate::rewrite::{Contents, entropy, set_tags, wrap};
 use crate::route::{Hop, PortIndex};
 use crate::service::Service;
 use crate::steer::{Refusal, Steering};
 use crate::verdict::DropReason;
 use crate::wire::Side;
 use crate::wire::ethernet::EthernetMut;
+use crate::wire::vlan::Tags;
 use crate::xsk::Frame;
 
 /// An error and the flow of the packet that it quotes.
@@ -123,10 +124,10 @@ impl Errand {
         backend: &Backend,
     ) -> Result<PortIndex, Refusal> {
         let hop = backend.hop?;
-        self.check_path(&backend.treatment, &hop)?;
+        self.check_path(backend.cost, &hop)?;
         match &backend.treatment {
             // The error is addressed to the service, whose address the backend has.
-            Treatment::Direct => redirect(frame.bytes_mut(), &hop)?,
+            Treatment::Direct => {}
             Treatment::Encapsulate(encapsulation) => {
                 let message = &self.message;
                 let contents = Contents {
@@ -142,10 +143,10 @@ impl Errand {
             Treatment::Translate(_) | Treatment::Readdress => {
                 let listen = self.key.source();
                 let to = backend.endpoint_for(listen.port);
-                self.translate(frame.bytes_mut(), Side::Source, (listen, to), &hop)?;
+                self.translate(frame.bytes_mut(), Side::Source, (listen, to))?;
             }
         }
-        Ok(hop.port)
+        depart(frame, self.message.tags, &hop)
     }
 
     /// Makes of the error in `frame` what the client is to get. Returns where it leaves.
@@ -155,23 +156,22 @@ impl Errand {
     /// Why it cannot be sent there.
     pub(super) fn to_client(
         mut self,
-        frame: &mut [u8],
+        frame: &mut Frame,
         listen: Endpoint,
         hop: &Hop,
     ) -> Result<PortIndex, Refusal> {
-        // As one that is translated: by one hop, and no longer than it was.
-        self.check_path(&Treatment::Readdress, hop)?;
+        self.check_path(Cost::ROUTED, hop)?;
         let sent_to = self.key.destination();
-        self.translate(frame, Side::Destination, (sent_to, listen), hop)?;
-        Ok(hop.port)
+        self.translate(frame.bytes_mut(), Side::Destination, (sent_to, listen))?;
+        depart(frame, self.message.tags, hop)
     }
 
     /// What the way out demands, as of any packet. Nobody is told: never an error about an error.
-    fn check_path(&self, treatment: &Treatment, hop: &Hop) -> Result<(), DropReason> {
-        if self.message.ttl < treatment.hops_needed() {
+    fn check_path(&self, cost: Cost, hop: &Hop) -> Result<(), DropReason> {
+        if self.message.ttl < cost.hops {
             return Err(DropReason::TtlExpired);
         }
-        let len = self.message.ip_len() + usize::from(treatment.overhead());
+        let len = self.message.ip_len() + usize::from(cost.bytes);
         if usize::try_from(hop.mtu).is_ok_and(|mtu| len > mtu) {
             return Err(DropReason::TooBig);
         }
@@ -185,7 +185,6 @@ impl Errand {
         frame: &mut [u8],
         quoted: Side,
         (from, to): (Endpoint, Endpoint),
-        hop: &Hop,
     ) -> Result<(), DropReason> {
         let (quote, message) = (&mut self.quote, &mut self.message);
         let own = match quoted {
@@ -197,16 +196,18 @@ impl Errand {
             .and_then(|()| message.readdress(frame, own, to.address))
             .and_then(|()| message.age(frame))
             .and_then(|()| message.seal(frame));
-        translated.ok_or(DropReason::Truncated)?;
-        redirect(frame, hop)
+        translated.ok_or(DropReason::Truncated)
     }
 }
 
-/// Addresses `frame` to the next hop.
-pub(super) fn redirect(frame: &mut [u8], hop: &Hop) -> Result<(), DropReason> {
-    let ethernet = frame.first_chunk_mut().ok_or(DropReason::Truncated)?;
+/// Addresses `frame` to the next hop, with the tags that lead there; it came with `tags`. Returns
+/// where it leaves.
+pub(super) fn depart(frame: &mut Frame, tags: Tags, hop: &Hop) -> Result<PortIndex, Refusal> {
+    let ethernet = frame.bytes_mut().first_chunk_mut();
+    let ethernet = ethernet.ok_or(DropReason::Truncated)?;
     EthernetMut::new(ethernet).set_addresses(hop.destination, hop.source);
-    Ok(())
+    set_tags(frame, tags, hop)?;
+    Ok(hop.port)
 }
 
 /// The entry of a flow in either table.

@@ -8,17 +8,18 @@ use ringgate_conntrack::{Endpoint, FlowKey};
 use super::{Family, Packet, are_possible_flags, mapped, words};
 use crate::verdict::DropReason;
 use crate::wire::checksum;
-use crate::wire::ethernet::{self, Ethernet};
+use crate::wire::ethernet;
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::tcp::{self, Tcp};
 use crate::wire::udp::{self, Udp};
+use crate::wire::vlan::Framing;
 
 /// As [`super::parse`].
 #[cold]
 #[inline(never)]
 pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, DropReason> {
-    let network = network(frame)?;
+    let (framing, network) = network(frame)?;
     let transport = parse_transport(network.protocol, network.payload)?;
     let source = Endpoint {
         address: network.source,
@@ -37,7 +38,7 @@ pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, Drop
         );
         checksum::fold(pseudo) == transport.checksum
     };
-    let start = ethernet::HEADER + network.header_len;
+    let start = framing.network + network.header_len;
     Ok(Packet {
         key: FlowKey::new(network.protocol, source, destination),
         family: network.family,
@@ -45,25 +46,28 @@ pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, Drop
         tcp_flags: transport.tcp_flags,
         tcp_sequence: transport.tcp_sequence,
         partial,
-        network: offset(ethernet::HEADER)?,
+        network: offset(framing.network)?,
         transport: offset(start)?,
         end: offset(start + transport.len)?,
         ip_len: offset(network.header_len + network.payload.len())?,
+        tags: framing.tags,
     })
 }
 
 /// Checks `frame` up to the end of the IP header, whatever it carries.
-pub(crate) fn network(frame: &[u8]) -> Result<Network<'_>, DropReason> {
-    let (ethernet, network) = Ethernet::from_bytes(frame).ok_or(DropReason::Truncated)?;
-    let network = match ethernet.ethertype() {
-        ethernet::TYPE_IPV4 => parse_ipv4(network)?,
-        ethernet::TYPE_IPV6 => parse_ipv6(network)?,
+pub(crate) fn network(frame: &[u8]) -> Result<(Framing, Network<'_>), DropReason> {
+    let framing = Framing::of(frame).ok_or(DropReason::Truncated)?;
+    let bytes = frame.get(framing.network..).unwrap_or_default();
+    let network = match framing.ethertype {
+        ethernet::TYPE_IPV4 => parse_ipv4(bytes)?,
+        ethernet::TYPE_IPV6 => parse_ipv6(bytes)?,
+        // Also what has more tags than we know of.
         _ => return Err(DropReason::NotIp),
     };
     if network.source == network.destination || !is_possible_source(network.source) {
         return Err(DropReason::BadSource);
     }
-    Ok(network)
+    Ok((framing, network))
 }
 
 /// What the two IP versions have in common once checked.

@@ -129,7 +129,7 @@ fn nobody_is_answered_who_cannot_be_reached() {
     let moved = [("0.ttl_expired", 1)];
     expect(&mut world, 0, &unknown, [vec![], vec![]], &moved);
     let wanted = world.wanted.pop().unwrap();
-    assert_eq!((wanted.port, wanted.address), (0, [0, 0xFFFF_0A01_004D]));
+    assert_eq!((wanted.link, wanted.address), (0, [0, 0xFFFF_0A01_004D]));
     let nowhere = datagram(FRONT, [("203.0.113.9", 999), (service, 53)], 1, 0);
     expect(&mut world, 0, &nowhere, [vec![], vec![]], &moved);
     assert!(world.wanted.is_empty());
