@@ -1,6 +1,7 @@
 //! ICMP around tunnels: errors that go through them, and errors that come out of them.
 
 use ringgate_dataplane::port::memory::Rings;
+use ringgate_dataplane::verdict::DropReason;
 
 use super::frames::expect;
 use super::messages::{ETHERNET, Ip, Macs, is_v4, message, packet};
@@ -323,4 +324,6 @@ fn what_a_tunnel_of_ours_did_not_send_is_unknown_and_the_limits_hold() {
     }
     let moved = [("1.icmp_limited", 1), ("icmp.withheld", 1)];
     expect(&mut world, 1, &came, [vec![], vec![]], &moved);
+    let back = &world.counters.interfaces[1];
+    assert_eq!(back.dropped(DropReason::IcmpLimited), 1);
 }
