@@ -259,34 +259,29 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 egress.push(frame);
                 continue;
             }
-            let (frame, left) = match decide(&steering, parsed, &mut frame) {
+            let refusal = match decide(&steering, parsed, &mut frame) {
                 Ok(decision) => {
                     count_flow(counters, &decision, frame.len() as u64);
-                    (frame, Ok(decision.hop.port))
-                }
-                Err(refusal) => {
-                    let mut resort = Resort {
-                        icmp: &mut self.icmp,
-                        ports,
-                        pool,
-                        counters,
-                        ingress,
-                    };
-                    match resort.take(&steering, parsed, refusal, frame) {
-                        Some(left) => left,
-                        None => continue,
+                    match self.egress.get_mut(usize::from(decision.hop.port)) {
+                        Some(egress) => {
+                            egress.push(frame);
+                            continue;
+                        }
+                        None => DropReason::NoRoute.into(),
                     }
                 }
-            };
-            let refusal = match left {
-                Ok(port) => match self.egress.get_mut(usize::from(port)) {
-                    Some(egress) => {
-                        egress.push(frame);
-                        continue;
-                    }
-                    None => DropReason::NoRoute.into(),
-                },
                 Err(refusal) => refusal,
+            };
+            let mut resort = Resort {
+                icmp: &mut self.icmp,
+                ports,
+                egress: &mut self.egress,
+                pool,
+                counters,
+                ingress,
+            };
+            let Some((frame, refusal)) = resort.take(&steering, parsed, refusal, frame) else {
+                continue;
             };
             if let Some(neighbour) = refusal.wanted
                 && wanted.push(neighbour).is_err()

@@ -17,6 +17,8 @@ use crate::xsk::{Frame, Pool};
 pub(super) struct Resort<'a, P> {
     pub(super) icmp: &'a mut Icmp,
     pub(super) ports: &'a mut [P],
+    /// What leaves with the batch.
+    pub(super) egress: &'a mut [Batch],
     pub(super) pool: &'a mut Pool,
     pub(super) counters: &'a WorkerCounters,
     /// The interface that the packet came in by.
@@ -24,8 +26,7 @@ pub(super) struct Resort<'a, P> {
 }
 
 impl<P: Port> Resort<'_, P> {
-    /// Finds out what becomes of `frame`: it leaves by an interface, or is to be dropped; `None` if
-    /// it has left already, and is counted.
+    /// Sends `frame` on its way, if there is one. Else it comes back, to be dropped.
     #[cold]
     #[inline(never)]
     pub(super) fn take(
@@ -34,7 +35,7 @@ impl<P: Port> Resort<'_, P> {
         parsed: &Result<(Packet, FlowHash), DropReason>,
         refusal: Refusal,
         mut frame: Frame,
-    ) -> Option<(Frame, Result<PortIndex, Refusal>)> {
+    ) -> Option<(Frame, Refusal)> {
         let mut scene = Scene {
             steering,
             pool: &mut *self.pool,
@@ -44,15 +45,22 @@ impl<P: Port> Resort<'_, P> {
         let outcome = self.icmp.consider(&mut scene, packet, refusal, &mut frame);
         self.send_copies();
         match outcome {
-            Outcome::Forwarded(port) => Some((frame, Ok(port))),
-            Outcome::Refused(refusal) => Some((frame, Err(refusal))),
+            Outcome::Refused(refusal) => Some((frame, refusal)),
+            Outcome::Forwarded(port) => match self.egress.get_mut(usize::from(port)) {
+                // As all that is forwarded: counted when the batch has left.
+                Some(egress) => {
+                    egress.push(frame);
+                    None
+                }
+                None => Some((frame, DropReason::NoRoute.into())),
+            },
             Outcome::Answered(port) => match send(self.ports, port, frame) {
                 None => {
                     let counters = self.counters.interfaces.get(self.ingress)?;
                     counters.count(Verdict::Answered, 1);
                     None
                 }
-                Some(frame) => Some((frame, Err(DropReason::EgressFull.into()))),
+                Some(frame) => Some((frame, DropReason::EgressFull.into())),
             },
         }
     }
