@@ -446,11 +446,15 @@ mod tests {
             ("too big", Dropped("too_big"), big),
         ];
         cases.extend(others.map(|(name, fate, frame)| case(name, fate, frame)));
-        // Hop-by-hop, routing, fragment, destination options (RFC 8200).
-        for kind in [0, 43, 44, 60] {
+        // Hop-by-hop, routing, destination options (RFC 8200).
+        for kind in [0, 43, 60] {
             let frame = syn().ipv6_extension(kind, [0; 6]);
             cases.push(case(&format!("extension header {kind}"), Passed, frame));
         }
+        // A fragment header, of the only fragment: the ports are there.
+        let frame = syn().ipv6_extension(44, [0; 6]);
+        let fate = Dropped("unsupported_protocol");
+        cases.push(case("a fragment header", fate, frame));
         cases
     }
 

@@ -254,8 +254,9 @@ impl Builder {
     ) -> Service {
         Service {
             name: service.name().into(),
-            listen: *service.range(),
+            listen: *service.listen(),
             protocol: service.protocol().number(),
+            vlan: service.vlan(),
             forward: service.forward(),
             mss_clamp: service.mss_clamp(),
             stateless: service.stateless(),
@@ -332,7 +333,7 @@ fn returns(model: &Model) -> Returns {
 
 /// What makes a service the same one after a reload.
 fn listen_of(service: &ringgate_config::Service) -> (Listen, u8) {
-    (*service.range(), service.protocol().number())
+    (*service.listen(), service.protocol().number())
 }
 
 /// The identities of a service's backends, in file order.

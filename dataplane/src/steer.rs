@@ -143,6 +143,9 @@ impl<'a> Steering<'a> {
             {
                 return Err(DropReason::BadSource.into());
             }
+            if !service.admits(packet.tags) {
+                return Err(DropReason::WrongVlan.into());
+            }
             let mut decision = if service.stateless {
                 self.forward_stateless(service, packet, frame)?
             } else {

@@ -46,7 +46,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// The frame ends before the headers it announces.
     Truncated = "truncated", "the sender built a broken frame";
-    /// The EtherType is neither IPv4 nor IPv6.
+    /// The EtherType, behind at most two VLAN tags, is neither IPv4 nor IPv6.
     NotIp = "not_ip", "the steering program should have passed it to the kernel: report it";
     /// IPv4 version or header length field out of range.
     BadIpv4Header = "bad_ipv4_header", "the sender built a broken packet";
@@ -82,6 +82,8 @@ drop_reasons! {
     NoBackend = "no_backend", "bring a backend up, or set when-empty = \"open\"";
     /// A new flow while the balancer drains before stopping.
     Draining = "draining", "normal while stopping: another balancer should hold the address by now";
+    /// For a service that asks for another VLAN than the packet came in, or for one at all.
+    WrongVlan = "wrong_vlan", "normal for a moment after a reload; else somebody sends past the VLAN, or the service's vlan is wrong";
     /// A backend's reply that came in by another interface than the one that leads to it.
     WrongInterface = "wrong_interface", "somebody forges replies, or routes to and from the backend differ";
     /// A reply from a backend of several services, of a flow that is not in the table.

@@ -83,6 +83,14 @@ fn render(status: &Value) -> String {
             ),
         );
     }
+    let icmp = status["icmp"].as_object().into_iter().flatten();
+    let some = icmp.filter(|(_, count)| count.as_u64() > Some(0));
+    let icmp: Vec<String> = some
+        .map(|(what, count)| format!("  {what} {count}"))
+        .collect();
+    if !icmp.is_empty() {
+        line(&mut page, &format!("icmp{}", icmp.concat()));
+    }
     for interface in list(&status["interfaces"]) {
         render_interface(&mut page, interface);
     }

@@ -136,7 +136,7 @@ impl Errand {
                     len: u16::try_from(message.ip_len()).unwrap_or(u16::MAX),
                     // The way of the client's packets, whose outer headers it gets.
                     entropy: entropy(&self.key.reversed()),
-                    payload_sum: None,
+                    rest_sum: None,
                 };
                 wrap(frame, &contents, encapsulation, &hop)?;
             }

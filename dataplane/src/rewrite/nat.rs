@@ -59,7 +59,8 @@ impl Translation {
 /// # Errors
 ///
 /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
-#[inline]
+// Always, as the way that it is most of.
+#[inline(always)]
 pub fn translate(
     frame: &mut [u8],
     packet: &Packet,

@@ -31,7 +31,7 @@ pub(crate) fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The same frame one hop later, between these hardware addresses.
-fn routed(mut frame: Vec<u8>, destination: [u8; 6], source: [u8; 6]) -> Vec<u8> {
+pub(crate) fn routed(mut frame: Vec<u8>, destination: [u8; 6], source: [u8; 6]) -> Vec<u8> {
     frame[..6].copy_from_slice(&destination);
     frame[6..12].copy_from_slice(&source);
     if frame[14] >> 4 == 6 {

@@ -14,6 +14,10 @@ mod icmp_reports;
 #[cfg(test)]
 mod icmp_tunnels;
 #[cfg(test)]
+mod icmp_vlans;
+#[cfg(test)]
 mod messages;
+#[cfg(test)]
+mod vlans;
 #[cfg(test)]
 mod world;

@@ -184,14 +184,19 @@ pub(crate) fn backend_mac(host: u8) -> Mac {
     Mac([2, 0, 0, 0, 2, host])
 }
 
-fn snapshot(builder: &mut Builder, file: &str, down: &[SocketAddr]) -> Arc<Snapshot> {
+fn snapshot(
+    builder: &mut Builder,
+    file: &str,
+    down: &[SocketAddr],
+    fib: &Arc<Fib>,
+) -> Arc<Snapshot> {
     let model = ringgate_config::parse("test.toml", file).unwrap().model;
     let health = |_: &_, backend: &ringgate_config::Backend| match down.contains(&backend.address())
     {
         true => Health::Down,
         false => Health::Up,
     };
-    Arc::new(builder.build(&model, health, &fib(), false).unwrap())
+    Arc::new(builder.build(&model, health, fib, false).unwrap())
 }
 
 impl World {
@@ -213,7 +218,7 @@ impl World {
             icmp_per_second: 1000,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
-            snapshot: snapshot(&mut builder, file, &[]),
+            snapshot: snapshot(&mut builder, file, &[], &fib()),
             counters: Arc::clone(&counters),
             wanted: Arc::clone(&wanted),
             index: 0,
@@ -232,7 +237,13 @@ impl World {
 
     /// Posts a new snapshot.
     pub(crate) fn publish(&mut self, file: &str, down: &[SocketAddr]) {
-        self.mailbox.post(snapshot(&mut self.builder, file, down));
+        self.publish_over(file, down, &fib());
+    }
+
+    /// The same over other routes and neighbours.
+    pub(crate) fn publish_over(&mut self, file: &str, down: &[SocketAddr], fib: &Arc<Fib>) {
+        let snapshot = snapshot(&mut self.builder, file, down, fib);
+        self.mailbox.post(snapshot);
     }
 
     pub(crate) fn port(&mut self, port: usize) -> &mut MemoryPort {
