@@ -13,6 +13,10 @@
 //! sent. An error on its way to a client then comes from the service (RFC 5508 REQ-5: from the
 //! translator's own address, whoever in the realm behind it reported), one on its way to a backend
 //! from whoever reported it (REQ-4).
+//!
+//! Full NAT replaces both endpoints. Its two places here: [`Errand::receiver`], where the reply's key
+//! finds the flow and with it the client, and `Errand::translate`, where the second endpoint is
+//! replaced along with the first.
 
 use ringgate_conntrack::{Endpoint, FlowKey, Found};
 
