@@ -198,6 +198,7 @@ mod tests {
             }
         }
         names.extend(status.numbers("/flows").into_keys());
+        names.extend(status.numbers("/fragments").into_keys());
         names.extend(status.list("/workers")[0].numbers("").into_keys());
         // What says which, or how much there is, does not count.
         names.retain(|name| !["index", "core", "capacity", "map"].contains(&name.as_str()));
@@ -349,6 +350,11 @@ mod tests {
                 "no checksum",
                 datagram4().with_transport(UDP_CHECKSUM, &[0; 2]),
             ),
+            // Offset 0, and no more to come: whole all the same (RFC 6946).
+            (
+                "an atomic fragment",
+                scene.datagram(CLIENT6, SERVICE6).ipv6_extension(44, [0; 6]),
+            ),
             ("a direct SYN", scene.syn(DIRECT_CLIENT4, DIRECT4)),
             ("a direct SYN", scene.syn(DIRECT_CLIENT6, DIRECT6)),
             (
@@ -397,18 +403,18 @@ mod tests {
                 bad_checksum,
             ),
             (
-                "a first fragment",
-                Dropped("fragment"),
+                "a first fragment that ends within eight bytes",
+                Dropped("bad_fragment"),
                 syn().with(V4_FRAGMENT, &[0x20, 0]),
             ),
             (
-                "a later fragment",
-                Dropped("fragment"),
-                syn().with(V4_FRAGMENT, &[0x20, 1]),
+                "a fragment that reaches into the header",
+                Dropped("tiny_fragment"),
+                syn().with(V4_FRAGMENT, &[0, 1]),
             ),
             (
                 "a last fragment",
-                Dropped("fragment"),
+                Dropped("fragment_timeout"),
                 syn().with(V4_FRAGMENT, &[0, 100]),
             ),
             ("TTL 1", TTL_EXPIRED, syn().with(V4_TTL, &[1])),
@@ -451,10 +457,20 @@ mod tests {
             let frame = syn().ipv6_extension(kind, [0; 6]);
             cases.push(case(&format!("extension header {kind}"), Passed, frame));
         }
-        // A fragment header, of the only fragment: the ports are there.
-        let frame = syn().ipv6_extension(44, [0; 6]);
-        let fate = Dropped("unsupported_protocol");
-        cases.push(case("a fragment header", fate, frame));
+        // Reserved, offset and flags, identification (RFC 8200 §4.5).
+        let fragment = |offset: [u8; 2]| {
+            let [high, low] = offset;
+            datagram().ipv6_extension(44, [high, low, 0, 0, 0, 1])
+        };
+        let fragments = [
+            (
+                "a fragment beyond all",
+                Dropped("bad_fragment"),
+                [0xFF, 0xF8],
+            ),
+            ("a last fragment", Dropped("fragment_timeout"), [0, 80]),
+        ];
+        cases.extend(fragments.map(|(name, fate, offset)| case(name, fate, fragment(offset))));
         cases
     }
 
@@ -570,9 +586,9 @@ mod tests {
                 good6().with(V6_HOPS, &[1]),
             ),
             (
-                "a reply's first fragment",
-                Dropped("fragment"),
-                good4().with(V4_FRAGMENT, &[0x20, 0]),
+                "a reply's fragment without its first",
+                Dropped("fragment_timeout"),
+                good4().with(V4_FRAGMENT, &[0, 100]),
             ),
             ("a Christmas tree", BAD_TCP, tree),
             (

@@ -180,6 +180,21 @@ impl IcmpCounters {
     }
 }
 
+/// What happened to fragments at one worker.
+#[derive(Debug, Default)]
+pub struct FragmentCounters {
+    /// First fragments that were forwarded.
+    pub first: Counter,
+    /// Later fragments that were forwarded like their first.
+    pub followed: Counter,
+    /// Later fragments that came before their first, and were kept for a moment.
+    pub held: Counter,
+    /// Datagrams whose place another took before their time was up.
+    pub displaced: Counter,
+    /// Datagrams that got no place: other workers were writing there.
+    pub unplaced: Counter,
+}
+
 /// How one worker spends its turns.
 #[derive(Debug, Default)]
 pub struct LoopCounters {
@@ -245,6 +260,8 @@ pub struct WorkerCounters {
     pub flows: CachePadded<FlowCounters>,
     /// ICMP.
     pub icmp: CachePadded<IcmpCounters>,
+    /// Fragments.
+    pub fragments: CachePadded<FragmentCounters>,
     /// Turns.
     pub turns: CachePadded<LoopCounters>,
 }
@@ -261,6 +278,7 @@ impl WorkerCounters {
                 .collect(),
             flows: CachePadded::default(),
             icmp: CachePadded::default(),
+            fragments: CachePadded::default(),
             turns: CachePadded::default(),
         }
     }

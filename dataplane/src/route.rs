@@ -24,7 +24,8 @@ use crate::wire::vlan::Tags;
 mod prefixes;
 mod source;
 
-pub(crate) use prefixes::Prefixes;
+pub(crate) use prefixes::Nets;
+use prefixes::Prefixes;
 use source::Towards;
 
 pub use source::{OwnAddress, Scope};

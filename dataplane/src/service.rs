@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringgate_config::{Choose, Forward, Listen, MssClamp, Vlan};
+use ringgate_config::{Choose, Forward, Fragments, Listen, MssClamp, Vlan};
 use ringgate_conntrack::{Endpoint, FlowKey};
 
 use crate::backend::BackendId;
@@ -35,6 +35,8 @@ pub struct Service {
     pub forward: Forward,
     /// What is done about the segment sizes that its connections begin with.
     pub mss_clamp: MssClamp,
+    /// What happens to fragments.
+    pub fragments: Fragments,
     /// Its flows are not stored: the ring decides about every packet.
     pub stateless: bool,
     /// Which backend the connection ids of QUIC name.

@@ -58,9 +58,20 @@ drop_reasons! {
     BadLength = "bad_length", "the sender built a broken packet";
     /// A TCP data offset below five words, or flags that no TCP sends together.
     BadTcpHeader = "bad_tcp_header", "a scanner, or a broken sender";
-    /// A piece of a fragmented datagram.
-    Fragment = "fragment", "lower the sender's MTU: fragments are not forwarded in this release";
-    /// Neither TCP nor UDP, or behind IPv6 extension headers.
+    /// A fragment to or from a service with `fragments = "drop"`.
+    Fragment = "fragment", "lower the sender's MTU, or set the service's fragments = \"track\"";
+    /// A first fragment without the whole transport header, or a later one that reaches into it
+    /// (RFC 1858, RFC 3128).
+    TinyFragment = "tiny_fragment", "somebody tries to get past filters: no stack sends such fragments";
+    /// A fragment that is empty, or ends beyond the longest packet, or within eight bytes though
+    /// more follow.
+    BadFragment = "bad_fragment", "the sender built a broken packet";
+    /// A later fragment whose datagram's first one did not come in time, or not before the balancer
+    /// stopped.
+    FragmentTimeout = "fragment_timeout", "the first fragment was lost or dropped; many: raise [balancer] fragments, or lower the senders' MTU";
+    /// A later fragment that waited for its datagram's first one until others needed its place.
+    FragmentDisplaced = "fragment_displaced", "a flood of fragments, or a path that reorders them heavily: lower the senders' MTU";
+    /// Neither TCP nor UDP, or behind other IPv6 extension headers than one for fragments.
     UnsupportedProtocol = "unsupported_protocol", "the steering program should have passed it to the kernel: report it";
     /// The checksum of an ICMP message does not add up.
     BadIcmpChecksum = "bad_icmp_checksum", "the packet was damaged on the way: check cabling and NIC errors";

@@ -13,10 +13,12 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
-use ringgate_conntrack::{Cursor, FlowHash, FlowTable, Seconds};
+use ringgate_conntrack::fragments::FragmentTable;
+use ringgate_conntrack::{Cursor, FlowHash, FlowTable};
 
 use crate::clock::{Clock, Millis};
 use crate::counters::WorkerCounters;
+use crate::fragments::{Follower, Setback};
 use crate::icmp::Icmp;
 use crate::newcomers::{Newcomers, Tables};
 use crate::parse::{Packet, parse_to};
@@ -25,13 +27,13 @@ use crate::publish::Mailbox;
 use crate::rewrite::{clamp, rewrite};
 use crate::route::{Neighbour, PortIndex};
 use crate::snapshot::Snapshot;
-use crate::steer::{Decision, FlowEvent, Refusal, Steering};
+use crate::steer::{Decision, Steering};
 use crate::verdict::{DropReason, Verdict};
 use crate::xsk::{Frame, Pool};
 
-mod resort;
+mod desk;
 
-use resort::Resort;
+use desk::Desk;
 
 /// Idle turns before the first sleep: a turn over two empty ports costs about 100 ns, so this is
 /// about 50 µs, in which the next packet of a busy link arrives.
@@ -61,6 +63,8 @@ pub struct Parts<P, C> {
     pub partial: Vec<bool>,
     /// The flows, shared with all workers.
     pub tables: Tables,
+    /// The datagrams whose fragments are followed, shared with all workers.
+    pub fragments: Arc<FragmentTable>,
     /// Most datagram flows that all workers together store in a second.
     pub udp_new_flows: u32,
     /// Most ICMP errors that all workers together send of their own in a second.
@@ -92,6 +96,7 @@ pub struct Worker<P, C> {
     parsed: ArrayVec<Result<(Packet, FlowHash), DropReason>, BATCH>,
     egress: Vec<Batch>,
     newcomers: Newcomers,
+    follower: Follower,
     icmp: Icmp,
     /// Where the sweeps of the two tables go on.
     cursors: [Cursor; 2],
@@ -122,6 +127,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             parts.workers,
             kept_until,
         );
+        let follower = Follower::new(Arc::clone(&parts.fragments));
         let icmp = Icmp::new(parts.icmp_per_second, parts.workers, kept_until);
         let (batch, parsed) = (Batch::new(), ArrayVec::new());
         Self {
@@ -130,6 +136,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             parsed,
             egress,
             newcomers,
+            follower,
             icmp,
             cursors,
             kept_until,
@@ -152,6 +159,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
             }
             std::hint::spin_loop();
         }
+        self.follower
+            .give_up(&self.parts.counters, &mut self.parts.pool);
         Remains {
             ports: self.parts.ports,
             pool: self.parts.pool,
@@ -172,8 +181,11 @@ impl<P: Port, C: Clock> Worker<P, C> {
             if !self.batch.is_empty() {
                 total += self.batch.len();
                 self.parse_batch(ingress);
-                self.steer_batch(ingress, now.seconds());
+                self.steer_batch(ingress, now);
                 self.transmit(ingress);
+            }
+            if self.follower.is_waiting() {
+                self.look_again(ingress, now);
             }
         }
         for port in &mut self.parts.ports {
@@ -229,7 +241,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
     }
 
     /// The second pass: each frame to its egress, or back to the pool.
-    fn steer_batch(&mut self, ingress: usize, now: Seconds) {
+    fn steer_batch(&mut self, ingress: usize, now: Millis) {
         let Parts {
             ports,
             snapshot,
@@ -243,57 +255,82 @@ impl<P: Port, C: Clock> Worker<P, C> {
             snapshot,
             table: &tables.flows,
             newcomers: &self.newcomers,
-            now,
+            now: now.seconds(),
             ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
+        };
+        let mut desk = Desk {
+            steering: &steering,
+            icmp: &mut self.icmp,
+            ports,
+            counters,
+            pool,
+            wanted,
+            egress: &mut self.egress,
+            ingress,
         };
         for (mut frame, parsed) in self.batch.drain(..).zip(&self.parsed) {
             if let Ok((packet, hash)) = parsed
                 && let Some(way) = steering.go_on(packet, *hash)
-                && let Some(egress) = self.egress.get_mut(usize::from(way.port()))
+                && let Some(egress) = desk.egress.get_mut(usize::from(way.port()))
                 && way.rewrite(&mut frame, packet).is_ok()
             {
                 let bytes = frame.len() as u64;
-                if let Some(backend) = counters.backend(way.backend()) {
+                if let Some(backend) = desk.counters.backend(way.backend()) {
                     backend.count(way.is_reply(), bytes);
                 }
                 egress.push(frame);
                 continue;
             }
-            let refusal = match decide(&steering, parsed, &mut frame) {
-                Ok(decision) => {
-                    count_flow(counters, &decision, frame.len() as u64);
-                    match self.egress.get_mut(usize::from(decision.hop.port)) {
-                        Some(egress) => {
-                            egress.push(frame);
-                            continue;
-                        }
-                        None => DropReason::NoRoute.into(),
-                    }
+            match decide(&steering, parsed, &mut frame, &self.follower, desk.counters) {
+                Ok(decision) => desk.settle(frame, Ok(decision), None),
+                Err(Setback::Refused(refusal)) => {
+                    let packet = parsed.as_ref().ok().map(|(packet, _)| packet);
+                    desk.settle(frame, Err(refusal), packet);
                 }
-                Err(refusal) => refusal,
-            };
-            let mut resort = Resort {
-                icmp: &mut self.icmp,
-                ports,
-                egress: &mut self.egress,
-                pool,
-                counters,
-                ingress,
-            };
-            let Some((frame, refusal)) = resort.take(&steering, parsed, refusal, frame) else {
-                continue;
-            };
-            if let Some(neighbour) = refusal.wanted
-                && wanted.push(neighbour).is_err()
-            {
-                counters.turns.requests_lost.add(1);
+                Err(Setback::Early(datagram)) => {
+                    let here = (steering.ingress, now);
+                    self.follower
+                        .hold(frame, datagram, here, desk.counters, desk.pool);
+                }
             }
-            if let Some(counters) = counters.interfaces.get(ingress) {
-                counters.count(Verdict::Dropped(refusal.reason), 1);
-            }
-            pool.give(frame);
         }
         self.parsed.clear();
+    }
+
+    /// A look at the fragments that came by `ingress` before the first of their datagram.
+    #[cold]
+    #[inline(never)]
+    fn look_again(&mut self, ingress: usize, now: Millis) {
+        let Parts {
+            ports,
+            snapshot,
+            tables,
+            pool,
+            counters,
+            wanted,
+            ..
+        } = &mut self.parts;
+        let steering = Steering {
+            snapshot,
+            table: &tables.flows,
+            newcomers: &self.newcomers,
+            now: now.seconds(),
+            ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
+        };
+        let mut desk = Desk {
+            steering: &steering,
+            icmp: &mut self.icmp,
+            ports,
+            counters,
+            pool,
+            wanted,
+            egress: &mut self.egress,
+            ingress,
+        };
+        let settle = |frame, outcome| desk.settle(frame, outcome, None);
+        self.follower
+            .look_again(&steering, now, &counters.fragments, settle);
+        self.transmit(ingress);
     }
 
     /// Hands the batch's packets to their egress ports; what does not fit is dropped.
@@ -364,36 +401,20 @@ fn decide(
     steering: &Steering<'_>,
     parsed: &Result<(Packet, FlowHash), DropReason>,
     frame: &mut Frame,
-) -> Result<Decision, Refusal> {
-    let (packet, hash) = parsed.as_ref().map_err(|reason| *reason)?;
+    follower: &Follower,
+    counters: &WorkerCounters,
+) -> Result<Decision, Setback> {
+    let (packet, hash) = match parsed {
+        Ok(known) => known,
+        Err(DropReason::Fragment) => {
+            return follower.follow(steering, frame, &counters.fragments);
+        }
+        Err(reason) => return Err((*reason).into()),
+    };
     let decision = steering.decide(packet, *hash, frame.bytes())?;
     if let Some(most) = decision.most_segment {
         clamp(frame.bytes_mut(), packet, most)?;
     }
     rewrite(frame, packet, &decision.action, &decision.hop)?;
     Ok(decision)
-}
-
-/// Counts what a forwarded packet did to its flow and its backend.
-fn count_flow(counters: &WorkerCounters, decision: &Decision, bytes: u64) {
-    match decision.event {
-        FlowEvent::None => {}
-        FlowEvent::Created => counters.flows.created.add(1),
-        FlowEvent::Rehashed => counters.flows.rehashed.add(1),
-        FlowEvent::TableFull => counters.flows.table_full.add(1),
-        FlowEvent::Contended => counters.flows.contended.add(1),
-        FlowEvent::OutOfWindow => counters.flows.out_of_window.add(1),
-        FlowEvent::TooFast => counters.flows.too_fast.add(1),
-        FlowEvent::HalfOpen { displaced } => {
-            counters.flows.half_open.add(1);
-            counters.flows.half_open_displaced.add(displaced.into());
-        }
-    }
-    let Some(backend) = decision.backend.and_then(|id| counters.backend(id)) else {
-        return;
-    };
-    backend.count(decision.is_reply(), bytes);
-    if matches!(decision.event, FlowEvent::Created | FlowEvent::Rehashed) {
-        backend.flows.add(1);
-    }
 }

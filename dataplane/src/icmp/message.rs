@@ -8,7 +8,7 @@ use crate::wire::checksum::Delta;
 use crate::wire::icmpv4::{self, Icmpv4};
 use crate::wire::icmpv6::{self, Icmpv6};
 use crate::wire::vlan::Tags;
-use crate::wire::{Side, replace};
+use crate::wire::{Side, ipv6, replace};
 
 /// Offset of the TTL in an IPv4 header, bytes, and of the word that it is in.
 const TTL: usize = 8;
@@ -77,7 +77,10 @@ impl Message {
     /// of its IP version at all, [`DropReason::IcmpIgnored`] if it is of a type that nothing here
     /// answers or forwards.
     pub(super) fn judge(frame: &[u8]) -> Result<Self, DropReason> {
-        let (framing, packet) = general::network(frame)?;
+        let (framing, packet) = general::parse_network(frame)?;
+        if packet.fragment.is_some() {
+            return Err(DropReason::Fragment);
+        }
         let (source, destination) = (packet.source, packet.destination);
         let kind = match (packet.family, packet.protocol) {
             (Family::V4, icmpv4::PROTOCOL) => {
@@ -87,7 +90,9 @@ impl Message {
                 }
                 kind_v4(view)
             }
-            (Family::V6, icmpv6::PROTOCOL) => {
+            // Behind a fragment header that divides nothing (RFC 8021) it is left alone: an answer
+            // would have to do without.
+            (Family::V6, icmpv6::PROTOCOL) if packet.header_len == ipv6::HEADER => {
                 let view = Icmpv6::from_bytes(packet.payload).ok_or(DropReason::Truncated)?;
                 if !icmpv6::checksum_is_right(source, destination, packet.payload) {
                     return Err(DropReason::BadIcmpChecksum);

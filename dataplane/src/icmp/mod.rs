@@ -30,7 +30,7 @@ use ringgate_conntrack::Endpoint;
 
 use crate::clock::Millis;
 use crate::counters::IcmpCounters;
-use crate::parse::Packet;
+use crate::parse::{Packet, parse_piece};
 use crate::route::PortIndex;
 use crate::steer::{Refusal, Steering};
 use crate::verdict::DropReason;
@@ -111,6 +111,14 @@ impl Icmp {
             (DropReason::TooBig | DropReason::TtlExpired, Some(packet)) => {
                 self.report(scene, packet, refusal, frame)
             }
+            // A fragment: of the first one the sender is told, as of a whole packet.
+            (DropReason::TooBig | DropReason::TtlExpired, None) => match parse_piece(frame.bytes())
+            {
+                Ok(piece) if !piece.packet.is_later_fragment() => {
+                    self.report(scene, &piece.packet, refusal, frame)
+                }
+                _ => Err(refusal),
+            },
             _ => Err(refusal),
         };
         considered.unwrap_or_else(Outcome::Refused)

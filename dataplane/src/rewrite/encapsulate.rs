@@ -331,6 +331,28 @@ pub fn encapsulate(
     wrap(frame, &contents, encapsulation, hop)
 }
 
+/// As [`encapsulate`], a frame that has a fragment: what its transport checksum covers is not all
+/// here, so it tells nothing of the sum.
+///
+/// # Errors
+///
+/// As [`encapsulate`].
+pub fn encapsulate_piece(
+    frame: &mut Frame,
+    packet: &Packet,
+    encapsulation: &Encapsulation,
+    hop: &Hop,
+) -> Result<(), DropReason> {
+    let contents = Contents {
+        family: packet.family,
+        network: packet.network,
+        len: packet.ip_len,
+        entropy: entropy(&packet.key),
+        rest_sum: None,
+    };
+    wrap(frame, &contents, encapsulation, hop)
+}
+
 /// Encapsulates the IP packet that `contents` describes, whatever it carries. What is in front of it
 /// goes, and so does what follows it.
 ///

@@ -160,7 +160,7 @@ fn frame(protocol: u8, from: &str, to: &str, flags: u8, payload: &[u8]) -> Vec<u
 fn spoil(frame: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..random.below(4) {
         let len = frame.len();
-        match random.below(9) {
+        match random.below(11) {
             0 => frame.truncate(random.below(len + 1)),
             1 => frame.extend((0..random.below(64)).map(|n| n.to_be_bytes()[7])),
             2 if len > 20 => frame[14 + random.below(6)] = random.byte(),
@@ -174,6 +174,19 @@ fn spoil(frame: &mut Vec<u8>, random: &mut Random) {
                 frame[14] = 0x45 + u8::try_from(options / 4).unwrap();
                 let total = u16::try_from(frame.len() - 14).unwrap();
                 frame[16..18].copy_from_slice(&total.to_be_bytes());
+            }
+            8 if len > 34 && frame[14] >> 4 == 4 => {
+                let field = fragment_field(random, 0) | u16::from(random.below(2) == 0) << 13;
+                frame[20..22].copy_from_slice(&field.to_be_bytes());
+            }
+            9 if len > 54 && frame[14] >> 4 == 6 => {
+                let field = fragment_field(random, 3) | u16::from(random.below(2) == 0);
+                let [high, low] = field.to_be_bytes();
+                let header = [frame[20], random.byte(), high, low, 0, 0, 0, 1];
+                frame.splice(54..54, header);
+                frame[20] = 44;
+                let payload = u16::try_from(frame.len() - 54).unwrap();
+                frame[18..20].copy_from_slice(&payload.to_be_bytes());
             }
             _ if len > 0 => {
                 let at = random.below(len);
@@ -234,6 +247,12 @@ fn seal_icmp(frame: &mut [u8]) {
     }
 }
 
+/// A fragment's offset, in units of eight bytes, from this bit on: mostly a small one.
+fn fragment_field(random: &mut Random, from: u32) -> u16 {
+    let offset = [0, 0, 1, 2, 3, 0x1FFF][random.below(6)];
+    offset << from
+}
+
 /// Makes the IPv4 header checksum right, if there is one.
 fn seal(frame: &mut [u8]) {
     let Some(version) = frame.get(14) else { return };
@@ -266,8 +285,13 @@ fn assert_is_a_message(before: &[u8], after: &[u8]) {
     if header < 40 {
         assert_eq!(ones_sum(&after[14..new.start]), 0xFFFF);
     }
-    let is_from_tunnel = before.len() > 51 && before[51] == 4 && after.len() < before.len();
-    if let Some((old, _)) = icmp(before).filter(|_| !is_from_tunnel) {
+    // IPv4 in what an error quotes: where it begins.
+    let inner = icmp(before).and_then(|(old, _)| {
+        let outer = before.get(old.start + 8..)?;
+        let header = usize::from(*outer.first()? & 15) * 4;
+        (*outer.get(9)? == 4 && after.len() < before.len()).then_some(old.start + 8 + header)
+    });
+    if let Some((old, _)) = icmp(before).filter(|_| inner.is_none()) {
         assert_eq!((before.len(), old.clone()), (after.len(), new));
         assert!(icmp_sum(before) == Some(0), "a wrong one goes nowhere");
         // Beyond the headers that are quoted at most: 60 bytes of IPv4, 20 of TCP.
@@ -277,7 +301,7 @@ fn assert_is_a_message(before: &[u8], after: &[u8]) {
         let quoted = &after[new.start + 8..new.end];
         let most = if header < 40 { 548 } else { 1232 };
         // Of an outer packet, what is in it.
-        let start = if is_from_tunnel { 62 } else { 14 };
+        let start = inner.unwrap_or(14);
         assert_eq!(quoted, &before[start..start + quoted.len()]);
         assert!(quoted.len() == most || quoted.len() <= before.len() - 14);
     }
@@ -288,12 +312,17 @@ fn assert_only_what_the_mode_says(before: &[u8], after: &[u8]) {
     assert_eq!(before.len(), after.len());
     let is_v4 = before[14] >> 4 == 4;
     let (addresses, ttl) = if is_v4 { (26..34, 22) } else { (22..54, 21) };
-    let transport = if is_v4 {
-        14 + usize::from(before[14] & 15) * 4
+    let word = |at: usize| u16::from_be_bytes([before[at], before[at + 1]]);
+    let (transport, protocol, offset) = if is_v4 {
+        let header = usize::from(before[14] & 15) * 4;
+        (14 + header, before[23], word(20) & 0x1FFF)
+    } else if before[20] == 44 {
+        (62, before[54], word(56) >> 3)
     } else {
-        54
+        (54, before[20], 0)
     };
-    let protocol = before[if is_v4 { 23 } else { 20 }];
+    // A later fragment has none.
+    let has_header = offset == 0;
     let checksum = transport + if protocol == 6 { 16 } else { 6 };
     let is_routed = before[ttl] != after[ttl];
     for (at, (old, new)) in before.iter().zip(after).enumerate() {
@@ -302,8 +331,8 @@ fn assert_only_what_the_mode_says(before: &[u8], after: &[u8]) {
                 && (at == ttl
                     || is_v4 && (24..26).contains(&at)
                     || addresses.contains(&at)
-                    || (transport..transport + 4).contains(&at)
-                    || (checksum..checksum + 2).contains(&at));
+                    || has_header && (transport..transport + 4).contains(&at)
+                    || has_header && (checksum..checksum + 2).contains(&at));
         assert!(
             old == new || may_change,
             "byte {at} changed from {old:#x} to {new:#x}"
@@ -319,6 +348,9 @@ fn assert_only_what_the_mode_says(before: &[u8], after: &[u8]) {
             0xFFFF,
             "the header checksum is right"
         );
+    }
+    if !has_header {
+        return;
     }
     if protocol == 17 && before[checksum..checksum + 2] == [0, 0] {
         assert_eq!(after[checksum..checksum + 2], [0, 0], "none stays none");
@@ -389,7 +421,7 @@ fn hostile_frames_are_counted_and_change_nothing_but_what_the_mode_says() {
 }
 
 /// What a stranger's frame can be dropped for.
-const REACHED: [DropReason; 17] = [
+const REACHED: [DropReason; 19] = [
     DropReason::Truncated,
     DropReason::NotIp,
     DropReason::BadIpv4Header,
@@ -397,7 +429,9 @@ const REACHED: [DropReason; 17] = [
     DropReason::BadIpv6Header,
     DropReason::BadLength,
     DropReason::BadTcpHeader,
-    DropReason::Fragment,
+    DropReason::TinyFragment,
+    DropReason::BadFragment,
+    DropReason::FragmentTimeout,
     DropReason::UnsupportedProtocol,
     DropReason::BadSource,
     DropReason::TtlExpired,
@@ -409,10 +443,16 @@ const REACHED: [DropReason; 17] = [
     DropReason::IcmpUnknown,
 ];
 
-/// Sends one frame through the worker and looks at what leaves.
+/// Sends one frame through the worker and looks at what leaves. What waits for another is given
+/// no time to find it.
 fn send_one(world: &mut World, port: usize, frame: &[u8]) {
+    let held = world.counters.fragments.held.get();
     assert!(world.port(port).inject(frame));
     assert_eq!(world.worker.turn(), 1);
+    if world.counters.fragments.held.get() > held {
+        world.clock.advance(100);
+        assert_eq!(world.worker.turn(), 0);
+    }
     for out in 0..2 {
         world.port(out).drain_sent(|after| match icmp(after) {
             Some(_) => assert_is_a_message(frame, after),

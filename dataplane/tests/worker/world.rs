@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_conntrack::{Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::counters::WorkerCounters;
@@ -136,6 +137,7 @@ pub(crate) struct World {
     pub(crate) wanted: Arc<ArrayQueue<Neighbour>>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) clock: Hand,
+    fragments: Arc<FragmentTable>,
     builder: Builder,
 }
 
@@ -202,6 +204,26 @@ fn snapshot(
 impl World {
     /// A worker for this configuration over rings of these sizes.
     pub(crate) fn new(file: &str, rings: Rings, partial: bool) -> Self {
+        let tables = Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap();
+        let fragments = Arc::new(FragmentTable::new(64, Secret([7, 9])).unwrap());
+        Self::around(file, rings, partial, tables, fragments)
+    }
+
+    /// A second worker on the same tables, with the same configuration `file`, and ports of its
+    /// own.
+    pub(crate) fn beside(&mut self, file: &str) -> Self {
+        let tables = self.worker.parts().tables.clone();
+        let fragments = Arc::clone(&self.fragments);
+        Self::around(file, Rings::default(), false, tables, fragments)
+    }
+
+    fn around(
+        file: &str,
+        rings: Rings,
+        partial: bool,
+        tables: Tables,
+        fragments: Arc<FragmentTable>,
+    ) -> Self {
         let mut builder = Builder::default();
         let (ports, pool) = MemoryPort::bundle(2, CHUNKS, rings);
         let counters = Arc::new(WorkerCounters::new(2));
@@ -213,7 +235,8 @@ impl World {
             ports,
             pool,
             partial: vec![partial; 2],
-            tables: Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap(),
+            tables,
+            fragments: Arc::clone(&fragments),
             udp_new_flows: u32::MAX,
             icmp_per_second: 1000,
             clock: clock.clone(),
@@ -231,6 +254,7 @@ impl World {
             wanted,
             mailbox,
             clock,
+            fragments,
             builder,
         }
     }
@@ -283,6 +307,12 @@ impl World {
         for (name, counter) in self.counters.icmp.named() {
             counts.push((format!("icmp.{name}"), counter.get()));
         }
+        let fragments = &self.counters.fragments;
+        counts.push(("first".into(), fragments.first.get()));
+        counts.push(("followed".into(), fragments.followed.get()));
+        counts.push(("held".into(), fragments.held.get()));
+        counts.push(("displaced".into(), fragments.displaced.get()));
+        counts.push(("unplaced".into(), fragments.unplaced.get()));
         counts
     }
 
