@@ -29,6 +29,7 @@ pub(super) struct Desk<'a, P> {
 impl<P: Port> Desk<'_, P> {
     /// To its egress; or on another way, or back to the pool. `packet` is what a frame was found to
     /// be that is refused.
+    #[inline(never)]
     pub(super) fn settle(
         &mut self,
         frame: Frame,
