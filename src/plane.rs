@@ -221,6 +221,7 @@ impl Plane {
             tables: self.flows.tables().clone(),
             fragments: Arc::clone(&self.fragments),
             udp_new_flows: plan.model.balancer().udp_new_flows(),
+            icmp_per_second: plan.model.balancer().icmp_per_second(),
             clock: plan.clock,
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&plan.snapshot),

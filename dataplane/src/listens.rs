@@ -8,7 +8,7 @@
 
 use ringgate_config::Listen;
 use ringgate_conntrack::Endpoint;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::route::Nets;
 
@@ -16,6 +16,8 @@ use crate::route::Nets;
 #[derive(Debug, Clone, Default)]
 pub struct Listens {
     exact: FxHashMap<(Endpoint, u8), u16>,
+    /// The addresses of those.
+    addresses: FxHashSet<[u64; 2]>,
     tcp: Ranges,
     udp: Ranges,
 }
@@ -37,7 +39,7 @@ impl Listens {
     #[must_use]
     pub fn new(services: &[(Listen, u8)]) -> Self {
         let numbered = || (0..=u16::MAX).zip(services);
-        let exact = numbered()
+        let exact: FxHashMap<(Endpoint, u8), u16> = numbered()
             .filter_map(|(index, (listen, protocol))| {
                 let endpoint = Endpoint::from_socket(listen.exact()?);
                 Some(((endpoint, *protocol), index))
@@ -53,6 +55,7 @@ impl Listens {
             )
         };
         Self {
+            addresses: exact.keys().map(|(at, _)| at.address).collect(),
             exact,
             tcp: of(Protocol::Tcp),
             udp: of(Protocol::Udp),
@@ -65,6 +68,13 @@ impl Listens {
     pub fn find(&self, destination: Endpoint, protocol: u8) -> Option<u16> {
         let exact = self.exact.get(&(destination, protocol)).copied();
         exact.or_else(|| self.find_wide(destination, protocol))
+    }
+
+    /// Whether some service has this address, on whatever ports.
+    #[must_use]
+    pub fn has(&self, address: [u64; 2]) -> bool {
+        let is_wide = |ranges: &Ranges| ranges.0.get(address).is_some();
+        self.addresses.contains(&address) || is_wide(&self.tcp) || is_wide(&self.udp)
     }
 
     fn find_wide(&self, destination: Endpoint, protocol: u8) -> Option<u16> {
@@ -159,7 +169,11 @@ mod tests {
             ("10.1.0.1:85", 132, None),
         ] {
             assert_eq!(listens.find(at(to), protocol), service, "{to}");
+            let has = listens.has(at(to).address);
+            assert_eq!(has, !to.starts_with("11.") && !to.contains("db9"), "{to}");
         }
+        let exact = Listens::new(&[(listen("192.0.2.1/32", 80..=80), 6)]);
+        assert!(exact.has(at("192.0.2.1:9").address) && !exact.has(at("192.0.2.2:80").address));
     }
 
     proptest! {

@@ -12,7 +12,7 @@
 //! Nearly all packets have neither VLAN tags nor IPv4 options nor anything else unusual: `plain`
 //! knows those and no others, and gives no reasons. What it does not take, `general` judges.
 
-mod general;
+pub(crate) mod general;
 mod piece;
 mod plain;
 
@@ -129,13 +129,13 @@ const fn are_possible_flags(flags: u8) -> bool {
 
 /// An IPv4 address (network order) as the IPv4-mapped words of an [`Endpoint`].
 #[inline]
-fn mapped(octets: [u8; 4]) -> [u64; 2] {
+pub(crate) fn mapped(octets: [u8; 4]) -> [u64; 2] {
     [0, 0xFFFF_0000_0000 | u64::from(u32::from_be_bytes(octets))]
 }
 
 /// An IPv6 address (network order) as the words of an [`Endpoint`].
 #[inline]
-fn words(octets: [u8; 16]) -> [u64; 2] {
+pub(crate) fn words(octets: [u8; 16]) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, rest @ ..] = octets;
     [
         u64::from_be_bytes([a, b, c, d, e, f, g, h]),

@@ -83,6 +83,12 @@ impl Snapshot {
         self.services.get(usize::from(index))
     }
 
+    /// Whether some service listens on this address.
+    #[must_use]
+    pub fn is_service_address(&self, address: [u64; 2]) -> bool {
+        self.listens.has(address)
+    }
+
     /// What a packet from `source` is a reply of, if that is a NAT backend.
     #[inline]
     #[must_use]

@@ -8,6 +8,9 @@
 pub enum Verdict {
     /// Handed to the TX ring of the egress interface.
     Forwarded,
+    /// Handed to the TX ring of the interface that leads to its sender, as the balancer's own
+    /// answer.
+    Answered,
     /// Its frame went back to the pool, for this reason.
     Dropped(DropReason),
 }
@@ -70,10 +73,19 @@ drop_reasons! {
     FragmentDisplaced = "fragment_displaced", "a flood of fragments, or a path that reorders them heavily: lower the senders' MTU";
     /// Neither TCP nor UDP, or behind other IPv6 extension headers than one for fragments.
     UnsupportedProtocol = "unsupported_protocol", "the steering program should have passed it to the kernel: report it";
+    /// The checksum of an ICMP message does not add up.
+    BadIcmpChecksum = "bad_icmp_checksum", "the packet was damaged on the way: check cabling and NIC errors";
+    /// An ICMP message of a type, or with IP options, that is neither answered nor forwarded.
+    IcmpIgnored = "icmp_ignored", "normal: source quench, for one, is to be ignored (RFC 6633)";
+    /// An ICMP error that quotes no packet of a service, or too little of it.
+    IcmpUnknown = "icmp_unknown", "a few: normal after a reload; many: somebody forges errors, or a router quotes too little";
+    /// An ICMP error from within a tunnel, that was to be reported to the inner packet's sender
+    /// while the limits allowed no more.
+    IcmpLimited = "icmp_limited", "raise icmp-per-second, if so many errors are to be expected";
     /// A source address that no host may use (RFC 1122 §3.2.1.3), equal to the destination, or a
     /// service's own.
     BadSource = "bad_source", "somebody forges packets: filter them at the border";
-    /// TTL or hop limit used up where we route (RFC 791, RFC 8200).
+    /// TTL or hop limit used up where we route (RFC 791, RFC 8200), and the sender was not told.
     TtlExpired = "ttl_expired", "a routing loop, or a traceroute passing through";
     /// Neither to a service nor from a backend of one.
     NotForUs = "not_for_us", "normal for a moment after a reload; else report it";
@@ -95,8 +107,8 @@ drop_reasons! {
     NoNeighbour = "no_neighbour", "normal for a first packet; else the next hop does not answer ARP or ND";
     /// The host has no address of its own to send to a tunnel's far end from.
     NoSource = "no_source", "give the egress interface an address, or the tunnel a source";
-    /// The packet is larger than the egress interface's MTU.
-    TooBig = "too_big", "give both sides the same MTU";
+    /// The packet is larger than the egress MTU, and its sender was not told.
+    TooBig = "too_big", "give both sides the same MTU, or set mss-clamp; IPv4 without don't-fragment is never answered";
     /// The TX ring of the egress interface is full.
     EgressFull = "egress_full", "the egress link or its worker is saturated";
 }

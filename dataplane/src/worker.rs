@@ -19,6 +19,7 @@ use ringgate_conntrack::{Cursor, FlowHash, FlowTable};
 use crate::clock::{Clock, Millis};
 use crate::counters::WorkerCounters;
 use crate::fragments::{Follower, Setback};
+use crate::icmp::Icmp;
 use crate::newcomers::{Newcomers, Tables};
 use crate::parse::{Packet, parse_to};
 use crate::port::{BATCH, Batch, Port};
@@ -26,9 +27,13 @@ use crate::publish::Mailbox;
 use crate::rewrite::{clamp, rewrite};
 use crate::route::{Neighbour, PortIndex};
 use crate::snapshot::Snapshot;
-use crate::steer::{Decision, FlowEvent, Refusal, Steering};
+use crate::steer::{Decision, Steering};
 use crate::verdict::{DropReason, Verdict};
 use crate::xsk::{Frame, Pool};
+
+mod desk;
+
+use desk::Desk;
 
 /// Idle turns before the first sleep: a turn over two empty ports costs about 100 ns, so this is
 /// about 50 µs, in which the next packet of a busy link arrives.
@@ -62,6 +67,8 @@ pub struct Parts<P, C> {
     pub fragments: Arc<FragmentTable>,
     /// Most datagram flows that all workers together store in a second.
     pub udp_new_flows: u32,
+    /// Most ICMP errors that all workers together send of their own in a second.
+    pub icmp_per_second: u32,
     /// The time.
     pub clock: C,
     /// Where control posts snapshots.
@@ -90,6 +97,7 @@ pub struct Worker<P, C> {
     egress: Vec<Batch>,
     newcomers: Newcomers,
     follower: Follower,
+    icmp: Icmp,
     /// Where the sweeps of the two tables go on.
     cursors: [Cursor; 2],
     kept_until: Millis,
@@ -120,6 +128,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             kept_until,
         );
         let follower = Follower::new(Arc::clone(&parts.fragments));
+        let icmp = Icmp::new(parts.icmp_per_second, parts.workers, kept_until);
         let (batch, parsed) = (Batch::new(), ArrayVec::new());
         Self {
             parts,
@@ -128,6 +137,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             egress,
             newcomers,
             follower,
+            icmp,
             cursors,
             kept_until,
         }
@@ -233,6 +243,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
     /// The second pass: each frame to its egress, or back to the pool.
     fn steer_batch(&mut self, ingress: usize, now: Millis) {
         let Parts {
+            ports,
             snapshot,
             tables,
             pool,
@@ -271,13 +282,20 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 }
             };
             let mut desk = Desk {
+                steering: &steering,
+                icmp: &mut self.icmp,
+                ports,
                 counters,
                 pool,
                 wanted,
                 egress: &mut self.egress,
                 ingress,
             };
-            desk.settle(frame, outcome);
+            desk.settle(
+                frame,
+                outcome,
+                parsed.as_ref().ok().map(|(packet, _)| packet),
+            );
         }
         self.parsed.clear();
     }
@@ -287,6 +305,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
     #[inline(never)]
     fn look_again(&mut self, ingress: usize, now: Millis) {
         let Parts {
+            ports,
             snapshot,
             tables,
             pool,
@@ -302,6 +321,9 @@ impl<P: Port, C: Clock> Worker<P, C> {
             ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
         };
         let mut desk = Desk {
+            steering: &steering,
+            icmp: &mut self.icmp,
+            ports,
             counters,
             pool,
             wanted,
@@ -310,7 +332,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
         };
         self.follower
             .look_again(&steering, now, &counters.fragments, |frame, outcome| {
-                desk.settle(frame, outcome);
+                desk.settle(frame, outcome, None);
             });
         self.transmit(ingress);
     }
@@ -376,41 +398,6 @@ impl<P: Port, C: Clock> Worker<P, C> {
     }
 }
 
-/// Where the frames of an ingress go when it is decided how.
-struct Desk<'a> {
-    counters: &'a WorkerCounters,
-    pool: &'a mut Pool,
-    wanted: &'a ArrayQueue<Neighbour>,
-    egress: &'a mut [Batch],
-    ingress: usize,
-}
-
-impl Desk<'_> {
-    /// To its egress, or back to the pool.
-    #[inline(never)]
-    fn settle(&mut self, frame: Frame, outcome: Result<&Decision, Refusal>) {
-        let refusal = match outcome {
-            Ok(decision) => {
-                count_flow(self.counters, decision, frame.len() as u64);
-                match self.egress.get_mut(usize::from(decision.hop.port)) {
-                    Some(egress) => return egress.push(frame),
-                    None => DropReason::NoRoute.into(),
-                }
-            }
-            Err(refusal) => refusal,
-        };
-        if let Some(neighbour) = refusal.wanted
-            && self.wanted.push(neighbour).is_err()
-        {
-            self.counters.turns.requests_lost.add(1);
-        }
-        if let Some(counters) = self.counters.interfaces.get(self.ingress) {
-            counters.count(Verdict::Dropped(refusal.reason), 1);
-        }
-        self.pool.give(frame);
-    }
-}
-
 /// The way of a packet that [`Steering::go_on`] has nothing for. Apart, so that the usual way is
 /// short in the processor's instruction cache too.
 #[inline(never)]
@@ -434,28 +421,4 @@ fn decide(
     }
     rewrite(frame, packet, &decision.action, &decision.hop)?;
     Ok(decision)
-}
-
-/// Counts what a forwarded packet did to its flow and its backend.
-fn count_flow(counters: &WorkerCounters, decision: &Decision, bytes: u64) {
-    match decision.event {
-        FlowEvent::None => {}
-        FlowEvent::Created => counters.flows.created.add(1),
-        FlowEvent::Rehashed => counters.flows.rehashed.add(1),
-        FlowEvent::TableFull => counters.flows.table_full.add(1),
-        FlowEvent::Contended => counters.flows.contended.add(1),
-        FlowEvent::OutOfWindow => counters.flows.out_of_window.add(1),
-        FlowEvent::TooFast => counters.flows.too_fast.add(1),
-        FlowEvent::HalfOpen { displaced } => {
-            counters.flows.half_open.add(1);
-            counters.flows.half_open_displaced.add(displaced.into());
-        }
-    }
-    let Some(backend) = decision.backend.and_then(|id| counters.backend(id)) else {
-        return;
-    };
-    backend.count(decision.is_reply(), bytes);
-    if matches!(decision.event, FlowEvent::Created | FlowEvent::Rehashed) {
-        backend.flows.add(1);
-    }
 }

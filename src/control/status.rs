@@ -177,6 +177,7 @@ impl Page<'_> {
             },
             "network": self.network(),
             "flows": self.flows(&workers),
+            "icmp": icmp(&workers),
             "fragments": self.fragments(&workers),
             "interfaces": self.interfaces(&workers),
             "workers": self.workers(&workers),
@@ -290,6 +291,7 @@ impl Page<'_> {
                     "received": sum(|c| &c.received),
                     "received_bytes": sum(|c| &c.received_bytes),
                     "forwarded": sum(|c| &c.forwarded),
+                    "answered": sum(|c| &c.answered),
                     "dropped_total": total,
                     "dropped": dropped,
                     "port": self.plane.port_counters(port),
@@ -388,4 +390,16 @@ impl Page<'_> {
             "bits_per_second": bits,
         })
     }
+}
+
+/// What all workers did in ICMP.
+fn icmp(workers: &[&WorkerCounters]) -> Value {
+    let mut sums = Map::new();
+    for worker in workers {
+        for (name, counter) in worker.icmp.named() {
+            let before = sums.get(name).and_then(Value::as_u64).unwrap_or(0);
+            sums.insert(name.to_owned(), (before + counter.get()).into());
+        }
+    }
+    sums.into()
 }

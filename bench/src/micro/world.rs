@@ -397,6 +397,7 @@ impl World {
                 fragments: Arc::clone(&fragments),
                 // A storm of new flows is what is measured.
                 udp_new_flows: u32::MAX,
+                icmp_per_second: 1000,
                 clock: Still,
                 mailbox: Arc::new(Mailbox::default()),
                 snapshot: Arc::clone(&snapshot),

@@ -28,7 +28,7 @@ pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, Drop
 }
 
 /// Everything up to the transport header.
-pub(super) fn parse_network(frame: &[u8]) -> Result<(Framing, Network<'_>), DropReason> {
+pub(crate) fn parse_network(frame: &[u8]) -> Result<(Framing, Network<'_>), DropReason> {
     let framing = Framing::of(frame).ok_or(DropReason::Truncated)?;
     let bytes = frame.get(framing.network..).unwrap_or_default();
     let network = match framing.ethertype {
@@ -84,21 +84,21 @@ pub(super) fn describe(
 }
 
 /// What the two IP versions have in common once checked.
-pub(super) struct Network<'a> {
-    pub(super) family: Family,
-    pub(super) source: [u64; 2],
-    pub(super) destination: [u64; 2],
-    pub(super) protocol: u8,
-    ttl: u8,
+pub(crate) struct Network<'a> {
+    pub(crate) family: Family,
+    pub(crate) source: [u64; 2],
+    pub(crate) destination: [u64; 2],
+    pub(crate) protocol: u8,
+    pub(crate) ttl: u8,
     /// Headers before the payload, bytes.
-    pub(super) header_len: usize,
-    pub(super) payload: &'a [u8],
+    pub(crate) header_len: usize,
+    pub(crate) payload: &'a [u8],
     /// `None` where the payload is the whole datagram's.
-    pub(super) fragment: Option<Fragment>,
+    pub(crate) fragment: Option<Fragment>,
 }
 
 /// Which part of a datagram a payload is.
-pub(super) struct Fragment {
+pub(crate) struct Fragment {
     pub(super) identification: u32,
     /// Where it begins, bytes.
     pub(super) offset: usize,
@@ -245,7 +245,7 @@ pub(super) fn parse_transport(
 /// Whether a packet may come from `address`: not unspecified, loopback, multicast or broadcast
 /// (RFC 1122 §3.2.1.3, RFC 4291 §2.5 and §2.7).
 #[inline]
-fn is_possible_source([high, low]: [u64; 2]) -> bool {
+pub(crate) fn is_possible_source([high, low]: [u64; 2]) -> bool {
     if is_mapped([high, low]) {
         let [first, ..] = Endpoint::v4_octets([high, low]);
         let is_broadcast = low & 0xFFFF_FFFF == 0xFFFF_FFFF;

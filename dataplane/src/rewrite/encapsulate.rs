@@ -275,7 +275,7 @@ impl Contents {
 /// A number of a flow, all of whose bits depend on all of its addresses and ports. It spreads; it
 /// keeps no secret.
 #[inline]
-fn entropy(key: &FlowKey) -> u64 {
+pub(crate) fn entropy(key: &FlowKey) -> u64 {
     // Any odd constant without pattern does: the golden ratio's (Knuth, TAOCP 3, §6.4).
     const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut mixed = 0u64;

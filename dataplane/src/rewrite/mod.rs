@@ -11,6 +11,7 @@ mod mss;
 mod nat;
 mod tags;
 
+pub(crate) use encapsulate::entropy;
 pub use encapsulate::{Contents, Encapsulation, encapsulate, encapsulate_piece, wrap};
 pub use mss::{clamp, fitting};
 pub use nat::{Translation, translate};

@@ -187,6 +187,8 @@ pub struct Refusal {
     pub reason: DropReason,
     /// A next hop that control should ask the kernel for.
     pub wanted: Option<Neighbour>,
+    /// Of a packet that is too big: the longest that would fit, bytes.
+    pub mtu: Option<u32>,
 }
 
 impl From<DropReason> for Refusal {
@@ -194,6 +196,7 @@ impl From<DropReason> for Refusal {
         Self {
             reason,
             wanted: None,
+            mtu: None,
         }
     }
 }
@@ -206,6 +209,7 @@ impl From<Miss> for Refusal {
             Miss::NoNeighbour(neighbour) => Self {
                 reason: DropReason::NoNeighbour,
                 wanted: Some(neighbour),
+                mtu: None,
             },
         }
     }

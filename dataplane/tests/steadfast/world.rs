@@ -111,6 +111,7 @@ impl World {
             tables: tables.clone(),
             fragments: Arc::new(FragmentTable::new(64, Secret([7, 9])).unwrap()),
             udp_new_flows: u32::MAX,
+            icmp_per_second: 1000,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&snapshot),

@@ -10,6 +10,16 @@ mod hand;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod icmp_errors;
+#[cfg(test)]
+mod icmp_reports;
+#[cfg(test)]
+mod icmp_tunnels;
+#[cfg(test)]
+mod icmp_vlans;
+#[cfg(test)]
+mod messages;
+#[cfg(test)]
 mod vlans;
 #[cfg(test)]
 mod world;

@@ -11,28 +11,28 @@ use super::frames::{expect, routed, udp};
 use super::world::{CLIENT, OWN, SERVICES, World, backend_mac};
 
 /// Hardware address of the VLAN device on each port.
-const DEVICE: [Mac; 2] = [Mac([2, 0, 0, 0, 9, 100]), Mac([2, 0, 0, 0, 9, 20])];
+pub(crate) const DEVICE: [Mac; 2] = [Mac([2, 0, 0, 0, 9, 100]), Mac([2, 0, 0, 0, 9, 20])];
 
 fn tag(tpid: u16, tci: u16) -> Tag {
     Tag { tpid, tci }
 }
 
-fn clients() -> Tags {
+pub(crate) fn clients() -> Tags {
     Tags::one(tag(TPID_CUSTOMER, 100))
 }
 
-fn backends() -> Tags {
+pub(crate) fn backends() -> Tags {
     Tags::two(tag(TPID_SERVICE, 200), tag(TPID_CUSTOMER, 20))
 }
 
-fn tagged(frame: &[u8], tags: Tags) -> Vec<u8> {
+pub(crate) fn tagged(frame: &[u8], tags: Tags) -> Vec<u8> {
     let mut tagged = frame.to_vec();
     tagged.splice(12..12, tags.to_wire()[..tags.wire_len()].iter().copied());
     tagged
 }
 
 /// The world's routes and neighbours, by VLAN devices on its ports.
-fn fib() -> Arc<Fib> {
+pub(crate) fn fib() -> Arc<Fib> {
     let link = |mac| Link {
         mac,
         mtu: 1500,

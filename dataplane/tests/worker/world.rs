@@ -87,6 +87,48 @@ pub(crate) const SERVICES: &str = r#"
       address = "[fd00:2::12]"
 "#;
 
+/// A tunnel of each mode, to backends of either family, from addresses of its own.
+pub(crate) const TUNNELS: &str = r#"
+    [[service]]
+    name = "ipip44"
+    listen = "10.100.0.3:80"
+    protocol = "udp"
+    forward = "ipip"
+    tunnel = { source = "10.9.0.1" }
+    table-size = 251
+      [[service.backend]]
+      address = "10.2.0.11"
+      [[service.backend]]
+      address = "10.2.0.12"
+    [[service]]
+    name = "gre46"
+    listen = "10.100.0.4:80"
+    protocol = "udp"
+    forward = "gre"
+    tunnel = { source = "fd00:9::1", key = 7 }
+    table-size = 251
+      [[service.backend]]
+      address = "[fd00:2::11]"
+    [[service]]
+    name = "gue64"
+    listen = "[fd00:100::3]:80"
+    protocol = "udp"
+    forward = "gue"
+    tunnel = { source = "10.9.0.0/24", variant = 0 }
+    table-size = 251
+      [[service.backend]]
+      address = "10.2.0.12"
+    [[service]]
+    name = "gue66"
+    listen = "[fd00:100::4]:80"
+    protocol = "udp"
+    forward = "gue"
+    tunnel = { source = "fd00:9::1" }
+    table-size = 251
+      [[service.backend]]
+      address = "[fd00:2::12]"
+"#;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -196,6 +238,7 @@ impl World {
             tables,
             fragments: Arc::clone(&fragments),
             udp_new_flows: u32::MAX,
+            icmp_per_second: 1000,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: snapshot(&mut builder, file, &[], &fib()),
@@ -246,6 +289,7 @@ impl World {
                 interface.received_bytes.get(),
             ));
             counts.push((format!("{port}.forwarded"), interface.forwarded.get()));
+            counts.push((format!("{port}.answered"), interface.answered.get()));
             for reason in DropReason::ALL {
                 counts.push((
                     format!("{port}.{}", reason.name()),
@@ -260,6 +304,9 @@ impl World {
         counts.push(("contended".into(), flows.contended.get()));
         counts.push(("out_of_window".into(), flows.out_of_window.get()));
         counts.push(("expired".into(), flows.expired.get()));
+        for (name, counter) in self.counters.icmp.named() {
+            counts.push((format!("icmp.{name}"), counter.get()));
+        }
         let fragments = &self.counters.fragments;
         counts.push(("first".into(), fragments.first.get()));
         counts.push(("followed".into(), fragments.followed.get()));
@@ -269,7 +316,7 @@ impl World {
         counts
     }
 
-    /// received = forwarded + Σ dropped, at each interface.
+    /// received = forwarded + answered + Σ dropped, at each interface.
     pub(crate) fn assert_identity(&self) {
         for interface in &self.counters.interfaces {
             let dropped: u64 = DropReason::ALL
@@ -278,7 +325,7 @@ impl World {
                 .sum();
             assert_eq!(
                 interface.received.get(),
-                interface.forwarded.get() + dropped
+                interface.forwarded.get() + interface.answered.get() + dropped
             );
         }
     }

@@ -93,7 +93,8 @@ fn an_unknown_neighbour_is_asked_for() {
         refusal,
         Refusal {
             reason: DropReason::NoNeighbour,
-            wanted
+            wanted,
+            mtu: None,
         }
     );
 }
