@@ -334,7 +334,7 @@ impl Steward {
             }
             .to_socket()
             .ip();
-            if let Some(ifindex) = self.ports.ifindex(neighbour.port, self.watcher.network()) {
+            if let Some(ifindex) = self.ports.ifindex(neighbour.link, self.watcher.network()) {
                 self.resolve(ifindex, address);
             }
         }
