@@ -5,10 +5,11 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ringgate_config::Forward;
 use serde::Deserialize;
 
 use crate::network::Network;
-use crate::notation::{Names, Packet};
+use crate::notation::{Dissector, Names, Packet};
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +46,8 @@ pub struct Case {
     pub network: Network,
     /// What stands for hardware addresses.
     pub names: Names,
+    /// What takes its packets apart.
+    pub dissector: Dissector,
 }
 
 /// What stands in a case's file.
@@ -88,7 +91,7 @@ pub struct Step {
     pub wait: Option<String>,
     /// Another configuration from here on.
     pub configuration: Option<String>,
-    /// From here on these backends (`ADDRESS:PORT`) fail their checks, and no others.
+    /// From here on these backends (`ADDRESS:PORT`, `ADDRESS` where the port is the packet's own) fail their checks, and no others.
     pub down: Option<Vec<String>>,
     /// From here on the balancer drains before it stops.
     pub draining: Option<bool>,
@@ -137,6 +140,7 @@ impl Case {
             name: name.display().to_string(),
             path: path.to_owned(),
             names: network.names()?,
+            dissector: dissector(&file),
             file,
             network,
         })
@@ -204,6 +208,25 @@ impl Case {
         };
         lines.iter().map(read).collect()
     }
+}
+
+/// Knows the ports of all GUE tunnels that the file has.
+fn dissector(file: &File) -> Dissector {
+    let later = file
+        .steps
+        .iter()
+        .filter_map(|step| step.configuration.as_ref());
+    let mut dissector = Dissector::default();
+    for text in std::iter::once(&file.configuration).chain(later) {
+        // What is wrong with it is told when it runs.
+        let services = ringgate_config::parse("", text).map(|parsed| parsed.model);
+        let ports = services.iter().flat_map(|model| model.services());
+        let ports = ports.flat_map(|service| service.backends());
+        let gue = ports.filter(|backend| backend.forward() == Forward::Gue);
+        let ports = gue.filter_map(|backend| Some(backend.tunnel()?.port));
+        dissector.gue_ports.extend(ports);
+    }
+    dissector
 }
 
 /// The line with every `{NUMBER}` so much higher.

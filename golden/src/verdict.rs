@@ -1,7 +1,6 @@
 //! What a case says against what came.
 
 use crate::case::{Case, CaseError, Counts, Crossing, Step};
-use crate::notation::Dissector;
 use crate::notation::payload::hex;
 use crate::world::{Outcome, run};
 
@@ -62,7 +61,7 @@ fn packets(case: &Case, step: &Step, outcome: &Outcome) -> Result<Vec<String>, C
 /// A frame at an interface as the file has it.
 #[must_use]
 pub fn text(case: &Case, crossing: &Crossing) -> String {
-    let packet = Dissector::default().frame(&crossing.bytes);
+    let packet = case.dissector.frame(&crossing.bytes);
     format!("{}: {}", crossing.interface, packet.text(&case.names))
 }
 

@@ -182,7 +182,7 @@ impl<'a> World<'a> {
             let arrives =
                 |world: &mut Self| world.worker.parts().ports[port].inject(&crossing.bytes);
             // A full ring is emptied by a turn; what is too long for a frame never arrives.
-            if !arrives(self) && !(self.worker.turn() > 0 && arrives(self)) {
+            if !(arrives(self) || self.worker.turn() > 0 && arrives(self)) {
                 let name = &self.case.name;
                 return Err(CaseError::new(format!(
                     "{name}: a packet that cannot arrive"
@@ -224,10 +224,27 @@ impl<'a> World<'a> {
         let fib = self.case.network.fib(&self.model)?;
         let state = (self.down.as_slice(), self.draining);
         let snapshot = build(&mut self.builder, &self.model, &fib, &self.clock, state)?;
+        self.check_down(&snapshot)?;
         snapshot.lifetimes().apply(&self.worker.parts().tables);
         self.name_backends(&snapshot);
         self.mailbox.post(snapshot);
         Ok(())
+    }
+
+    /// What is down must be there.
+    fn check_down(&self, snapshot: &Snapshot) -> Result<(), CaseError> {
+        let members = snapshot.services().iter().flat_map(|service| &service.members);
+        let backends = members.filter_map(|id| snapshot.backend(*id));
+        let known: Vec<String> =
+            backends.map(|backend| written(backend.endpoint.to_socket())).collect();
+        match self.down.iter().find(|down| !known.contains(down)) {
+            None => Ok(()),
+            Some(down) => Err(CaseError::new(format!(
+                "{}: `{down}` is no backend; there are {}",
+                self.case.name,
+                known.join(", ")
+            ))),
+        }
     }
 
     /// Lets time pass, with turns in it.
@@ -250,18 +267,15 @@ impl<'a> World<'a> {
 
     fn take_wanted(&self) -> Vec<String> {
         let asked = std::iter::from_fn(|| self.wanted.pop());
-        let name = |port| {
-            self.interfaces
-                .get(usize::from(port))
-                .map_or("?", String::as_str)
-        };
+        let names = self.case.network.link_names(&self.model);
+        let name = |link| names.get(usize::from(link)).map_or("?", String::as_str);
         asked
             .map(|neighbour| {
                 let endpoint = Endpoint {
                     address: neighbour.address,
                     port: 0,
                 };
-                format!("{}: {}", name(neighbour.port), endpoint.to_socket().ip())
+                format!("{}: {}", name(neighbour.link), endpoint.to_socket().ip())
             })
             .collect()
     }
@@ -270,7 +284,7 @@ impl<'a> World<'a> {
         for service in snapshot.services() {
             for id in &service.members {
                 if let Some(backend) = snapshot.backend(*id) {
-                    let address = backend.endpoint.to_socket();
+                    let address = written(backend.endpoint.to_socket());
                     self.backends
                         .insert(format!("{} {address}", service.name), *id);
                 }
@@ -285,6 +299,14 @@ impl<'a> World<'a> {
     }
 }
 
+/// A backend's address, and its port if it has one of its own.
+fn written(address: SocketAddr) -> String {
+    match address.port() {
+        0 => address.ip().to_string(),
+        _ => address.to_string(),
+    }
+}
+
 /// The next snapshot: these backends are down, and whether the balancer drains.
 fn build(
     builder: &mut Builder,
@@ -293,7 +315,7 @@ fn build(
     clock: &Hand,
     (down, draining): (&[String], bool),
 ) -> Result<Arc<Snapshot>, CaseError> {
-    let is_down = |address: SocketAddr| down.iter().any(|one| *one == address.to_string());
+    let is_down = |address: SocketAddr| down.contains(&written(address));
     let health = |_: &Service, backend: &Backend| match is_down(backend.address()) {
         true => Health::Down,
         false => Health::Up,

@@ -12,7 +12,6 @@ mod tests {
     use ringgate_golden::capture;
     use ringgate_golden::case::Case;
     use ringgate_golden::cases_directory;
-    use ringgate_golden::notation::Dissector;
     use ringgate_golden::world::run;
 
     /// What is switched on, and off because each packet is looked at alone.
@@ -117,9 +116,7 @@ mod tests {
                 .into_iter()
                 .flat_map(|outcome| outcome.leaves)
             {
-                let line = Dissector::default()
-                    .frame(&crossing.bytes)
-                    .text(&case.names);
+                let line = case.dissector.frame(&crossing.bytes).text(&case.names);
                 lines.push(format!("{}: {line}", case.name));
                 packets.push(crossing.bytes);
             }

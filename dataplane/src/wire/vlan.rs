@@ -118,7 +118,6 @@ impl Tags {
     /// The outer one, or the only one.
     #[must_use]
     pub const fn outer(self) -> Option<Tag> {
-        #[expect(clippy::cast_possible_truncation, reason = "the high half")]
         Tag::from_word((self.0 >> 32) as u32)
     }
 
