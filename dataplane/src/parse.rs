@@ -60,6 +60,14 @@ pub struct Packet {
     pub tags: Tags,
 }
 
+impl Packet {
+    /// Whether there is something between the Ethernet and the IP header.
+    #[inline]
+    pub(crate) fn is_tagged(&self) -> bool {
+        usize::from(self.network) != ethernet::HEADER
+    }
+}
+
 /// Checks `frame` and describes it.
 ///
 /// `partial_possible` says whether the frame may come from a local stack, see
@@ -144,9 +152,17 @@ impl<'a> Layers<'a> {
     #[inline]
     #[must_use]
     pub fn cut(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
-        if usize::from(packet.network) != ethernet::HEADER {
-            return Self::cut_tagged(frame, packet);
+        if packet.is_tagged() {
+            Self::cut_tagged(frame, packet)
+        } else {
+            Self::cut_untagged(frame, packet)
         }
+    }
+
+    /// The same for a packet that is known not to be tagged.
+    // Apart from the other, for it is short while all offsets are constants.
+    #[inline(always)]
+    pub(crate) fn cut_untagged(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
         let frame = frame.get_mut(..usize::from(packet.end))?;
         let (head, transport) = frame.split_at_mut_checked(usize::from(packet.transport))?;
         let (ethernet, network) = match packet.family {

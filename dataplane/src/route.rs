@@ -102,6 +102,8 @@ pub struct Hop {
     pub mtu: u32,
     /// The VLAN tags that the packet leaves with.
     pub tags: Tags,
+    /// Where there are none, it leaves with those that it came with.
+    pub keeps_tags: bool,
 }
 
 /// Why there is no [`Hop`].
@@ -129,6 +131,8 @@ pub struct Neighbour {
 pub struct Fib {
     /// The interfaces, then the VLAN devices.
     links: Vec<Link>,
+    /// Interfaces through which packets leave with the tags that they came with.
+    keeping: Vec<PortIndex>,
     /// Of each VLAN device: its interface, and what its packets bear.
     vlans: Vec<(PortIndex, Tags)>,
     v4: Prefixes<u32, Route>,
@@ -188,6 +192,12 @@ impl Fib {
         self.links.push(link);
         self.vlans.push((port, tags));
         LinkIndex::try_from(index).unwrap_or(LinkIndex::MAX)
+    }
+
+    /// What the route gives no tags leaves by this interface with those that it came with. For
+    /// neighbours that are added afterwards.
+    pub fn keep_tags(&mut self, port: PortIndex) {
+        self.keeping.push(port);
     }
 
     /// The interfaces, in port order.
@@ -291,6 +301,7 @@ impl Fib {
             source: up.mac,
             mtu: up.mtu,
             tags,
+            keeps_tags: self.keeping.contains(&port),
         };
         let address = words(address);
         let neighbour = Neighbour { link, address };
@@ -533,6 +544,7 @@ mod tests {
             source: OWN,
             mtu: 1500,
             tags: Tags::NONE,
+            keeps_tags: false,
         };
         let fib = fib();
         assert_eq!(hop(&fib, "10.1.0.5"), Ok(to(NEAR)));
@@ -586,6 +598,7 @@ mod tests {
             source: Mac([2, 0, 0, 0, 0, 100]),
             mtu: 1496,
             tags,
+            keeps_tags: false,
         };
         assert_eq!(hop(&fib, "10.100.0.5"), Ok(expected));
         let (address, family) = address("10.100.0.9");

@@ -7,7 +7,6 @@
 //! so that only rings of changed services are built anew.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringgate_config::{Choose, Forward, Listen, Model};
@@ -23,6 +22,7 @@ use crate::returns::{Return, Returns};
 use crate::rotation::{Rotation, Turns};
 use crate::route::Fib;
 use crate::service::{Order, Service};
+use crate::steered::Steered;
 
 use place::Place;
 
@@ -44,6 +44,7 @@ pub struct Snapshot {
     backends: Vec<Option<Backend>>,
     fib: Arc<Fib>,
     lifetimes: Lifetimes,
+    steered: Steered,
 }
 
 impl Snapshot {
@@ -106,32 +107,9 @@ impl Snapshot {
 
     /// What the steering program must send to workers.
     #[must_use]
-    pub fn steered(&self) -> Steered {
-        let services = self.services.iter().filter_map(|service| {
-            let listen = service.listen.exact()?;
-            Some((listen, service.protocol))
-        });
-        let backends = self.backends.iter().flatten();
-        let returns = backends.filter(|backend| backend.returns() && backend.endpoint.port != 0);
-        let returns = returns.filter_map(|backend| {
-            let protocol = self.service_at(backend.service)?.protocol;
-            Some((backend.endpoint.to_socket(), protocol))
-        });
-        let returns: HashSet<(SocketAddr, u8)> = returns.collect();
-        Steered {
-            services: services.collect(),
-            returns: returns.into_iter().collect(),
-        }
+    pub fn steered(&self) -> &Steered {
+        &self.steered
     }
-}
-
-/// Addresses, ports and IANA protocol numbers of packets that are for workers.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Steered {
-    /// Destinations: the services.
-    pub services: Vec<(SocketAddr, u8)>,
-    /// Sources: NAT backends, whose replies return through the balancer.
-    pub returns: Vec<(SocketAddr, u8)>,
 }
 
 /// A ring and what it was built from.
@@ -253,6 +231,7 @@ impl Builder {
             backends,
             fib: Arc::clone(fib),
             lifetimes: self.profiles.lifetimes(),
+            steered: Steered::of(model),
         })
     }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ringgate_config::VlanTags;
 use ringgate_dataplane::route::{Exit, Fib, Link, LinkIndex, OwnAddress, PortIndex, Target};
 use ringgate_dataplane::wire::ethernet::Mac;
 use ringgate_dataplane::wire::vlan::Tags;
@@ -14,6 +15,8 @@ use super::netlink::state::Network;
 #[derive(Debug, Clone)]
 pub(crate) struct Ports {
     names: Vec<String>,
+    /// Those through which packets leave with the tags that they came with, unless the route names some.
+    keeping: Vec<PortIndex>,
 }
 
 /// A VLAN device on one of the balancer's interfaces, or on such a device.
@@ -25,10 +28,18 @@ struct VlanDevice<'a> {
 
 impl Ports {
     /// Ports of these interfaces, in configuration order.
-    pub(crate) fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self {
-            names: names.into_iter().collect(),
+    pub(crate) fn new<'a>(interfaces: impl IntoIterator<Item = (&'a str, VlanTags)>) -> Self {
+        let mut ports = Self {
+            names: Vec::new(),
+            keeping: Vec::new(),
+        };
+        for (port, (name, tags)) in (0..).zip(interfaces) {
+            ports.names.push(name.to_owned());
+            ports
+                .keeping
+                .extend((tags == VlanTags::Keep).then_some(port));
         }
+        ports
     }
 
     /// The kernel's index of each port's interface, 0 where it is gone.
@@ -83,6 +94,7 @@ impl Ports {
             .map(|link| link.map_or(GONE, |link| egress(link, None)))
             .collect();
         let mut fib = Fib::new(ports.clone());
+        self.keeping.iter().for_each(|port| fib.keep_tags(*port));
         for vlan in self.vlans(network) {
             let parent = ports.get(usize::from(vlan.port));
             fib.add_vlan(vlan.port, vlan.tags, egress(vlan.device, parent));

@@ -495,7 +495,7 @@ impl Steward {
             .is_some_and(|generation| self.plane.has_adopted(generation))
         {
             self.steer_after = None;
-            if let Err(error) = self.plane.steer(&self.snapshot.steered()) {
+            if let Err(error) = self.plane.steer(self.snapshot.steered()) {
                 tracing::error!(%error, "cannot tell the steering program what to steer");
             }
         }

@@ -136,7 +136,8 @@ mod tests {
             gateway: gateway.map(|text| text.parse().unwrap()),
             destination: destination.parse().unwrap(),
         };
-        choose(&own_addresses, towards).map_or("none".to_owned(), |address| address.to_string())
+        choose(&own_addresses, towards)
+            .map_or_else(|| "none".to_owned(), |address| address.to_string())
     }
 
     #[test]

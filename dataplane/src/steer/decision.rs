@@ -4,7 +4,7 @@ use ringgate_conntrack::{Direction, Endpoint};
 
 use crate::backend::{Backend, BackendId, Treatment};
 use crate::parse::Packet;
-use crate::rewrite::{Encapsulation, encapsulate, redirect, rewrite, translate};
+use crate::rewrite::{Encapsulation, concern, encapsulate, redirect, rewrite, translate};
 use crate::route::{Hop, Miss, Neighbour, PortIndex};
 use crate::verdict::DropReason;
 use crate::xsk::Frame;
@@ -119,6 +119,9 @@ impl Way<'_> {
     /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
     #[inline]
     pub fn rewrite(&self, frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {
+        if concern(packet, self.hop) {
+            return self.rewrite_slowly(frame, packet);
+        }
         match (&self.backend.treatment, self.direction) {
             (Treatment::Translate(translations), direction) => {
                 let translation = match direction {
@@ -131,8 +134,14 @@ impl Way<'_> {
             (Treatment::Encapsulate(encapsulation), _) => {
                 encapsulate(frame, packet, encapsulation, self.hop)
             }
-            (Treatment::Readdress, _) => rewrite(frame, packet, &self.action(packet), self.hop),
+            (Treatment::Readdress, _) => self.rewrite_slowly(frame, packet),
         }
+    }
+
+    /// The same, whatever there is to be done.
+    #[inline(never)]
+    fn rewrite_slowly(&self, frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {
+        rewrite(frame, packet, &self.action(packet), self.hop)
     }
 
     /// What is done to the packet, in one word.

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::thread;
 
 use ipnet::IpNet;
+use ringgate_config::VlanTags;
 use ringgate_conntrack::Endpoint;
 use ringgate_dataplane::parse::Family;
 use ringgate_dataplane::route::Miss;
@@ -547,7 +548,7 @@ fn ways_are_the_kernels() {
         ]);
         let mut watcher = Watcher::open().unwrap();
         watcher.settle(PATIENCE).unwrap();
-        let ports = Ports::new(["here", "tagged", "inner"].map(str::to_owned));
+        let ports = Ports::new(["here", "tagged", "inner"].map(|name| (name, VlanTags::Route)));
         compare(&mut watcher, &ports, &[], &[]);
     });
 }
@@ -568,7 +569,7 @@ fn ways_through_vlan_devices_are_the_kernels() {
         ]);
         let mut watcher = Watcher::open().unwrap();
         watcher.settle(PATIENCE).unwrap();
-        let ports = Ports::new(["here".to_owned()]);
+        let ports = Ports::new([("here", VlanTags::Route)]);
         compare(&mut watcher, &ports, &[100], &[200, 20]);
         run_ip("link del tagged");
         until(&mut watcher, "gone", |n| n.link("tagged").is_none());
@@ -603,7 +604,7 @@ fn changes_of_metrics_and_addresses_arrive() {
         run_ip("route change 198.51.100.0/24 via 10.7.0.2");
         until(&mut watcher, "unbounded", mtu(None));
         // IPv6 sources that are added while we watch: the kernel has the newest first.
-        let ports = Ports::new(["here".to_owned()]);
+        let ports = Ports::new([("here", VlanTags::Route)]);
         run_ip("-6 route add 2001:db8:9::/48 via fd07::2");
         for last in 1..=3 {
             run_ip(&format!("addr add 2001:db8:7::{last}/64 dev here nodad"));

@@ -15,6 +15,7 @@ const HOP: Hop = Hop {
     source: Mac([4; 6]),
     mtu: 1500,
     tags: Tags::NONE,
+    keeps_tags: false,
 };
 
 const CLIENT: [&str; 2] = ["10.1.0.2:4242", "[fd00:1::2]:4242"];

@@ -16,6 +16,7 @@ fn a_decision_says_where_and_how() {
         source: Mac([2, 0, 0, 0, 9, 1]),
         mtu: 1500,
         tags: Tags::NONE,
+        keeps_tags: false,
     };
     assert_eq!(decision.hop, hop);
     assert_eq!(
