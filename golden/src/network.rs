@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use ringgate_config::Model;
+use ringgate_config::{Model, VlanTags};
 use ringgate_dataplane::route::{Exit, Fib, Link, LinkIndex, OwnAddress, Target};
 use ringgate_dataplane::wire::ethernet::Mac;
 use ringgate_dataplane::wire::vlan::{TPID_CUSTOMER, Tag, Tags};
@@ -170,6 +170,11 @@ impl Network {
             });
         }
         let mut fib = Fib::new(links);
+        for (port, interface) in (0..).zip(model.interfaces()) {
+            if interface.vlan_tags() == VlanTags::Keep {
+                fib.keep_tags(port);
+            }
+        }
         let names = self.link_names(model);
         let link = |name: &str| link_of(&names, name);
         for vlan in &self.vlans {

@@ -233,10 +233,14 @@ impl<'a> World<'a> {
 
     /// What is down must be there.
     fn check_down(&self, snapshot: &Snapshot) -> Result<(), CaseError> {
-        let members = snapshot.services().iter().flat_map(|service| &service.members);
+        let members = snapshot
+            .services()
+            .iter()
+            .flat_map(|service| &service.members);
         let backends = members.filter_map(|id| snapshot.backend(*id));
-        let known: Vec<String> =
-            backends.map(|backend| written(backend.endpoint.to_socket())).collect();
+        let known: Vec<String> = backends
+            .map(|backend| written(backend.endpoint.to_socket()))
+            .collect();
         match self.down.iter().find(|down| !known.contains(down)) {
             None => Ok(()),
             Some(down) => Err(CaseError::new(format!(

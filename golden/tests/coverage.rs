@@ -11,11 +11,14 @@ mod tests {
     use ringgate_golden::cases_directory;
 
     /// What a way of forwarding may be between. The first is the client's IP version.
-    const SAME_FAMILY: &[(u8, u8)] = &[(4, 4), (6, 6)];
-    const ANY_FAMILY: &[(u8, u8)] = &[(4, 4), (4, 6), (6, 4), (6, 6)];
+    const SAME_FAMILY: &[Pair] = &[(4, 4), (6, 6)];
+    const ANY_FAMILY: &[Pair] = &[(4, 4), (4, 6), (6, 4), (6, 6)];
+
+    /// IP versions of client and backend.
+    type Pair = (u8, u8);
 
     /// Each mode, with the variants of its tunnels.
-    const MODES: &[(Forward, &str, &[(u8, u8)])] = &[
+    const MODES: &[(Forward, &str, &[Pair])] = &[
         (Forward::Nat, "", SAME_FAMILY),
         (Forward::DsrL2, "", SAME_FAMILY),
         (Forward::Ipip, "", ANY_FAMILY),
@@ -34,15 +37,19 @@ mod tests {
 
     /// Which modes, between what, with which protocol, a case has sent packets by.
     fn ways_of(case: &Case) -> Vec<String> {
-        let model = ringgate_config::parse(&case.name, &case.file.configuration).unwrap().model;
+        let model = ringgate_config::parse(&case.name, &case.file.configuration)
+            .unwrap()
+            .model;
         let steps = || case.file.steps.iter();
         let mut ways = Vec::new();
         for service in model.services() {
-            let client = family(service);
+            let client = if service.range().is_ipv4() { 4 } else { 6 };
             for backend in service.backends() {
                 let begins = format!("{} {}", service.name(), written(backend.address()));
                 let is_sent_to = |counts: &Counts| {
-                    counts.get(&begins).is_some_and(|group| group.contains_key("packets"))
+                    counts
+                        .get(&begins)
+                        .is_some_and(|group| group.contains_key("packets"))
                 };
                 if steps().any(|step| is_sent_to(&step.counters)) {
                     let far = if backend.address().is_ipv4() { 4 } else { 6 };
@@ -55,7 +62,9 @@ mod tests {
     }
 
     fn variant(backend: &ringgate_config::Backend) -> &'static str {
-        let Some(tunnel) = backend.tunnel() else { return "" };
+        let Some(tunnel) = backend.tunnel() else {
+            return "";
+        };
         match (backend.forward(), tunnel.variant, tunnel.key) {
             (Forward::Gue, 0, _) => "variant 0",
             (Forward::Gue, _, _) => "variant 1",
@@ -72,7 +81,7 @@ mod tests {
     }
 
     fn way_text(
-        (forward, variant, (client, far)): (Forward, &str, (u8, u8)),
+        (forward, variant, (client, far)): (Forward, &str, Pair),
         protocol: Protocol,
     ) -> String {
         format!("{forward} {variant} {protocol} from IPv{client} to IPv{far}")
@@ -98,7 +107,11 @@ mod tests {
         let cases = all();
         let steps = || cases.iter().flat_map(|case| &case.file.steps);
         let is_shown = |reason: &DropReason| {
-            let has = |counts: &Counts| counts.values().any(|group| group.contains_key(reason.name()));
+            let has = |counts: &Counts| {
+                counts
+                    .values()
+                    .any(|group| group.contains_key(reason.name()))
+            };
             steps().any(|step| has(&step.counters))
         };
         for reason in DropReason::ALL {
@@ -110,9 +123,13 @@ mod tests {
     #[test]
     fn every_rule_has_a_case_and_no_case_shows_an_unknown_one() {
         let cases = all();
-        let shown: BTreeSet<&str> =
-            cases.iter().flat_map(|case| case.file.rules.iter().map(String::as_str)).collect();
-        let listed = include_str!("rules.txt").lines().filter(|line| !line.starts_with('#'));
+        let shown: BTreeSet<&str> = cases
+            .iter()
+            .flat_map(|case| case.file.rules.iter().map(String::as_str))
+            .collect();
+        let listed = include_str!("rules.txt")
+            .lines()
+            .filter(|line| !line.starts_with('#'));
         let listed: BTreeSet<&str> = listed.filter(|line| !line.is_empty()).collect();
         let without_case: Vec<_> = listed.difference(&shown).collect();
         let not_listed: Vec<_> = shown.difference(&listed).collect();

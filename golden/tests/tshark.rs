@@ -38,6 +38,9 @@ mod tests {
     const MALFORMED: u32 = 0x0700_0000;
     const WARNING: u32 = 0x0060_0000;
 
+    /// What it says of packets that senders made so, and that pass as they are.
+    const OF_SENDERS: [&str; 1] = ["The non-SYN packet does contain a MSS option"];
+
     fn is_there() -> bool {
         let found = Command::new("tshark").arg("--version").output().is_ok();
         let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
@@ -98,6 +101,7 @@ mod tests {
             PROTOCOL => severity >= WARNING,
             _ => false,
         };
+        let each = each.filter(|(message, _)| !OF_SENDERS.contains(message));
         each.filter(|(_, (group, severity))| is_complaint(**group, **severity))
             .map(|(message, _)| (*message).to_owned())
             .collect()
@@ -131,7 +135,7 @@ mod tests {
             // What came in broken, and that has to stay so.
             let is_broken = line.contains(" bad-");
             broken += usize::from(is_broken);
-            if is_broken != !complaints.is_empty() {
+            if is_broken == complaints.is_empty() {
                 disagreements.push(format!("{line}\n    {complaints:?}"));
             }
         }

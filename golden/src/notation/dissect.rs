@@ -15,8 +15,8 @@ use super::layer::{
 };
 use crate::checksum::Pseudo;
 
-/// The EtherTypes of tags: IEEE 802.1Q and 802.1ad.
-const TAGS: [u16; 2] = [0x8100, 0x88A8];
+/// The EtherTypes of tags: IEEE 802.1Q, 802.1ad, and what was in use before that.
+const TAGS: [u16; 3] = [0x8100, 0x88A8, 0x9100];
 
 /// What must be known to take bytes apart, beside the bytes.
 #[derive(Debug, Clone)]
