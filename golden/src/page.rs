@@ -149,7 +149,10 @@ fn dropped(step: &Step) -> Vec<(&str, &str)> {
             .map(|reason| (group.as_str(), reason))
             .collect::<Vec<_>>()
     };
-    step.counters.iter().flat_map(of_group).collect()
+    // Other groups than interfaces have counters of the same names.
+    let is_interface = |group: &(&String, &BTreeMap<String, u64>)| group.1.contains_key("received");
+    let interfaces = step.counters.iter().filter(is_interface);
+    interfaces.flat_map(of_group).collect()
 }
 
 fn sum_of(counters: &BTreeMap<String, u64>) -> String {
