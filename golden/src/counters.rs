@@ -37,6 +37,9 @@ pub fn counts(
         created rehashed table_full contended out_of_window expired too_fast
         half_open half_open_displaced half_open_expired);
     put(&mut counts, "flows", &fields);
+    let fragments = &counters.fragments;
+    let fields = named!(fragments; first followed held displaced unplaced);
+    put(&mut counts, "fragments", &fields);
     let turns = &counters.turns;
     put(&mut counts, "turns", &named!(turns; requests_lost));
     for (name, id) in backends {

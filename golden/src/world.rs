@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use ringgate_config::{Backend, Model, PartialChecksums, Service, limits};
+use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_conntrack::{Endpoint, Secret, Timeouts};
 use ringgate_dataplane::backend::{BackendId, Health};
 use ringgate_dataplane::clock::{Clock, Millis};
@@ -133,6 +134,8 @@ impl<'a> World<'a> {
         let partial = model.interfaces().iter().map(completes).collect();
         let tables = Tables::new(flows(&model), SECRET, Timeouts::default())
             .map_err(|error| CaseError::at(&case.path, &error))?;
+        let fragments = FragmentTable::new(model.balancer().fragments(), SECRET)
+            .map_err(|error| CaseError::at(&case.path, &error))?;
         snapshot.lifetimes().apply(&tables);
         let mut world = Self {
             case,
@@ -142,6 +145,7 @@ impl<'a> World<'a> {
                 pool,
                 partial,
                 tables,
+                fragments: Arc::new(fragments),
                 udp_new_flows: model.balancer().udp_new_flows(),
                 clock: clock.clone(),
                 mailbox: Arc::clone(&mailbox),

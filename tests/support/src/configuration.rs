@@ -46,6 +46,7 @@ pub struct Service {
     is_checked: bool,
     check_port: Option<u16>,
     slow_start: &'static str,
+    vlan: Option<&'static str>,
     backends: Vec<Backend>,
 }
 
@@ -61,6 +62,7 @@ impl Service {
             is_checked: false,
             check_port: None,
             slow_start: "0s",
+            vlan: None,
             backends: Vec::new(),
         }
     }
@@ -107,6 +109,14 @@ impl Service {
         Self { slow_start, ..self }
     }
 
+    /// Which serves only this VLAN, as in the file: `100`, or `[200, 100]`.
+    pub fn vlan(self, vlan: &'static str) -> Self {
+        Self {
+            vlan: Some(vlan),
+            ..self
+        }
+    }
+
     /// With one more backend.
     pub fn backend(mut self, backend: Backend) -> Self {
         self.backends.push(backend);
@@ -148,6 +158,9 @@ impl fmt::Display for Service {
             self.protocol, self.forward, self.choose
         )?;
         writeln!(f, "slow-start = \"{}\"", self.slow_start)?;
+        if let Some(vlan) = self.vlan {
+            writeln!(f, "vlan = {vlan}")?;
+        }
         if self.is_checked {
             let every = format!("{CHECK_INTERVAL_MS}ms");
             let port = self
