@@ -247,35 +247,36 @@ impl<P: Port, C: Clock> Worker<P, C> {
             now: now.seconds(),
             ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
         };
-        let mut desk = Desk {
-            counters,
-            pool,
-            wanted,
-            egress: &mut self.egress,
-            ingress,
-        };
         for (mut frame, parsed) in self.batch.drain(..).zip(&self.parsed) {
             if let Ok((packet, hash)) = parsed
                 && let Some(way) = steering.go_on(packet, *hash)
-                && let Some(egress) = desk.egress.get_mut(usize::from(way.port()))
+                && let Some(egress) = self.egress.get_mut(usize::from(way.port()))
                 && way.rewrite(&mut frame, packet).is_ok()
             {
                 let bytes = frame.len() as u64;
-                if let Some(backend) = desk.counters.backend(way.backend()) {
+                if let Some(backend) = counters.backend(way.backend()) {
                     backend.count(way.is_reply(), bytes);
                 }
                 egress.push(frame);
                 continue;
             }
-            match decide(&steering, parsed, &mut frame, &self.follower, desk.counters) {
-                Ok(decision) => desk.settle(frame, Ok(decision)),
-                Err(Setback::Refused(refusal)) => desk.settle(frame, Err(refusal)),
+            let outcome = match decide(&steering, parsed, &mut frame, &self.follower, counters) {
+                Ok(decision) => Ok(decision),
+                Err(Setback::Refused(refusal)) => Err(refusal),
                 Err(Setback::Early(datagram)) => {
                     let here = (steering.ingress, now);
-                    self.follower
-                        .hold(frame, datagram, here, desk.counters, desk.pool);
+                    self.follower.hold(frame, datagram, here, counters, pool);
+                    continue;
                 }
-            }
+            };
+            let mut desk = Desk {
+                counters,
+                pool,
+                wanted,
+                egress: &mut self.egress,
+                ingress,
+            };
+            desk.settle(frame, outcome);
         }
         self.parsed.clear();
     }
@@ -384,6 +385,7 @@ struct Desk<'a> {
 
 impl Desk<'_> {
     /// To its egress, or back to the pool.
+    #[inline(never)]
     fn settle(&mut self, frame: Frame, outcome: Result<Decision, Refusal>) {
         let refusal = match outcome {
             Ok(decision) => {
