@@ -43,7 +43,7 @@ mod tests {
         let steps = || case.file.steps.iter();
         let mut ways = Vec::new();
         for service in model.services() {
-            let client = if service.range().is_ipv4() { 4 } else { 6 };
+            let client = if service.listen().is_ipv4() { 4 } else { 6 };
             for backend in service.backends() {
                 let begins = format!("{} {}", service.name(), written(backend.address()));
                 let is_sent_to = |counts: &Counts| {
