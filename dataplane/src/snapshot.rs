@@ -14,6 +14,7 @@ use ringgate_conntrack::Endpoint;
 
 use crate::backend::{Backend, BackendId, BackendIdentity, Health, NoSlot, Registry};
 use crate::clock::Millis;
+use crate::fragments::{Policies, Policy};
 use crate::listens::Listens;
 use crate::maglev::{Member, Ring};
 use crate::profiles::{Lifetimes, Profiles};
@@ -40,6 +41,7 @@ pub struct Snapshot {
     pub draining: bool,
     services: Vec<Service>,
     listens: Listens,
+    fragments: Policies,
     returns: Returns,
     backends: Vec<Option<Backend>>,
     fib: Arc<Fib>,
@@ -66,6 +68,12 @@ impl Snapshot {
     #[must_use]
     pub fn service_of(&self, destination: Endpoint, protocol: u8) -> Option<u16> {
         self.listens.find(destination, protocol)
+    }
+
+    /// What is to become of fragments to `address` whose ports are not known.
+    #[must_use]
+    pub fn fragments_to(&self, address: [u64; 2], protocol: u8) -> Policy {
+        self.fragments.of(address, protocol)
     }
 
     /// The service at a position, as [`Backend::service`] and [`Return::Service`] name it.
@@ -211,10 +219,7 @@ impl Builder {
                 ..self.service(service, &standings)
             });
         }
-        let listens: Vec<(Listen, u8)> = services
-            .iter()
-            .map(|service| (service.listen, service.protocol))
-            .collect();
+        let listens: Vec<(Listen, u8)> = model.services().iter().map(listen_of).collect();
         self.rings
             .retain(|listen, _| standing_services.contains(listen));
         self.turns
@@ -227,6 +232,7 @@ impl Builder {
             draining,
             services,
             listens: Listens::new(&listens),
+            fragments: fragments(model),
             returns,
             backends,
             fib: Arc::clone(fib),
@@ -248,10 +254,12 @@ impl Builder {
     ) -> Service {
         Service {
             name: service.name().into(),
-            listen: *service.range(),
+            listen: *service.listen(),
             protocol: service.protocol().number(),
+            vlan: service.vlan(),
             forward: service.forward(),
             mss_clamp: service.mss_clamp(),
+            fragments: service.fragments(),
             stateless: service.stateless(),
             quic: None,
             choose: service.choose(),
@@ -324,9 +332,18 @@ fn returns(model: &Model) -> Returns {
     Returns::new(&backends.collect::<Vec<_>>())
 }
 
+/// What the services want of fragments.
+fn fragments(model: &Model) -> Policies {
+    let wishes = model.services().iter().map(|service| {
+        let (listen, protocol) = listen_of(service);
+        (listen, protocol, service.fragments())
+    });
+    Policies::new(&wishes.collect::<Vec<_>>())
+}
+
 /// What makes a service the same one after a reload.
 fn listen_of(service: &ringgate_config::Service) -> (Listen, u8) {
-    (*service.range(), service.protocol().number())
+    (*service.listen(), service.protocol().number())
 }
 
 /// The identities of a service's backends, in file order.

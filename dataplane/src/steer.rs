@@ -36,6 +36,7 @@ use crate::verdict::DropReason;
 use crate::wire::{tcp, udp};
 
 mod decision;
+mod follow;
 mod half_open;
 mod keep;
 mod open;
@@ -143,6 +144,9 @@ impl<'a> Steering<'a> {
             {
                 return Err(DropReason::BadSource.into());
             }
+            if !service.admits(packet.tags) {
+                return Err(DropReason::WrongVlan.into());
+            }
             let mut decision = if service.stateless {
                 self.forward_stateless(service, packet, frame)?
             } else {
@@ -176,6 +180,9 @@ impl<'a> Steering<'a> {
         packet: &Packet,
         hash: FlowHash,
     ) -> Result<Decision, Refusal> {
+        if packet.is_later_fragment() {
+            return self.follow(service, packet, hash);
+        }
         let (backend, event) = match self.table.lookup(&packet.key, hash, self.now) {
             Some(found) if reopens(&found, packet) => {
                 self.forget(&found, packet);

@@ -177,6 +177,7 @@ impl Page<'_> {
             },
             "network": self.network(),
             "flows": self.flows(&workers),
+            "fragments": self.fragments(&workers),
             "interfaces": self.interfaces(&workers),
             "workers": self.workers(&workers),
             "services": self.services(&workers),
@@ -240,6 +241,22 @@ impl Page<'_> {
             "half_open": sum(|worker| &worker.flows.half_open),
             "half_open_displaced": sum(|worker| &worker.flows.half_open_displaced),
             "half_open_expired": sum(|worker| &worker.flows.half_open_expired),
+        })
+    }
+
+    fn fragments(&self, workers: &[&WorkerCounters]) -> Value {
+        let sum = |of: fn(&WorkerCounters) -> &Counter| -> u64 {
+            workers.iter().map(|worker| of(worker).get()).sum()
+        };
+        let table = self.plane.fragments();
+        json!({
+            "capacity": table.capacity(),
+            "memory_bytes": table.memory_bytes(),
+            "first": sum(|worker| &worker.fragments.first),
+            "followed": sum(|worker| &worker.fragments.followed),
+            "held": sum(|worker| &worker.fragments.held),
+            "displaced": sum(|worker| &worker.fragments.displaced),
+            "unplaced": sum(|worker| &worker.fragments.unplaced),
         })
     }
 
@@ -313,7 +330,7 @@ impl Page<'_> {
                 .collect();
             json!({
                 "name": service.name(),
-                "listen": service.range().to_string(),
+                "listen": service.listen().to_string(),
                 "protocol": service.protocol().as_str(),
                 "forward": service.forward().as_str(),
                 "choose": service.choose().as_str(),

@@ -1,11 +1,15 @@
 //! A whole worker over memory ports, frame in to frame out.
 
 #[cfg(test)]
+mod fragments;
+#[cfg(test)]
 mod frames;
 #[cfg(test)]
 #[path = "../support/hand.rs"]
 mod hand;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod vlans;
 #[cfg(test)]
 mod world;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_conntrack::{Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::counters::WorkerCounters;
@@ -94,6 +95,7 @@ pub(crate) struct World {
     pub(crate) wanted: Arc<ArrayQueue<Neighbour>>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) clock: Hand,
+    fragments: Arc<FragmentTable>,
     builder: Builder,
 }
 
@@ -142,19 +144,44 @@ pub(crate) fn backend_mac(host: u8) -> Mac {
     Mac([2, 0, 0, 0, 2, host])
 }
 
-fn snapshot(builder: &mut Builder, file: &str, down: &[SocketAddr]) -> Arc<Snapshot> {
+fn snapshot(
+    builder: &mut Builder,
+    file: &str,
+    down: &[SocketAddr],
+    fib: &Arc<Fib>,
+) -> Arc<Snapshot> {
     let model = ringgate_config::parse("test.toml", file).unwrap().model;
     let health = |_: &_, backend: &ringgate_config::Backend| match down.contains(&backend.address())
     {
         true => Health::Down,
         false => Health::Up,
     };
-    Arc::new(builder.build(&model, health, &fib(), false).unwrap())
+    Arc::new(builder.build(&model, health, fib, false).unwrap())
 }
 
 impl World {
     /// A worker for this configuration over rings of these sizes.
     pub(crate) fn new(file: &str, rings: Rings, partial: bool) -> Self {
+        let tables = Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap();
+        let fragments = Arc::new(FragmentTable::new(64, Secret([7, 9])).unwrap());
+        Self::around(file, rings, partial, tables, fragments)
+    }
+
+    /// A second worker on the same tables, with the same configuration `file`, and ports of its
+    /// own.
+    pub(crate) fn beside(&mut self, file: &str) -> Self {
+        let tables = self.worker.parts().tables.clone();
+        let fragments = Arc::clone(&self.fragments);
+        Self::around(file, Rings::default(), false, tables, fragments)
+    }
+
+    fn around(
+        file: &str,
+        rings: Rings,
+        partial: bool,
+        tables: Tables,
+        fragments: Arc<FragmentTable>,
+    ) -> Self {
         let mut builder = Builder::default();
         let (ports, pool) = MemoryPort::bundle(2, CHUNKS, rings);
         let counters = Arc::new(WorkerCounters::new(2));
@@ -166,11 +193,12 @@ impl World {
             ports,
             pool,
             partial: vec![partial; 2],
-            tables: Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap(),
+            tables,
+            fragments: Arc::clone(&fragments),
             udp_new_flows: u32::MAX,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
-            snapshot: snapshot(&mut builder, file, &[]),
+            snapshot: snapshot(&mut builder, file, &[], &fib()),
             counters: Arc::clone(&counters),
             wanted: Arc::clone(&wanted),
             index: 0,
@@ -183,13 +211,20 @@ impl World {
             wanted,
             mailbox,
             clock,
+            fragments,
             builder,
         }
     }
 
     /// Posts a new snapshot.
     pub(crate) fn publish(&mut self, file: &str, down: &[SocketAddr]) {
-        self.mailbox.post(snapshot(&mut self.builder, file, down));
+        self.publish_over(file, down, &fib());
+    }
+
+    /// The same over other routes and neighbours.
+    pub(crate) fn publish_over(&mut self, file: &str, down: &[SocketAddr], fib: &Arc<Fib>) {
+        let snapshot = snapshot(&mut self.builder, file, down, fib);
+        self.mailbox.post(snapshot);
     }
 
     pub(crate) fn port(&mut self, port: usize) -> &mut MemoryPort {
@@ -225,6 +260,12 @@ impl World {
         counts.push(("contended".into(), flows.contended.get()));
         counts.push(("out_of_window".into(), flows.out_of_window.get()));
         counts.push(("expired".into(), flows.expired.get()));
+        let fragments = &self.counters.fragments;
+        counts.push(("first".into(), fragments.first.get()));
+        counts.push(("followed".into(), fragments.followed.get()));
+        counts.push(("held".into(), fragments.held.get()));
+        counts.push(("displaced".into(), fragments.displaced.get()));
+        counts.push(("unplaced".into(), fragments.unplaced.get()));
         counts
     }
 

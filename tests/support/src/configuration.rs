@@ -56,6 +56,7 @@ pub struct Service {
     check_port: Option<u16>,
     slow_start: &'static str,
     lines: Vec<String>,
+    vlan: Option<&'static str>,
     backends: Vec<Backend>,
 }
 
@@ -72,6 +73,7 @@ impl Service {
             check_port: None,
             slow_start: "0s",
             lines: Vec::new(),
+            vlan: None,
             backends: Vec::new(),
         }
     }
@@ -129,6 +131,14 @@ impl Service {
         Self { slow_start, ..self }
     }
 
+    /// Which serves only this VLAN, as in the file: `100`, or `[200, 100]`.
+    pub fn vlan(self, vlan: &'static str) -> Self {
+        Self {
+            vlan: Some(vlan),
+            ..self
+        }
+    }
+
     /// With one more backend.
     pub fn backend(mut self, backend: Backend) -> Self {
         self.backends.push(backend);
@@ -172,6 +182,9 @@ impl fmt::Display for Service {
         writeln!(f, "slow-start = \"{}\"", self.slow_start)?;
         for line in &self.lines {
             writeln!(f, "{line}")?;
+        }
+        if let Some(vlan) = self.vlan {
+            writeln!(f, "vlan = {vlan}")?;
         }
         if self.is_checked {
             let every = format!("{CHECK_INTERVAL_MS}ms");
