@@ -603,7 +603,7 @@ mod tests {
             });
             troubles(FILE, &facts)
         };
-        assert_eq!(with("", true, "front.100"), [warning.clone()]);
+        assert_eq!(with("", true, "front.100"), std::slice::from_ref(&warning));
         assert_eq!(with("", false, "front.100"), []);
         assert_eq!(with("", true, ""), []);
         assert_eq!(

@@ -348,7 +348,7 @@ pub fn encapsulate_piece(
         network: packet.network,
         len: packet.ip_len,
         entropy: entropy(&packet.key),
-        payload_sum: None,
+        rest_sum: None,
     };
     wrap(frame, &contents, encapsulation, hop)
 }
