@@ -56,7 +56,6 @@ pub struct Service {
     check_port: Option<u16>,
     slow_start: &'static str,
     lines: Vec<String>,
-    vlan: Option<&'static str>,
     backends: Vec<Backend>,
 }
 
@@ -73,7 +72,6 @@ impl Service {
             check_port: None,
             slow_start: "0s",
             lines: Vec::new(),
-            vlan: None,
             backends: Vec::new(),
         }
     }
@@ -132,11 +130,9 @@ impl Service {
     }
 
     /// Which serves only this VLAN, as in the file: `100`, or `[200, 100]`.
-    pub fn vlan(self, vlan: &'static str) -> Self {
-        Self {
-            vlan: Some(vlan),
-            ..self
-        }
+    pub fn vlan(mut self, vlan: &'static str) -> Self {
+        self.lines.push(format!("vlan = {vlan}"));
+        self
     }
 
     /// With one more backend.
@@ -182,9 +178,6 @@ impl fmt::Display for Service {
         writeln!(f, "slow-start = \"{}\"", self.slow_start)?;
         for line in &self.lines {
             writeln!(f, "{line}")?;
-        }
-        if let Some(vlan) = self.vlan {
-            writeln!(f, "vlan = {vlan}")?;
         }
         if self.is_checked {
             let every = format!("{CHECK_INTERVAL_MS}ms");
