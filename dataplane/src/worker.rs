@@ -247,35 +247,37 @@ impl<P: Port, C: Clock> Worker<P, C> {
             now: now.seconds(),
             ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
         };
-        let mut desk = Desk {
-            counters,
-            pool,
-            wanted,
-            egress: &mut self.egress,
-            ingress,
-        };
         for (mut frame, parsed) in self.batch.drain(..).zip(&self.parsed) {
             if let Ok((packet, hash)) = parsed
                 && let Some(way) = steering.go_on(packet, *hash)
-                && let Some(egress) = desk.egress.get_mut(usize::from(way.port()))
+                && let Some(egress) = self.egress.get_mut(usize::from(way.port()))
                 && way.rewrite(&mut frame, packet).is_ok()
             {
                 let bytes = frame.len() as u64;
-                if let Some(backend) = desk.counters.backend(way.backend()) {
+                if let Some(backend) = counters.backend(way.backend()) {
                     backend.count(way.is_reply(), bytes);
                 }
                 egress.push(frame);
                 continue;
             }
-            match decide(&steering, parsed, &mut frame, &self.follower, desk.counters) {
-                Ok(decision) => desk.settle(frame, Ok(decision)),
-                Err(Setback::Refused(refusal)) => desk.settle(frame, Err(refusal)),
+            let decided = decide(&steering, parsed, &mut frame, &self.follower, counters);
+            let outcome = match &decided {
+                Ok(decision) => Ok(decision),
+                Err(Setback::Refused(refusal)) => Err(*refusal),
                 Err(Setback::Early(datagram)) => {
                     let here = (steering.ingress, now);
-                    self.follower
-                        .hold(frame, datagram, here, desk.counters, desk.pool);
+                    self.follower.hold(frame, *datagram, here, counters, pool);
+                    continue;
                 }
-            }
+            };
+            let mut desk = Desk {
+                counters,
+                pool,
+                wanted,
+                egress: &mut self.egress,
+                ingress,
+            };
+            desk.settle(frame, outcome);
         }
         self.parsed.clear();
     }
@@ -306,9 +308,10 @@ impl<P: Port, C: Clock> Worker<P, C> {
             egress: &mut self.egress,
             ingress,
         };
-        let settle = |frame, outcome| desk.settle(frame, outcome);
         self.follower
-            .look_again(&steering, now, &counters.fragments, settle);
+            .look_again(&steering, now, &counters.fragments, |frame, outcome| {
+                desk.settle(frame, outcome);
+            });
         self.transmit(ingress);
     }
 
@@ -384,10 +387,11 @@ struct Desk<'a> {
 
 impl Desk<'_> {
     /// To its egress, or back to the pool.
-    fn settle(&mut self, frame: Frame, outcome: Result<Decision, Refusal>) {
+    #[inline(never)]
+    fn settle(&mut self, frame: Frame, outcome: Result<&Decision, Refusal>) {
         let refusal = match outcome {
             Ok(decision) => {
-                count_flow(self.counters, &decision, frame.len() as u64);
+                count_flow(self.counters, decision, frame.len() as u64);
                 match self.egress.get_mut(usize::from(decision.hop.port)) {
                     Some(egress) => return egress.push(frame),
                     None => DropReason::NoRoute.into(),

@@ -370,7 +370,8 @@ impl Page<'_> {
                 })
             });
         json!({
-            "address": backend.address().to_string(),
+            "address": backend.name(),
+            "forward": backend.forward().as_str(),
             "weight": backend.weight(),
             "effective_weight": built.map(|built| f64::from(built.weight) / f64::from(scale)),
             "state": built.map(|backend| backend.state.as_str()),

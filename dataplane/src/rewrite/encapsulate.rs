@@ -291,7 +291,11 @@ fn entropy(key: &FlowKey) -> u64 {
 #[inline]
 fn known_sum(frame: &[u8], packet: &Packet) -> Option<u64> {
     let len = packet.end - packet.transport;
-    let is_all = packet.end == packet.network + packet.ip_len;
+    // Nothing behind it, and nothing in front but an IPv4 header, whose sum is known with its
+    // options, or IPv6's own: a fragment header counts.
+    let is_behind = packet.family == Family::V4
+        || usize::from(packet.transport - packet.network) == ipv6::HEADER;
+    let is_all = packet.end == packet.network + packet.ip_len && is_behind;
     let key = &packet.key;
     if key.protocol() != tcp::PROTOCOL {
         let at = usize::from(packet.transport) + udp::CHECKSUM;
@@ -344,11 +348,8 @@ pub fn encapsulate_piece(
     hop: &Hop,
 ) -> Result<(), DropReason> {
     let contents = Contents {
-        family: packet.family,
-        network: packet.network,
-        len: packet.ip_len,
-        entropy: entropy(&packet.key),
         rest_sum: None,
+        ..Contents::of(frame.bytes(), packet, encapsulation)
     };
     wrap(frame, &contents, encapsulation, hop)
 }
