@@ -188,7 +188,8 @@ mod tests {
             .fold(configuration, Configuration::service);
         let balancer = Balancer::start(RINGGATE, playground, &configuration);
         for (name, address, host, client) in TRANSLATED {
-            carries_an_upload(playground, &nginx, name, address, &file);
+            // First what goes by the wider way: a client that has learned of the narrower one asks for
+            // segments that fit it.
             let received = Download::start(playground, &format!("http://{address}/file")).finish();
             assert_eq!(
                 received.as_ref(),
@@ -196,6 +197,7 @@ mod tests {
                 "{name}: {}",
                 balancer.status()
             );
+            carries_an_upload(playground, &nginx, name, address, &file);
             let heard = [
                 learned(playground, "client", host),
                 learned(playground, "b1", client),

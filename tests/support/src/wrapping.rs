@@ -99,8 +99,9 @@ fn is_to_gue(bytes: &[u8]) -> bool {
 
 fn take_apart(bytes: &[u8], wrapping: Wrapping) -> Result<Unwrapped<'_>, String> {
     let outer = Ip::read(bytes).map_err(|error| format!("outer {error}"))?;
-    if outer.is_fragment {
-        return Err("the outer packet is a fragment".to_owned());
+    if outer.may_be_cut {
+        // Who cuts it on its way tells nobody, and path MTU discovery ends there.
+        return Err("the outer packet is a fragment, or may become one".to_owned());
     }
     let (port, said, rest) = match wrapping {
         Wrapping::Ipip => (0, Some(outer.protocol), outer.payload),
@@ -235,7 +236,8 @@ struct Ip<'a> {
     destination: IpAddr,
     protocol: u8,
     traffic_class: u8,
-    is_fragment: bool,
+    /// A fragment, or IPv4 without DF.
+    may_be_cut: bool,
     payload: &'a [u8],
 }
 
@@ -266,7 +268,7 @@ impl<'a> Ip<'a> {
             destination: header.destination_addr().into(),
             protocol: header.protocol().0,
             traffic_class: bytes[1],
-            is_fragment: header.is_fragmenting_payload(),
+            may_be_cut: header.is_fragmenting_payload() || !header.dont_fragment(),
             payload: &bytes[header.slice().len()..],
         };
         Ok((ip, header.ttl()))
@@ -282,7 +284,7 @@ impl<'a> Ip<'a> {
             destination: header.destination_addr().into(),
             protocol: header.next_header().0,
             traffic_class: header.traffic_class(),
-            is_fragment: header.next_header() == IpNumber::IPV6_FRAGMENTATION_HEADER,
+            may_be_cut: header.next_header() == IpNumber::IPV6_FRAGMENTATION_HEADER,
             payload,
         };
         Ok((ip, header.hop_limit()))
@@ -496,5 +498,13 @@ pub(crate) mod tests {
         marked[1] |= 0x40; // DSCP 1, in the outer header alone
         let seen = unwrap(&marked, Wrapping::Ipip);
         assert!(matches!(seen, Some(Err(complaint)) if complaint.contains("traffic classes")));
+    }
+    #[test]
+    fn a_packet_that_routers_may_cut_is_refused() {
+        let (mut bytes, _) = wrapped([4, 6], Wrapping::Ipip);
+        bytes[6] &= !0x40; // DF
+        bytes[10] += 0x40; // what the sum lacks now
+        let seen = unwrap(&bytes, Wrapping::Ipip);
+        assert!(matches!(seen, Some(Err(complaint)) if complaint.contains("may become")));
     }
 }
