@@ -108,7 +108,7 @@ mod tests {
             ["10.1.0.2", "fd00:1::2"],
         );
         for (to, by) in vip.iter().zip(["10.1.0.1", "fd00:1::1"]) {
-            playground.change("client", &format!("route add {to} via {by}"));
+            playground.change("client", &format!("route replace {to} via {by}"));
         }
         for number in playground.backends() {
             let node = format!("b{number}");
@@ -118,7 +118,7 @@ mod tests {
             ];
             place(playground, &node, "eth0", backends, [&own[0], &own[1]]);
             for gateway in ["10.2.0.1", "fd00:2::1"] {
-                playground.change(&node, &format!("route add default via {gateway}"));
+                playground.change(&node, &format!("route replace default via {gateway}"));
             }
         }
         // A veth hands tags over beside the frame, unless told otherwise: docs/TRAPS.md.

@@ -271,12 +271,13 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 egress.push(frame);
                 continue;
             }
-            let outcome = match decide(&steering, parsed, &mut frame, &self.follower, counters) {
+            let decided = decide(&steering, parsed, &mut frame, &self.follower, counters);
+            let outcome = match &decided {
                 Ok(decision) => Ok(decision),
-                Err(Setback::Refused(refusal)) => Err(refusal),
+                Err(Setback::Refused(refusal)) => Err(*refusal),
                 Err(Setback::Early(datagram)) => {
                     let here = (steering.ingress, now);
-                    self.follower.hold(frame, datagram, here, counters, pool);
+                    self.follower.hold(frame, *datagram, here, counters, pool);
                     continue;
                 }
             };
@@ -329,9 +330,10 @@ impl<P: Port, C: Clock> Worker<P, C> {
             egress: &mut self.egress,
             ingress,
         };
-        let settle = |frame, outcome| desk.settle(frame, outcome, None);
         self.follower
-            .look_again(&steering, now, &counters.fragments, settle);
+            .look_again(&steering, now, &counters.fragments, |frame, outcome| {
+                desk.settle(frame, outcome, None);
+            });
         self.transmit(ingress);
     }
 

@@ -179,7 +179,7 @@ impl Follower {
         steering: &Steering<'_>,
         now: Millis,
         counters: &FragmentCounters,
-        mut settle: impl FnMut(Frame, Result<Decision, Refusal>),
+        mut settle: impl FnMut(Frame, Result<&Decision, Refusal>),
     ) {
         let table = &self.table;
         let is_due = |held: &Held| {
@@ -190,9 +190,10 @@ impl Follower {
             let Some(mut held) = self.waiting.next_if(is_due) else {
                 continue;
             };
-            let outcome = match self.follow(steering, &mut held.frame, counters) {
+            let followed = self.follow(steering, &mut held.frame, counters);
+            let outcome = match &followed {
                 Ok(decision) => Ok(decision),
-                Err(Setback::Refused(refusal)) => Err(refusal),
+                Err(Setback::Refused(refusal)) => Err(*refusal),
                 Err(Setback::Early(_)) => Err(DropReason::FragmentTimeout.into()),
             };
             settle(held.frame, outcome);

@@ -33,12 +33,12 @@ impl<P: Port> Desk<'_, P> {
     pub(super) fn settle(
         &mut self,
         frame: Frame,
-        outcome: Result<Decision, Refusal>,
+        outcome: Result<&Decision, Refusal>,
         packet: Option<&Packet>,
     ) {
         let refusal = match outcome {
             Ok(decision) => {
-                count_flow(self.counters, &decision, frame.len() as u64);
+                count_flow(self.counters, decision, frame.len() as u64);
                 match self.egress.get_mut(usize::from(decision.hop.port)) {
                     Some(egress) => return egress.push(frame),
                     None => DropReason::NoRoute.into(),
