@@ -22,7 +22,9 @@
 //! allowance for datagrams, and nothing else; time is an argument.
 
 use ringgate_config::Forward;
-use ringgate_conntrack::{Direction, Endpoint, FlowHash, FlowKey, FlowTable, Found, Seconds};
+use ringgate_conntrack::{
+    Direction, Endpoint, FlowHash, FlowKey, FlowTable, Found, Seconds, Whose,
+};
 
 use crate::backend::{Backend, BackendId};
 use crate::newcomers::Newcomers;
@@ -83,7 +85,9 @@ impl<'a> Steering<'a> {
     #[inline(always)]
     pub fn go_on(&self, packet: &Packet, hash: FlowHash) -> Option<Way<'a>> {
         let (table, now) = (self.table, self.now);
-        let (owner, direction) = table.steady(&packet.key, hash, segment(packet), now)?;
+        let Whose {
+            owner, direction, ..
+        } = table.steady(&packet.key, hash, segment(packet), now)?;
         let backend = self.snapshot.backend(BackendId(owner))?;
         let hop = match direction {
             Direction::FromClient if backend.state.serves() => backend.hop.as_ref().ok()?,

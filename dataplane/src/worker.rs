@@ -309,7 +309,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 .saturating_mul(elapsed)
                 .div_ceil(SWEEP_PASS_MS)
                 .min(SWEEP_MOST);
-            table.sweep(cursor, usize::try_from(budget).unwrap_or(0), now) as u64
+            table.sweep(cursor, usize::try_from(budget).unwrap_or(0), now, |_| {}) as u64
         };
         let Tables { flows, half_open } = &self.parts.tables;
         let [of_flows, of_half_open] = &mut self.cursors;

@@ -8,7 +8,7 @@
 //! segment tries again.
 
 use ringgate_config::Forward;
-use ringgate_conntrack::{Direction, FlowHash, Found, NewFlow};
+use ringgate_conntrack::{Direction, FlowHash, Found, NewFlow, Tie};
 
 use super::open::Stored;
 use super::{FlowEvent, Refusal, Steering, keep, reopens, reply_key, way_to};
@@ -81,6 +81,7 @@ impl<'a> Steering<'a> {
             state: next,
             owner: found.owner,
             direction: Direction::FromClient,
+            tie: Tie::NONE,
             profile: backend.profile,
             reach: keep::seen(packet),
         };

@@ -1,6 +1,6 @@
 //! Flows that are known: their age and state, kept alike in both entries, and their end.
 
-use ringgate_conntrack::{FlowKey, Found, NewFlow, Reach, Segment};
+use ringgate_conntrack::{FlowKey, Found, NewFlow, Reach, Segment, Tie};
 
 use super::{FlowEvent, Steering, reply_key};
 use crate::backend::{Backend, BackendId};
@@ -54,6 +54,7 @@ impl Steering<'_> {
                 state: next,
                 owner: found.owner,
                 direction: direction.opposite(),
+                tie: Tie::NONE,
                 profile: backend.profile,
                 reach: unseen(packet),
             };

@@ -1,7 +1,7 @@
 //! Flows that begin, or begin anew with another backend: who gets them, and what is stored where.
 
 use ringgate_config::Forward;
-use ringgate_conntrack::{Direction, FlowHash, FlowKey, Found, Insert, NewFlow, Reach, State};
+use ringgate_conntrack::{Direction, FlowHash, FlowKey, Found, Insert, NewFlow, Reach, State, Tie};
 
 use super::{FlowEvent, Refusal, Steering, keep, reply_key, way_to};
 use crate::backend::{Backend, BackendId};
@@ -101,6 +101,7 @@ impl<'a> Steering<'a> {
             owner: backend.id.0,
             state: found.state,
             direction: Direction::FromClient,
+            tie: Tie::NONE,
             profile: backend.profile,
             reach: found.reach,
         };
@@ -214,12 +215,13 @@ impl<'a> Steering<'a> {
             state,
             owner: backend.id.0,
             direction,
+            tie: Tie::NONE,
             profile: backend.profile,
             reach,
         };
         match self.table.insert(key, hash, new, self.now) {
-            Insert::Inserted => Stored::Yes(0),
-            Insert::Displaced => Stored::Yes(1),
+            Insert::Inserted(_) => Stored::Yes(0),
+            Insert::Displaced(_) => Stored::Yes(1),
             Insert::Exists(found) if !may_replace(&found) => Stored::Conflict(found),
             Insert::Exists(found) if self.table.replace(&found, new, self.now) => Stored::Yes(0),
             Insert::Full => Stored::Full,
