@@ -21,7 +21,7 @@
 //! assert_eq!(balancer.cores().unwrap(), [2, 3]);
 //!
 //! let web = &parsed.model.services()[0];
-//! assert_eq!(web.listen(), "10.100.0.1:80".parse().unwrap());
+//! assert_eq!(web.range().exact(), "10.100.0.1:80".parse().ok());
 //! assert_eq!(web.backends()[1].weight(), 0);
 //! assert!(web.backends()[2].disabled());
 //! assert_eq!(web.health().unwrap().fall(), 3);
@@ -47,7 +47,7 @@
 //! "#;
 //! let problems = ringgate_config::parse("ringgate.toml", text).unwrap_err();
 //! assert_eq!(problems.list()[0].to_string(), "ringgate.toml:9:11: service \"web\".forward: \
-//!     found \"natt\"; expected one of nat, dsr-l2; did you mean \"nat\"?");
+//!     found \"natt\"; expected one of nat, full-nat, dsr-l2, ipip, gue, gre; did you mean \"nat\"?");
 //! assert_eq!(problems.list()[1].cure, "did you mean backend?");
 //! ```
 //!
@@ -76,9 +76,11 @@ mod nearest;
 mod resolve;
 
 pub use error::{Place, Problem, Problems, Warning};
+pub use ipnet::IpNet;
 pub use model::{
-    Backend, Balancer, Choose, FlowMemory, Forward, Health, HealthKind, Interface, Mode, Model,
-    PartialChecksums, Protocol, Service, Timeouts, WhenEmpty,
+    Backend, Balancer, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind, Interface,
+    Listen, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic, Service, Timeouts,
+    Tunnel, Vlan, VlanTags, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

@@ -5,6 +5,7 @@
 //! rooms size by it (map entries, index widths) may rely on a [`Model`](crate::Model) never
 //! exceeding it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 // --- the file ---
@@ -98,6 +99,35 @@ pub const ADMIN_DEFAULT: &str = "/run/ringgate/admin.sock";
 /// Longest path of a unix socket, in bytes: `sun_path` is 108 (unix(7)), one for the final NUL.
 pub const ADMIN_BYTES_MAX: usize = 108 - 1;
 
+/// Most `nat-sources`. With the default ports that is two million connections at once to each
+/// backend, twice the default table.
+pub const NAT_SOURCES_MAX: usize = 64;
+
+/// Lowest port that `nat-source-ports` may hold: below it are the well-known ones of RFC 6335, which
+/// some servers take for a privileged client.
+pub const NAT_SOURCE_PORT_MIN: u16 = 1_024;
+
+/// `nat-source-ports` unless the file says otherwise: all below those that Linux gives to its own
+/// connections (`ip_local_port_range`, from 32,768).
+pub const NAT_SOURCE_PORTS_DEFAULT: RangeInclusive<u16> = NAT_SOURCE_PORT_MIN..=32_767;
+
+/// Highest `icmp-per-second`: a link's worth of the smallest errors, so no limit at all.
+pub const ICMP_PER_SECOND_MAX: u32 = 1_000_000;
+
+/// `icmp-per-second` unless the file says otherwise: what Linux allows itself (`icmp_msgs_per_sec`).
+pub const ICMP_PER_SECOND_DEFAULT: u32 = 1_000;
+
+/// Fewest datagrams whose fragments are followed: fewer would not survive one burst of a link.
+pub const FRAGMENTS_MIN: usize = 64;
+
+/// Most datagrams whose fragments are followed: a million for the seconds that one lives are more
+/// than any link brings in earnest.
+pub const FRAGMENTS_MAX: usize = 1 << 20;
+
+/// Datagrams whose fragments are followed unless the file says otherwise. Each lives for seconds at
+/// most, so that is thousands of fragmented datagrams a second.
+pub const FRAGMENTS_DEFAULT: usize = 8_192;
+
 // --- [[interface]] ---
 
 /// Longest interface name, in bytes: `IFNAMSIZ` is 16 (linux/if.h), one for the final NUL.
@@ -116,6 +146,31 @@ pub const SERVICES_MAX: usize = 4_096;
 
 /// Most backends over all services: each can be named by 16 bits with one value left to mean "none".
 pub const BACKENDS_TOTAL_MAX: usize = u16::MAX as usize;
+
+/// Most services over one address that have a prefix or several ports, those of shorter prefixes
+/// included: the steering program looks through the port ranges of an address one by one.
+pub const PORT_RANGES_MAX: usize = 8;
+
+/// VLAN ids that a packet can belong to: 0 means priority only, 4095 is reserved (IEEE 802.1Q 9.6).
+pub const VLAN_IDS: RangeInclusive<u16> = 1..=4_094;
+
+/// What `mss-clamp` may say: from the default of IPv4 (RFC 9293 3.7.1, 576 less two headers) to the
+/// largest packet less the two IPv4 headers.
+pub const MSS_CLAMP: RangeInclusive<u16> = 536..=65_495;
+
+/// Destination port of GUE unless the file says otherwise: IANA's for it.
+pub const GUE_PORT_DEFAULT: u16 = 6_080;
+
+/// Largest DSCP: it has six bits (RFC 2474, 3).
+pub const DSCP_MAX: u8 = 63;
+
+/// Highest `config-id` of `quic`: three bits, all ones mean that the connection id names no server
+/// (draft-ietf-quic-load-balancers, 3.1).
+pub const QUIC_CONFIG_ID_MAX: u8 = 6;
+
+/// Longest server id, in bytes: a connection id has 20 (RFC 9000 17.2), one is the first byte and
+/// four are for the nonce (draft-ietf-quic-load-balancers, 3.2).
+pub const SERVER_ID_BYTES_MAX: u8 = 15;
 
 /// Smallest Maglev table: the smallest prime that gives one backend its
 /// [`SLOTS_PER_BACKEND`] slots.
@@ -183,6 +238,9 @@ const _: () = {
     assert!(CLOSED_DEFAULT.as_secs() >= FLOW_TIMEOUT_MIN.as_secs());
     assert!(ESTABLISHED_DEFAULT.as_secs() <= FLOW_TIMEOUT_MAX.as_secs());
     assert!(DRAIN_DEFAULT.as_millis() <= DRAIN_MAX.as_millis());
+    assert!(NAT_SOURCE_PORT_MIN <= *NAT_SOURCE_PORTS_DEFAULT.end());
+    assert!(ICMP_PER_SECOND_DEFAULT <= ICMP_PER_SECOND_MAX);
+    assert!(FRAGMENTS_MIN <= FRAGMENTS_DEFAULT && FRAGMENTS_DEFAULT <= FRAGMENTS_MAX);
     assert!(ADMIN_DEFAULT.len() <= ADMIN_BYTES_MAX);
     assert!(is_prime(TABLE_SIZE_MIN) && is_prime(TABLE_SIZE_DEFAULT) && is_prime(TABLE_SIZE_MAX));
     assert!(TABLE_SIZE_MIN >= SLOTS_PER_BACKEND);

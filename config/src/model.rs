@@ -1,12 +1,24 @@
-//! The validated model. One that exists is valid: every field is private and only
-//! [`parse`](crate::parse) builds it, after everything was checked.
+//! The validated model. One that exists is valid: only [`parse`](crate::parse()) builds it, after
+//! everything was checked.
 //!
 //! What a reader may rely on, beside the types:
 //! * at least one interface; interface and service names are unique;
-//! * no two services share address, port and protocol; no port is 0;
-//! * no address is unspecified, loopback, multicast, broadcast or IPv4-mapped, none has a zone;
-//! * a backend is of its service's address family, is not the address of any service, and is
-//!   listed once in its service; with [`Forward::DsrL2`] its port is the service's;
+//! * no two services share a prefix and a protocol and have a port in common; at most
+//!   [`PORT_RANGES_MAX`](crate::limits::PORT_RANGES_MAX) of those that are not
+//!   [`exact`](Listen::exact) cover one address; port 0 is served only where every port is;
+//! * no address is unspecified, loopback, multicast, broadcast or IPv4-mapped, none has a zone, and
+//!   no prefix holds one that is;
+//! * a backend is at no address of any service and is listed once in its service; unless its
+//!   [`Forward::is_tunnel`] it is of its service's address family; unless its
+//!   [`Forward::rewrites_port`] its port is the service's, or 0 where that has several;
+//! * the service of a [`Forward::Nat`] backend has one address, and gives it no port of its own where
+//!   it has several; the family of a [`Forward::FullNat`] backend has a source;
+//! * only UDP services are stateless, none of them chooses by state or has a [`Forward::FullNat`]
+//!   backend, and no other `nat` service has the endpoint of one of its `nat` backends;
+//! * one with [`Quic`] is stateless, and all its backends have different server ids of its length;
+//!   backends of other services have none;
+//! * a service with [`Fragments::ByAddress`] chooses by [`Choose::SourceHash`];
+//! * a backend has a [`Tunnel`] if its mode is one, with a source of its family;
 //! * all numbers are within [`limits`](crate::limits), a table size is prime and not smaller
 //!   than its service's number of backends.
 //!
@@ -14,157 +26,25 @@
 //! address and port may stand in several services. Order is the file's; nothing may depend on
 //! it but the order of output.
 
-use std::fmt;
-use std::net::SocketAddr;
+mod listen;
+mod service;
+mod tunnel;
+mod words;
+
+use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::limits;
-
-/// What the reading of a word needs of an enum.
-pub(crate) trait Word: Copy + 'static {
-    fn all() -> &'static [Self];
-    fn spelling(self) -> &'static str;
-}
-
-/// Defines an enum of words in the file: one spelling each, used for reading, writing and errors.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name {
-            $($(#[$variant_doc])* #[doc = concat!(" (`", $word, "`)")] $variant,)+
-        }
-
-        impl $name {
-            /// Every value, in the order of the documentation.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            /// How the configuration file spells it.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $word,)+
-                }
-            }
-        }
-
-        impl Word for $name {
-            fn all() -> &'static [Self] {
-                Self::ALL
-            }
-
-            fn spelling(self) -> &'static str {
-                self.as_str()
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-    };
-}
-
-words! {
-    /// How the sockets of an interface are bound.
-    Mode {
-        /// Zero-copy, else native copy, else generic; the one really bound is reported.
-        Auto = "auto",
-        /// Zero-copy or refuse to start.
-        ZeroCopy = "zerocopy",
-        /// The driver's XDP hook with copying, or refuse to start.
-        Copy = "copy",
-        /// The kernel's generic XDP hook, which every driver has.
-        Generic = "generic",
-    }
-}
-
-words! {
-    /// What is done about frames whose transport checksum a local stack left to the hardware.
-    PartialChecksums {
-        /// Complete them on interfaces whose driver hands over such frames (veth, tun), trust the others.
-        Auto = "auto",
-        /// Recognise and complete them on every frame received.
-        Complete = "complete",
-        /// Take every checksum as it is.
-        Trust = "trust",
-    }
-}
-
-words! {
-    /// What the flow table lies in.
-    FlowMemory {
-        /// A BPF map: other processes and BPF programs can read it, and the next process can take it over.
-        Map = "map",
-        /// Memory of the process alone, in huge pages where the host has them: faster with millions of flows.
-        Private = "private",
-    }
-}
-
-words! {
-    /// The transport protocol of a service.
-    Protocol {
-        /// Transmission Control Protocol, RFC 9293.
-        Tcp = "tcp",
-        /// User Datagram Protocol, RFC 768.
-        Udp = "udp",
-    }
-}
-
-impl Protocol {
-    /// IANA's assigned internet protocol number, as in the IPv4 protocol and IPv6 next header field.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-        }
-    }
-}
-
-words! {
-    /// How packets reach a backend.
-    Forward {
-        /// Destination address and port are rewritten; replies return through the balancer.
-        Nat = "nat",
-        /// Only the MAC address is rewritten; the backend holds the service's address and answers the client directly.
-        DsrL2 = "dsr-l2",
-    }
-}
-
-words! {
-    /// By what a new flow gets its backend.
-    Choose {
-        /// Its addresses and ports: flows spread as evenly as can be.
-        FlowHash = "flow-hash",
-        /// The client's address alone: all flows of a client go to the same backend.
-        SourceHash = "source-hash",
-        /// The backends' turns, in proportion to their weights.
-        RoundRobin = "round-robin",
-        /// How many flows each backend has for its weight: the one with the fewest.
-        LeastConnections = "least-connections",
-    }
-}
-
-words! {
-    /// What happens to packets of a service none of whose backends is up.
-    WhenEmpty {
-        /// They are dropped, counted.
-        Drop = "drop",
-        /// Those that are down, or not checked to the end yet, are treated as up; the disabled and those of
-        /// weight 0 are not.
-        Open = "open",
-    }
-}
-
-words! {
-    /// What a health check does.
-    HealthKind {
-        /// Opens a TCP connection to the backend and closes it again.
-        Tcp = "tcp",
-    }
-}
+pub use listen::Listen;
+pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
+pub use tunnel::{Dscp, Tunnel};
+pub(crate) use words::Word;
+pub use words::{
+    Choose, FlowMemory, Forward, Fragments, HealthKind, Mode, PartialChecksums, Ping, Protocol,
+    VlanTags, WhenEmpty,
+};
 
 /// Everything the operator said, complete and consistent. See the module's head for what holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,6 +82,11 @@ pub struct Balancer {
     pub(crate) busy_poll: bool,
     pub(crate) drain: Duration,
     pub(crate) timeouts: Timeouts,
+    pub(crate) nat_sources: Vec<IpAddr>,
+    pub(crate) nat_source_ports: RangeInclusive<u16>,
+    pub(crate) icmp_per_second: u32,
+    pub(crate) ping: Ping,
+    pub(crate) fragments: usize,
     pub(crate) admin: PathBuf,
 }
 
@@ -249,6 +134,31 @@ impl Balancer {
         &self.timeouts
     }
 
+    /// Addresses of the balancer's own that `full-nat` takes as source, none twice; may be empty.
+    pub fn nat_sources(&self) -> &[IpAddr] {
+        &self.nat_sources
+    }
+
+    /// The source ports of `full-nat`.
+    pub fn nat_source_ports(&self) -> RangeInclusive<u16> {
+        self.nat_source_ports.clone()
+    }
+
+    /// How many ICMP errors the balancer makes in a second at most, all workers together; at least 1.
+    pub const fn icmp_per_second(&self) -> u32 {
+        self.icmp_per_second
+    }
+
+    /// Who answers echo requests to the addresses of services.
+    pub const fn ping(&self) -> Ping {
+        self.ping
+    }
+
+    /// How many datagrams have their fragments followed at once.
+    pub const fn fragments(&self) -> usize {
+        self.fragments
+    }
+
     /// Absolute path of the admin socket, short enough for `sun_path`, without NUL.
     pub fn admin(&self) -> &Path {
         &self.admin
@@ -261,6 +171,7 @@ pub struct Interface {
     pub(crate) name: String,
     pub(crate) mode: Mode,
     pub(crate) partial_checksums: PartialChecksums,
+    pub(crate) vlan_tags: VlanTags,
 }
 
 impl Interface {
@@ -278,197 +189,9 @@ impl Interface {
     pub const fn partial_checksums(&self) -> PartialChecksums {
         self.partial_checksums
     }
-}
 
-/// One virtual address and how to forward for it: a table `[[service]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    pub(crate) name: String,
-    pub(crate) listen: SocketAddr,
-    pub(crate) protocol: Protocol,
-    pub(crate) forward: Forward,
-    pub(crate) choose: Choose,
-    pub(crate) when_empty: WhenEmpty,
-    pub(crate) slow_start: Duration,
-    pub(crate) table_size: u32,
-    pub(crate) timeouts: Timeouts,
-    pub(crate) health: Option<Health>,
-    pub(crate) backends: Vec<Backend>,
-}
-
-impl Service {
-    /// Its unique name, of `a-z`, `0-9`, `.`, `_`, `-`.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The virtual address and port; flow label and scope of an IPv6 address are 0.
-    pub const fn listen(&self) -> SocketAddr {
-        self.listen
-    }
-
-    /// The transport protocol.
-    pub const fn protocol(&self) -> Protocol {
-        self.protocol
-    }
-
-    /// How packets reach the backends.
-    pub const fn forward(&self) -> Forward {
-        self.forward
-    }
-
-    /// By what new flows choose their backend.
-    pub const fn choose(&self) -> Choose {
-        self.choose
-    }
-
-    /// What happens when no backend is up.
-    pub const fn when_empty(&self) -> WhenEmpty {
-        self.when_empty
-    }
-
-    /// Over how long a backend that comes back gets its share of new flows. Zero: at once.
-    pub const fn slow_start(&self) -> Duration {
-        self.slow_start
-    }
-
-    /// Slots of the Maglev table, a prime.
-    pub const fn table_size(&self) -> u32 {
-        self.table_size
-    }
-
-    /// How long its flows are kept: what it says itself, and else the balancer.
-    pub const fn timeouts(&self) -> &Timeouts {
-        &self.timeouts
-    }
-
-    /// How backends are checked. `None`: they are always up.
-    pub const fn health(&self) -> Option<&Health> {
-        self.health.as_ref()
-    }
-
-    /// The servers, in the file's order, the disabled ones included; may be empty.
-    pub fn backends(&self) -> &[Backend] {
-        &self.backends
-    }
-}
-
-/// How long a flow in each state is kept after its last packet: the key `timeouts`. Whole seconds,
-/// within [`FLOW_TIMEOUT_MIN`](limits::FLOW_TIMEOUT_MIN) and
-/// [`FLOW_TIMEOUT_MAX`](limits::FLOW_TIMEOUT_MAX); over all services there are at most
-/// [`TIMEOUT_SETS_MAX`](limits::TIMEOUT_SETS_MAX) different ones. The defaults and their reasons
-/// are in [`limits`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Timeouts {
-    /// TCP, half open.
-    pub opening: Duration,
-    /// TCP, open in both directions.
-    pub established: Duration,
-    /// TCP, one side has sent its FIN.
-    pub half_closed: Duration,
-    /// TCP, over.
-    pub closed: Duration,
-    /// Datagrams, not answered so far.
-    pub one_way: Duration,
-    /// Datagrams in both directions.
-    pub two_way: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            opening: limits::OPENING_DEFAULT,
-            established: limits::ESTABLISHED_DEFAULT,
-            half_closed: limits::HALF_CLOSED_DEFAULT,
-            closed: limits::CLOSED_DEFAULT,
-            one_way: limits::ONE_WAY_DEFAULT,
-            two_way: limits::TWO_WAY_DEFAULT,
-        }
-    }
-}
-
-/// One server of a service: a table `[[service.backend]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    pub(crate) address: SocketAddr,
-    pub(crate) weight: u32,
-    pub(crate) disabled: bool,
-}
-
-impl Backend {
-    /// Address and port; a port left out in the file is the service's.
-    pub const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Its share of new flows relative to the other weights. 0: it keeps the flows it has and
-    /// gets no new ones.
-    pub const fn weight(&self) -> u32 {
-        self.weight
-    }
-
-    /// Whether it is not used at all, neither for new flows nor for those it has.
-    pub const fn disabled(&self) -> bool {
-        self.disabled
-    }
-}
-
-/// How the backends of a service are checked: the key `health`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    pub(crate) kind: HealthKind,
-    pub(crate) interval: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) rise: u32,
-    pub(crate) fall: u32,
-    pub(crate) port: Option<NonZeroU16>,
-}
-
-impl Health {
-    /// What a check does.
-    pub const fn kind(&self) -> HealthKind {
-        self.kind
-    }
-
-    /// From the start of one check to the start of the next.
-    pub const fn interval(&self) -> Duration {
-        self.interval
-    }
-
-    /// How long a check may take before it has failed; never longer than the interval.
-    pub const fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    /// Good checks in a row that bring a backend up; at least 1.
-    pub const fn rise(&self) -> u32 {
-        self.rise
-    }
-
-    /// Failed checks in a row that take a backend down; at least 1.
-    pub const fn fall(&self) -> u32 {
-        self.fall
-    }
-
-    /// The port checked in place of the backend's; never 0.
-    pub fn port(&self) -> Option<u16> {
-        self.port.map(NonZeroU16::get)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn protocol_numbers_are_ianas() {
-        assert_eq!((Protocol::Tcp.number(), Protocol::Udp.number()), (6, 17));
-    }
-
-    #[test]
-    fn words_print_as_the_file_spells_them_and_obey_a_width() {
-        assert_eq!(format!("[{:<7}]", Forward::DsrL2), "[dsr-l2 ]");
-        assert_eq!(Mode::ZeroCopy.as_str(), "zerocopy");
-        assert_eq!(Forward::ALL.len(), 2);
+    /// Which VLAN tags leave with packets by it.
+    pub const fn vlan_tags(&self) -> VlanTags {
+        self.vlan_tags
     }
 }

@@ -140,7 +140,7 @@ impl Translations {
     pub fn of(forward: Forward, identity: &BackendIdentity) -> Option<Self> {
         let (listen, backend) = (identity.listen, identity.address);
         match forward {
-            Forward::DsrL2 => None,
+            Forward::DsrL2 | Forward::FullNat | Forward::Ipip | Forward::Gue | Forward::Gre => None,
             Forward::Nat => Some(Self {
                 to_backend: Translation::of_destination(listen, backend),
                 to_client: Translation::of_source(backend, listen),

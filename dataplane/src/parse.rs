@@ -47,6 +47,8 @@ pub struct Packet {
     /// this machine that left the rest to a device (`CHECKSUM_PARTIAL`, kernel
     /// `include/linux/skbuff.h`). Whoever forwards it has to complete it.
     pub partial: bool,
+    /// Offset of the IP header from the start of the frame, bytes.
+    pub network: u16,
     /// Offset of the TCP or UDP header from the start of the frame, bytes.
     pub transport: u16,
     /// Offset of the end of the TCP segment or UDP datagram, bytes. What follows is padding.

@@ -370,7 +370,9 @@ impl Place {
             shared: self.shared && self.forward == Forward::Nat,
             hop: match self.forward {
                 Forward::Nat => fib.hop(identity.address.address, family).copied(),
-                Forward::DsrL2 => fib.hop_on_link(identity.address.address, family).copied(),
+                Forward::DsrL2 | Forward::FullNat | Forward::Ipip | Forward::Gue | Forward::Gre => {
+                    fib.hop_on_link(identity.address.address, family).copied()
+                }
             },
             translations: Translations::of(self.forward, identity),
         }

@@ -297,7 +297,9 @@ fn way_to(backend: &Backend, packet: &Packet) -> Result<(Action, Hop), Refusal> 
     let hop = backend.hop?;
     let action = match backend.forward {
         Forward::Nat => Action::ToBackend(backend.endpoint),
-        Forward::DsrL2 => Action::Direct,
+        Forward::DsrL2 | Forward::FullNat | Forward::Ipip | Forward::Gue | Forward::Gre => {
+            Action::Direct
+        }
     };
     check_path(packet, action == Action::Direct, &hop)?;
     Ok((action, hop))

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::Field;
+use super::{Field, FlagOrWhole, TextOrWhole};
 use crate::error::{Findings, Kind, Refusal, join, quote};
 use crate::nearest::nearest;
 
@@ -16,7 +16,7 @@ pub(super) struct Keys<'a, 'f, 't> {
     pub(super) findings: &'f mut Findings<'t>,
 }
 
-impl<'a> Keys<'a, '_, '_> {
+impl<'a, 't> Keys<'a, '_, 't> {
     pub(super) fn refuse_unknown(&mut self, known: &[&str]) {
         let keys = self
             .table
@@ -51,72 +51,84 @@ impl<'a> Keys<'a, '_, '_> {
         );
     }
 
-    pub(super) fn text(&mut self, key: &str, expected: &str) -> Field<&'a str> {
+    /// The key's value as `read` takes it; what it does not take is reported.
+    fn value<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        cure: &str,
+        read: impl Fn(&'a Spanned<DeValue<'a>>) -> Option<T>,
+    ) -> Field<T> {
         let Some(value) = self.table.get(key) else {
             return Field::Absent;
         };
-        if let DeValue::String(text) = value.get_ref() {
-            return Field::Given(Spanned::new(value.span(), text.as_ref()));
+        if let Some(read) = read(value) {
+            return Field::Given(Spanned::new(value.span(), read));
         }
-        self.wrong_type(key, value, expected, "write it in double quotes");
+        self.wrong_type(key, value, expected, cure);
         Field::Bad
+    }
+
+    pub(super) fn text(&mut self, key: &str, expected: &str) -> Field<&'a str> {
+        self.value(key, expected, "write it in double quotes", |value| {
+            text(value.get_ref())
+        })
+    }
+
+    pub(super) fn texts(&mut self, key: &str, example: &str) -> Field<Vec<Spanned<&'a str>>> {
+        let cure = format!("write it like {example}");
+        self.value(key, "a list of texts in quotes", &cure, |value| {
+            list(value.get_ref(), text)
+        })
     }
 
     pub(super) fn flag(&mut self, key: &str) -> Field<bool> {
-        let Some(value) = self.table.get(key) else {
-            return Field::Absent;
-        };
-        if let DeValue::Boolean(flag) = value.get_ref() {
-            return Field::Given(Spanned::new(value.span(), *flag));
-        }
-        self.wrong_type(
-            key,
-            value,
-            "true or false",
-            "write true or false, without quotes",
-        );
-        Field::Bad
+        let cure = "write true or false, without quotes";
+        self.value(key, "true or false", cure, |value| flag(value.get_ref()))
     }
 
     pub(super) fn whole(&mut self, key: &str) -> Field<i64> {
-        let Some(value) = self.table.get(key) else {
-            return Field::Absent;
-        };
-        match whole(value.get_ref()) {
-            Some(number) => Field::Given(Spanned::new(value.span(), number)),
-            None => {
-                self.wrong_type(
-                    key,
-                    value,
-                    "a whole number",
-                    "write digits only, without quotes",
-                );
-                Field::Bad
-            }
-        }
+        let cure = "write digits only, without quotes";
+        self.value(key, "a whole number", cure, |value| whole(value.get_ref()))
     }
 
     pub(super) fn wholes(&mut self, key: &str) -> Field<Vec<Spanned<i64>>> {
-        let Some(value) = self.table.get(key) else {
-            return Field::Absent;
-        };
-        let numbers = match value.get_ref() {
-            DeValue::Array(values) => values
-                .iter()
-                .map(|value| Some(Spanned::new(value.span(), whole(value.get_ref())?)))
-                .collect::<Option<Vec<_>>>(),
-            _ => None,
-        };
-        if let Some(numbers) = numbers {
-            return Field::Given(Spanned::new(value.span(), numbers));
-        }
-        self.wrong_type(
-            key,
-            value,
-            "a list of whole numbers",
-            "write it like [0, 1]",
+        let cure = "write it like [0, 1]";
+        self.value(key, "a list of whole numbers", cure, |value| {
+            list(value.get_ref(), whole)
+        })
+    }
+
+    /// A number alone is a list of one.
+    pub(super) fn whole_or_wholes(&mut self, key: &str) -> Field<Vec<Spanned<i64>>> {
+        let (expected, cure) = (
+            "a whole number or a list of them",
+            "write it like 100, or [200, 100]",
         );
-        Field::Bad
+        self.value(key, expected, cure, |value| match whole(value.get_ref()) {
+            Some(number) => Some(vec![Spanned::new(value.span(), number)]),
+            None => list(value.get_ref(), whole),
+        })
+    }
+
+    pub(super) fn flag_or_whole(&mut self, key: &str) -> Field<FlagOrWhole> {
+        let (expected, cure) = ("true, false or a whole number", "write it without quotes");
+        self.value(key, expected, cure, |value| {
+            let flag = flag(value.get_ref()).map(FlagOrWhole::Flag);
+            flag.or_else(|| whole(value.get_ref()).map(FlagOrWhole::Whole))
+        })
+    }
+
+    pub(super) fn text_or_whole(
+        &mut self,
+        key: &str,
+        expected: &str,
+        cure: &str,
+    ) -> Field<TextOrWhole<'a>> {
+        self.value(key, expected, cure, |value| {
+            let text = text(value.get_ref()).map(TextOrWhole::Text);
+            text.or_else(|| whole(value.get_ref()).map(TextOrWhole::Whole))
+        })
     }
 
     pub(super) fn table(&mut self, key: &str) -> Option<(&'a DeTable<'a>, Range<usize>)> {
@@ -131,6 +143,19 @@ impl<'a> Keys<'a, '_, '_> {
         };
         self.wrong_type(key, value, "a table", &cure);
         None
+    }
+
+    /// The table of a key, to be taken apart in turn.
+    pub(super) fn inner(&mut self, key: &str) -> Option<(Keys<'a, '_, 't>, Range<usize>)> {
+        let (table, head) = self.table(key)?;
+        let path = join(&self.path, key);
+        let findings = &mut *self.findings;
+        let keys = Keys {
+            table,
+            path,
+            findings,
+        };
+        Some((keys, head))
     }
 
     pub(super) fn tables(&mut self, key: &str) -> Vec<(usize, &'a DeTable<'a>, Range<usize>)> {
@@ -167,6 +192,33 @@ impl<'a> Keys<'a, '_, '_> {
         }
         tables
     }
+}
+
+fn text<'a>(value: &'a DeValue<'a>) -> Option<&'a str> {
+    match value {
+        DeValue::String(text) => Some(text.as_ref()),
+        _ => None,
+    }
+}
+
+fn flag(value: &DeValue<'_>) -> Option<bool> {
+    match value {
+        DeValue::Boolean(flag) => Some(*flag),
+        _ => None,
+    }
+}
+
+/// Every element as `read` takes it, each with its place.
+fn list<'a, T>(
+    value: &'a DeValue<'a>,
+    read: impl Fn(&'a DeValue<'a>) -> Option<T>,
+) -> Option<Vec<Spanned<T>>> {
+    let DeValue::Array(values) = value else {
+        return None;
+    };
+    let place =
+        |value: &'a Spanned<DeValue<'a>>| Some(Spanned::new(value.span(), read(value.get_ref())?));
+    values.iter().map(place).collect()
 }
 
 /// The number, if it is whole and fits 64 bits (TOML asks for no more).

@@ -5,6 +5,7 @@
 //! parser recovers from errors, so that one pass reports them all.
 
 mod keys;
+mod service;
 mod syntax;
 
 use std::ops::Range;
@@ -12,12 +13,10 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::error::{Findings, join, quote};
+use crate::error::{Findings, quote};
 use keys::Keys;
+pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
-
-/// Health checks of later releases: known words, so that what belongs to them is not called unknown.
-pub(crate) const LATER_KINDS: [&str; 7] = ["http", "https", "udp", "dns", "icmp", "grpc", "script"];
 
 /// A key of a table: absent, given, or given so badly that it has already been reported.
 #[derive(Debug)]
@@ -25,6 +24,20 @@ pub(crate) enum Field<T> {
     Absent,
     Bad,
     Given(Spanned<T>),
+}
+
+/// A key that is a switch or a number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FlagOrWhole {
+    Flag(bool),
+    Whole(i64),
+}
+
+/// A key that is a word or a number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TextOrWhole<'a> {
+    Text(&'a str),
+    Whole(i64),
 }
 
 /// `[balancer]`. Every struct here carries its path and head (where the table begins) for errors.
@@ -38,6 +51,11 @@ pub(crate) struct Balancer<'a> {
     pub(crate) busy_poll: Field<bool>,
     pub(crate) drain: Field<&'a str>,
     pub(crate) timeouts: Option<Timeouts<'a>>,
+    pub(crate) nat_sources: Field<Vec<Spanned<&'a str>>>,
+    pub(crate) nat_source_ports: Field<&'a str>,
+    pub(crate) icmp_per_second: Field<i64>,
+    pub(crate) ping: Field<&'a str>,
+    pub(crate) fragments: Field<i64>,
     pub(crate) admin: Field<&'a str>,
 }
 
@@ -62,47 +80,7 @@ pub(crate) struct Interface<'a> {
     pub(crate) name: Field<&'a str>,
     pub(crate) mode: Field<&'a str>,
     pub(crate) partial_checksums: Field<&'a str>,
-}
-
-/// `[[service]]`.
-#[derive(Debug)]
-pub(crate) struct Service<'a> {
-    pub(crate) path: String,
-    pub(crate) head: Range<usize>,
-    pub(crate) name: Field<&'a str>,
-    pub(crate) listen: Field<&'a str>,
-    pub(crate) protocol: Field<&'a str>,
-    pub(crate) forward: Field<&'a str>,
-    pub(crate) choose: Field<&'a str>,
-    pub(crate) when_empty: Field<&'a str>,
-    pub(crate) slow_start: Field<&'a str>,
-    pub(crate) table_size: Field<i64>,
-    pub(crate) timeouts: Option<Timeouts<'a>>,
-    pub(crate) health: Option<Health<'a>>,
-    pub(crate) backends: Vec<Backend<'a>>,
-}
-
-/// `health = { … }` or `[service.health]`.
-#[derive(Debug)]
-pub(crate) struct Health<'a> {
-    pub(crate) path: String,
-    pub(crate) head: Range<usize>,
-    pub(crate) kind: Field<&'a str>,
-    pub(crate) interval: Field<&'a str>,
-    pub(crate) timeout: Field<&'a str>,
-    pub(crate) rise: Field<i64>,
-    pub(crate) fall: Field<i64>,
-    pub(crate) port: Field<i64>,
-}
-
-/// `[[service.backend]]`.
-#[derive(Debug)]
-pub(crate) struct Backend<'a> {
-    pub(crate) path: String,
-    pub(crate) head: Range<usize>,
-    pub(crate) address: Field<&'a str>,
-    pub(crate) weight: Field<i64>,
-    pub(crate) disabled: Field<bool>,
+    pub(crate) vlan_tags: Field<&'a str>,
 }
 
 /// The whole file.
@@ -172,6 +150,11 @@ impl<'a> Balancer<'a> {
             "busy-poll",
             "drain",
             "timeouts",
+            "nat-sources",
+            "nat-source-ports",
+            "icmp-per-second",
+            "ping",
+            "fragments",
             "admin",
         ]);
         Self {
@@ -183,6 +166,11 @@ impl<'a> Balancer<'a> {
             udp_new_flows: keys.whole("udp-new-flows-per-second"),
             busy_poll: keys.flag("busy-poll"),
             drain: keys.text("drain", "a duration in quotes, like \"5s\""),
+            nat_sources: keys.texts("nat-sources", "[\"10.2.0.1\"]"),
+            nat_source_ports: keys.text("nat-source-ports", "ports in quotes, like \"1024-32767\""),
+            icmp_per_second: keys.whole("icmp-per-second"),
+            ping: keys.text("ping", "a word in quotes"),
+            fragments: keys.whole("fragments"),
             admin: keys.text("admin", "an absolute path in quotes"),
         }
     }
@@ -190,71 +178,12 @@ impl<'a> Balancer<'a> {
 
 impl<'a> Interface<'a> {
     fn read(mut keys: Keys<'a, '_, '_>, head: Range<usize>) -> Self {
-        keys.refuse_unknown(&["name", "mode", "partial-checksums"]);
+        keys.refuse_unknown(&["name", "mode", "partial-checksums", "vlan-tags"]);
         Self {
             name: keys.text("name", "a name in quotes, like \"eth0\""),
             mode: keys.text("mode", "a word in quotes"),
             partial_checksums: keys.text("partial-checksums", "a word in quotes"),
-            path: keys.path,
-            head,
-        }
-    }
-}
-
-impl<'a> Service<'a> {
-    fn read(mut keys: Keys<'a, '_, '_>, head: Range<usize>) -> Self {
-        keys.refuse_unknown(&[
-            "name",
-            "listen",
-            "protocol",
-            "forward",
-            "choose",
-            "when-empty",
-            "slow-start",
-            "table-size",
-            "timeouts",
-            "health",
-            "backend",
-        ]);
-        let timeouts = Timeouts::read(&mut keys);
-        let health = keys.table("health").map(|(table, head)| {
-            let path = join(&keys.path, "health");
-            Health::read(
-                Keys {
-                    table,
-                    path,
-                    findings: keys.findings,
-                },
-                head,
-            )
-        });
-        let mut backends = Vec::new();
-        for (number, table, head) in keys.tables("backend") {
-            let path = join(&keys.path, &entry_path("backend", table, "address", number));
-            backends.push(Backend::read(
-                Keys {
-                    table,
-                    path,
-                    findings: keys.findings,
-                },
-                head,
-            ));
-        }
-        Self {
-            name: keys.text("name", "a name in quotes, like \"web\""),
-            listen: keys.text(
-                "listen",
-                "an address and port in quotes, like \"10.100.0.1:80\"",
-            ),
-            protocol: keys.text("protocol", "a word in quotes"),
-            forward: keys.text("forward", "a word in quotes"),
-            choose: keys.text("choose", "a word in quotes"),
-            when_empty: keys.text("when-empty", "a word in quotes"),
-            slow_start: keys.text("slow-start", "a duration in quotes, like \"30s\""),
-            table_size: keys.whole("table-size"),
-            timeouts,
-            health,
-            backends,
+            vlan_tags: keys.text("vlan-tags", "a word in quotes"),
             path: keys.path,
             head,
         }
@@ -264,12 +193,7 @@ impl<'a> Service<'a> {
 impl<'a> Timeouts<'a> {
     /// The key `timeouts` of the table that `keys` are of.
     fn read(keys: &mut Keys<'a, '_, '_>) -> Option<Self> {
-        let (table, head) = keys.table("timeouts")?;
-        let mut keys = Keys {
-            table,
-            path: join(&keys.path, "timeouts"),
-            findings: keys.findings,
-        };
+        let (mut keys, head) = keys.inner("timeouts")?;
         keys.refuse_unknown(&[
             "opening",
             "established",
@@ -289,39 +213,6 @@ impl<'a> Timeouts<'a> {
             path: keys.path,
             head,
         })
-    }
-}
-
-impl<'a> Health<'a> {
-    fn read(mut keys: Keys<'a, '_, '_>, head: Range<usize>) -> Self {
-        let kind = keys.text("kind", "a word in quotes, like \"tcp\"");
-        // A later release's kind has keys of its own; that it is refused says enough.
-        if !matches!(&kind, Field::Given(kind) if LATER_KINDS.contains(kind.get_ref())) {
-            keys.refuse_unknown(&["kind", "interval", "timeout", "rise", "fall", "port"]);
-        }
-        Self {
-            kind,
-            interval: keys.text("interval", "a duration in quotes, like \"1s\""),
-            timeout: keys.text("timeout", "a duration in quotes, like \"500ms\""),
-            rise: keys.whole("rise"),
-            fall: keys.whole("fall"),
-            port: keys.whole("port"),
-            path: keys.path,
-            head,
-        }
-    }
-}
-
-impl<'a> Backend<'a> {
-    fn read(mut keys: Keys<'a, '_, '_>, head: Range<usize>) -> Self {
-        keys.refuse_unknown(&["address", "weight", "disabled"]);
-        Self {
-            address: keys.text("address", "an address in quotes, like \"10.2.0.11:8080\""),
-            weight: keys.whole("weight"),
-            disabled: keys.flag("disabled"),
-            path: keys.path,
-            head,
-        }
     }
 }
 

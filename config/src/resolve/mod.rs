@@ -2,48 +2,70 @@
 //! problems on the way. Entries that are wrong in one key are still compared in the others, so
 //! that one pass over the file is enough.
 
+mod across;
+mod backend;
 mod balancer;
+mod health;
 mod scope;
 mod service;
 mod timeouts;
+mod tunnel;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 
-use crate::error::{Findings, Kind, Refusal, join, quote};
+use crate::error::{Findings, Kind, Refusal, quote};
 use crate::file::{self, File};
 use crate::limits::{BACKENDS_TOTAL_MAX, INTERFACE_NAME_BYTES_MAX, INTERFACES_MAX, SERVICES_MAX};
-use crate::model::{Interface, Mode, Model, PartialChecksums, Protocol};
+use crate::model::{Interface, Mode, Model, PartialChecksums, Timeouts, VlanTags};
+use across::Seen;
 use scope::Scope;
 
 /// Makes the model. `None` when a problem was reported.
 pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Model> {
+    let nat_sources = match &file.balancer {
+        Some(balancer) => balancer::nat_sources(&balancer.nat_sources, findings),
+        None => Some(Vec::new()),
+    };
+    let nat_addresses: Option<Vec<IpAddr>> = nat_sources
+        .as_ref()
+        .map(|sources| sources.iter().map(|(ip, _)| *ip).collect());
     let balancer = match &file.balancer {
-        Some(balancer) => balancer::resolve(balancer, findings),
+        Some(balancer) => balancer::resolve(balancer, nat_addresses.as_deref(), findings),
         None => Some(balancer::default()),
     };
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
-    let inherited = balancer
-        .as_ref()
-        .map(|balancer| balancer.timeouts)
-        .unwrap_or_default();
+    let inherited = Inherited {
+        timeouts: balancer
+            .as_ref()
+            .map(|balancer| balancer.timeouts)
+            .unwrap_or_default(),
+        nat_sources: nat_addresses.as_deref(),
+    };
     let services: Vec<_> = file
         .services
         .iter()
-        .map(|raw| service::resolve(raw, inherited, &mut seen, findings))
+        .map(|raw| service::resolve(raw, &inherited, &mut seen, findings))
         .collect();
     timeouts::check_sets(&file.services, &services, findings);
-    seen.check_loops(findings);
+    seen.check(nat_sources.unwrap_or_default(), findings);
     check_counts(file, findings);
     Some(Model {
         balancer: balancer?,
         interfaces: interfaces?,
         services: services.into_iter().collect::<Option<_>>()?,
     })
+}
+
+/// What services take from `[balancer]`.
+struct Inherited<'m> {
+    timeouts: Timeouts,
+    /// `None`: they could not be resolved.
+    nat_sources: Option<&'m [IpAddr]>,
 }
 
 fn interfaces(raw: &[file::Interface<'_>], findings: &mut Findings<'_>) -> Option<Vec<Interface>> {
@@ -71,10 +93,12 @@ fn interfaces(raw: &[file::Interface<'_>], findings: &mut Findings<'_>) -> Optio
         let checksums = Some(PartialChecksums::Auto);
         let partial_checksums =
             scope.word("partial-checksums", &raw.partial_checksums, checksums, &[]);
+        let vlan_tags = scope.word("vlan-tags", &raw.vlan_tags, Some(VlanTags::Route), &[]);
         Some(Interface {
             name: name?,
             mode: mode?,
             partial_checksums: partial_checksums?,
+            vlan_tags: vlan_tags?,
         })
     });
     // Collected first: every interface is to be looked at, not only up to the first wrong one.
@@ -154,36 +178,6 @@ impl<T: Eq + Hash> Taken<T> {
                 Ok(())
             }
             Entry::Occupied(entry) => Err(entry.get().clone()),
-        }
-    }
-}
-
-/// What must be compared over all services.
-#[derive(Debug, Default)]
-struct Seen<'a> {
-    names: Taken<&'a str>,
-    listens: Taken<(SocketAddr, Protocol)>,
-    /// Service by address, for the check against loops.
-    owners: HashMap<IpAddr, &'a str>,
-    /// Every backend: address, place, path of its table.
-    backends: Vec<(IpAddr, Range<usize>, &'a str)>,
-}
-
-impl Seen<'_> {
-    /// A backend at a service's address would send packets back to the balancer.
-    fn check_loops(&self, findings: &mut Findings<'_>) {
-        for (ip, at, path) in &self.backends {
-            let Some(owner) = self.owners.get(ip) else {
-                continue;
-            };
-            let refusal = Refusal {
-                found: ip.to_string(),
-                expected: "an address that no service listens on".to_owned(),
-                cure: format!(
-                    "{owner} listens on it, packets would loop: write the server's own address"
-                ),
-            };
-            findings.problem(Kind::Structure, at, join(path, "address"), refusal);
         }
     }
 }

@@ -1,30 +1,29 @@
-//! `[[service]]`, its health check and its backends.
+//! `[[service]]`: where it listens and what holds for all its backends.
 
-use std::net::SocketAddr;
-use std::num::NonZeroU16;
-use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::scope::Scope;
-use super::{Seen, Taken, timeouts};
-use crate::address::{self, Role};
-use crate::duration::Spelt;
-use crate::error::{Findings, Kind, quote};
-use crate::file::{self, Field, LATER_KINDS};
-use crate::limits::{
-    FALL_DEFAULT, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, RISE_DEFAULT,
-    SERVICE_NAME_BYTES_MAX, SLOTS_PER_BACKEND, SLOW_START_MAX, STREAK_MAX, TABLE_SIZE_DEFAULT,
-    TABLE_SIZE_MAX, TABLE_SIZE_MIN, TIMEOUT_DEFAULT, TIMEOUT_MIN, WEIGHT_DEFAULT, WEIGHT_MAX,
-    is_prime, table_sizes_around,
-};
-use crate::model::{Backend, Choose, Forward, Health, Protocol, Service, Timeouts, WhenEmpty};
+use toml::Spanned;
 
-/// Forwarding modes of later releases.
-const LATER_MODES: [&str; 4] = ["full-nat", "ipip", "gue", "gre"];
+use super::backend::{self, Facts};
+use super::scope::Scope;
+use super::tunnel::Said;
+use super::{Inherited, Seen, health, timeouts};
+use crate::address;
+use crate::error::{Findings, Kind, quote};
+use crate::file::{self, Field, FlagOrWhole};
+use crate::limits::{
+    MSS_CLAMP, QUIC_CONFIG_ID_MAX, SERVER_ID_BYTES_MAX, SERVICE_NAME_BYTES_MAX, SLOTS_PER_BACKEND,
+    SLOW_START_MAX, TABLE_SIZE_DEFAULT, TABLE_SIZE_MAX, TABLE_SIZE_MIN, VLAN_IDS, is_prime,
+    table_sizes_around,
+};
+use crate::model::{
+    Choose, Forward, Fragments, Listen, MssClamp, Protocol, Quic, Service, Vlan, WhenEmpty,
+};
 
 pub(super) fn resolve<'a>(
     raw: &'a file::Service<'a>,
-    inherited: Timeouts,
+    inherited: &Inherited<'_>,
     seen: &mut Seen<'a>,
     findings: &mut Findings<'_>,
 ) -> Option<Service> {
@@ -36,39 +35,224 @@ pub(super) fn resolve<'a>(
     let name = name(&mut scope, raw, seen);
     let protocol = scope.word::<Protocol>("protocol", &raw.protocol, None, &[]);
     let listen = listen(&mut scope, raw, protocol, seen);
-    let forward = scope.word::<Forward>("forward", &raw.forward, None, &LATER_MODES);
+    let vlan = vlan(&mut scope, &raw.vlan);
     let choose = scope.word("choose", &raw.choose, Some(Choose::FlowHash), &[]);
     let when_empty = scope.word("when-empty", &raw.when_empty, Some(WhenEmpty::Drop), &[]);
-    let slow_start = scope.duration(
-        "slow-start",
-        &raw.slow_start,
-        Duration::ZERO..=SLOW_START_MAX,
-    );
+    let mss_clamp = mss_clamp(&mut scope, &raw.mss_clamp, protocol);
+    let fragments = fragments(&mut scope, &raw.fragments, choose);
+    let quic = quic(raw.quic.as_ref(), protocol, scope.findings);
+    let stateless = stateless(&mut scope, raw, protocol, choose);
+    let slow_start = Duration::ZERO..=SLOW_START_MAX;
+    let slow_start = scope.duration("slow-start", &raw.slow_start, slow_start);
     let table_size = table_size(&mut scope, raw);
     let own = raw.timeouts.as_ref();
-    let timeouts = timeouts::resolve(own, inherited, protocol, scope.findings);
-    let health = raw
-        .health
-        .as_ref()
-        .map(|raw| health(raw, protocol, scope.findings));
-    let backends = backends(raw, listen, forward, seen, scope.findings);
-    let health = match health {
-        Some(health) => Some(health?),
-        None => None,
+    let timeouts = timeouts::resolve(own, inherited.timeouts, protocol, scope.findings);
+    let health = match &raw.health {
+        Some(raw) => health::resolve(raw, protocol, scope.findings).map(Some),
+        None => Some(None),
     };
+    let facts = Facts {
+        listen,
+        protocol,
+        forward: scope.word::<Forward>("forward", &raw.forward, None, &[]),
+        stateless,
+        quic,
+        tunnel: Said::read(raw.tunnel.as_ref(), scope.findings),
+        nat_sources: inherited.nat_sources,
+    };
+    let forward = forward(&mut scope, raw, &facts);
+    let backends = backend::resolve(raw, &facts, seen, scope.findings);
     Some(Service {
         name: name?,
         listen: listen?,
         protocol: protocol?,
+        vlan: vlan?,
         forward: forward?,
         choose: choose?,
         when_empty: when_empty?,
+        mss_clamp: mss_clamp?,
+        fragments: fragments?,
+        stateless: stateless?,
+        quic: quic?,
         slow_start: slow_start?.map_or(Duration::ZERO, |(slow_start, _)| slow_start),
         table_size: table_size?,
         timeouts: timeouts?,
-        health,
+        health: health?,
         backends: backends?,
     })
+}
+
+/// The mode, if it fits those backends that have none of their own.
+fn forward(
+    scope: &mut Scope<'_, '_, '_>,
+    raw: &file::Service<'_>,
+    facts: &Facts<'_>,
+) -> Option<Forward> {
+    let Field::Given(text) = &raw.forward else {
+        return None;
+    };
+    let forward = facts.forward?;
+    let own = |backend: &file::Backend<'_>| !matches!(backend.forward, Field::Absent);
+    if raw.backends.is_empty() || !raw.backends.iter().all(own) {
+        facts.fit(scope, forward, &text.span())?;
+    }
+    Some(forward)
+}
+
+/// The outer `None` is a problem, the inner one absence; so in the readers below.
+fn vlan(scope: &mut Scope<'_, '_, '_>, field: &Field<Vec<Spanned<i64>>>) -> Option<Option<Vlan>> {
+    let list = match field {
+        Field::Given(list) => list,
+        Field::Bad => return None,
+        Field::Absent => return Some(None),
+    };
+    let ids: Vec<Option<u16>> = list
+        .get_ref()
+        .iter()
+        .map(|id| scope.bounded("vlan", id, VLAN_IDS))
+        .collect();
+    match *ids {
+        [outer] => Some(Some(Vlan {
+            outer: outer?,
+            inner: None,
+        })),
+        [outer, inner] => Some(Some(Vlan {
+            outer: outer?,
+            inner: Some(inner?),
+        })),
+        _ => {
+            let found = format!("{} tags", ids.len());
+            let expected = "one VLAN id, or two, the outer one first".to_owned();
+            let cure = "packets carry two tags at most; leave the key out to take any";
+            scope.refuse("vlan", &list.span(), found, expected, cure);
+            None
+        }
+    }
+}
+
+fn mss_clamp(
+    scope: &mut Scope<'_, '_, '_>,
+    field: &Field<FlagOrWhole>,
+    protocol: Option<Protocol>,
+) -> Option<MssClamp> {
+    let value = match field {
+        Field::Given(value) => value,
+        Field::Bad => return None,
+        Field::Absent => return Some(MssClamp::Off),
+    };
+    let at = value.span();
+    let clamp = match *value.get_ref() {
+        FlagOrWhole::Flag(false) => return Some(MssClamp::Off),
+        FlagOrWhole::Flag(true) => MssClamp::Path,
+        FlagOrWhole::Whole(bytes) => {
+            let bytes = Spanned::new(at.clone(), bytes);
+            MssClamp::To(scope.bounded("mss-clamp", &bytes, MSS_CLAMP)?)
+        }
+    };
+    if protocol == Some(Protocol::Udp) {
+        let expected = "a tcp service: udp has no maximum segment size".to_owned();
+        let found = "mss-clamp in a udp service".to_owned();
+        scope.misfit("mss-clamp", &at, found, expected, "remove it");
+        return None;
+    }
+    Some(clamp)
+}
+
+fn fragments(
+    scope: &mut Scope<'_, '_, '_>,
+    field: &Field<&str>,
+    choose: Option<Choose>,
+) -> Option<Fragments> {
+    let fragments = scope.word("fragments", field, Some(Fragments::Track), &[])?;
+    if let (Field::Given(text), Some(choose)) = (field, choose)
+        && fragments == Fragments::ByAddress
+        && choose != Choose::SourceHash
+    {
+        let found = format!("by-address with choose = \"{choose}\"");
+        let expected = "choose = \"source-hash\", since only the addresses are in every fragment";
+        let cure = "choose so, or follow fragments with \"track\"";
+        scope.misfit("fragments", &text.span(), found, expected.to_owned(), cure);
+        return None;
+    }
+    Some(fragments)
+}
+
+fn quic(
+    raw: Option<&file::Quic>,
+    protocol: Option<Protocol>,
+    findings: &mut Findings<'_>,
+) -> Option<Option<Quic>> {
+    let Some(raw) = raw else {
+        return Some(None);
+    };
+    let mut scope = Scope {
+        path: &raw.path,
+        head: &raw.head,
+        findings,
+    };
+    let mut number = |key, field: &Field<i64>, bounds: RangeInclusive<u8>| {
+        scope.required(key, field, &format!("{key} = {}", bounds.start()))?;
+        scope.number(key, field, bounds)?
+    };
+    let config_id = number("config-id", &raw.config_id, 0..=QUIC_CONFIG_ID_MAX);
+    let server_id_bytes = number(
+        "server-id-bytes",
+        &raw.server_id_bytes,
+        1..=SERVER_ID_BYTES_MAX,
+    );
+    if protocol == Some(Protocol::Tcp) {
+        let (found, expected) = ("quic in a tcp service", "a udp service: QUIC runs over udp");
+        let cure = "remove it, or write protocol = \"udp\"";
+        scope.misfit("", &raw.head, found.to_owned(), expected.to_owned(), cure);
+        return None;
+    }
+    Some(Some(Quic {
+        config_id: config_id?,
+        server_id_bytes: server_id_bytes?,
+    }))
+}
+
+/// Whether flows are not remembered. Where it must not be so this is still what is meant, and the
+/// problem has been reported.
+fn stateless(
+    scope: &mut Scope<'_, '_, '_>,
+    raw: &file::Service<'_>,
+    protocol: Option<Protocol>,
+    choose: Option<Choose>,
+) -> Option<bool> {
+    let stateless = Scope::flag(&raw.stateless, raw.quic.is_some())?;
+    let (key, at) = match (&raw.stateless, &raw.quic) {
+        (Field::Given(flag), _) => ("stateless", flag.span()),
+        (_, Some(quic)) => ("quic", quic.head.clone()),
+        _ => return Some(stateless),
+    };
+    let mut misfit = |found: &str, expected: &str, cure: &str| {
+        scope.misfit(key, &at, found.to_owned(), expected.to_owned(), cure);
+    };
+    if !stateless && raw.quic.is_some() {
+        misfit(
+            "false, with quic",
+            "true: connection ids decide in place of flow entries",
+            "leave it out, quic implies it",
+        );
+    }
+    if stateless && key == "stateless" && protocol == Some(Protocol::Tcp) {
+        misfit(
+            "true in a tcp service",
+            "a udp service: a tcp connection is lost when its backend changes",
+            "leave it out",
+        );
+    }
+    if let Some(choose) = choose.filter(|choose| choose.has_state())
+        && stateless
+    {
+        misfit(
+            &format!("no flow entries, with choose = \"{choose}\""),
+            "flow-hash or source-hash, which choose alike for every packet of a flow",
+            "choose by one of them, or remember flows",
+        );
+    }
+    Some(stateless)
 }
 
 fn name<'a>(
@@ -94,36 +278,20 @@ fn name<'a>(
 }
 
 fn listen<'a>(
-    scope: &mut Scope<'_, '_, '_>,
+    scope: &mut Scope<'a, '_, '_>,
     raw: &'a file::Service<'a>,
     protocol: Option<Protocol>,
     seen: &mut Seen<'a>,
-) -> Option<SocketAddr> {
+) -> Option<Listen> {
     let (text, at) = scope.required("listen", &raw.listen, "listen = \"10.100.0.1:80\"")?;
-    let written = match address::read(text, Role::Listen) {
-        Ok(written) => written,
+    let listen = match address::listen(text) {
+        Ok(listen) => listen,
         Err(refusal) => {
             scope.object(Kind::Value, "listen", &at, refusal);
             return None;
         }
     };
-    let listen = SocketAddr::new(written.ip, written.port?);
-    seen.owners.entry(listen.ip()).or_insert(&raw.path);
-    if let Some(protocol) = protocol
-        && let Err(first) = seen.listens.take((listen, protocol), at.clone())
-    {
-        let line = scope.findings.line_index(first.start) + 1;
-        let found = format!("{listen} {protocol} again, first in line {line}");
-        let expected = "an address, port and protocol of its own".to_owned();
-        scope.misfit(
-            "listen",
-            &at,
-            found,
-            expected,
-            "join the two services, or change one",
-        );
-        return None;
-    }
+    seen.listen(scope, listen, protocol, &at)?;
     Some(listen)
 }
 
@@ -177,149 +345,4 @@ fn table_size(scope: &mut Scope<'_, '_, '_>, raw: &file::Service<'_>) -> Option<
         );
     }
     Some(size)
-}
-
-fn health(
-    raw: &file::Health<'_>,
-    protocol: Option<Protocol>,
-    findings: &mut Findings<'_>,
-) -> Option<Health> {
-    let mut scope = Scope {
-        path: &raw.path,
-        head: &raw.head,
-        findings,
-    };
-    let kind = scope.word("kind", &raw.kind, None, &LATER_KINDS);
-    let interval = scope.duration("interval", &raw.interval, INTERVAL_MIN..=INTERVAL_MAX);
-    let timeout = scope.duration("timeout", &raw.timeout, TIMEOUT_MIN..=INTERVAL_MAX);
-    let rise = scope.number("rise", &raw.rise, 1..=STREAK_MAX);
-    let fall = scope.number("fall", &raw.fall, 1..=STREAK_MAX);
-    let port = scope.number("port", &raw.port, 1..=u16::MAX);
-    if kind.is_some() && protocol == Some(Protocol::Udp) && matches!(raw.port, Field::Absent) {
-        let found = "a udp service is checked by tcp on the same port; a server that does not also answer tcp there counts as down".to_owned();
-        let cure = "name the tcp port to check with port = …".to_owned();
-        scope.warn("kind", &raw.head, found, cure);
-    }
-    let interval = interval?.map_or(INTERVAL_DEFAULT, |(interval, _)| interval);
-    let timeout = match timeout? {
-        None => TIMEOUT_DEFAULT.min(interval),
-        Some((timeout, at)) if timeout > interval => {
-            let found = Spelt(timeout).to_string();
-            let expected = format!("at most the interval, {}", Spelt(interval));
-            let cure = "one check ends before the next begins: shorten it or lengthen the interval";
-            scope.misfit("timeout", &at, found, expected, cure);
-            return None;
-        }
-        Some((timeout, _)) => timeout,
-    };
-    Some(Health {
-        kind: kind?,
-        interval,
-        timeout,
-        rise: rise?.unwrap_or(RISE_DEFAULT),
-        fall: fall?.unwrap_or(FALL_DEFAULT),
-        port: port?.and_then(NonZeroU16::new),
-    })
-}
-
-fn backends<'a>(
-    service: &'a file::Service<'a>,
-    listen: Option<SocketAddr>,
-    forward: Option<Forward>,
-    seen: &mut Seen<'a>,
-    findings: &mut Findings<'_>,
-) -> Option<Vec<Backend>> {
-    let mut taken = Taken::default();
-    let read = |raw: &'a file::Backend<'a>| {
-        let mut scope = Scope {
-            path: &raw.path,
-            head: &raw.head,
-            findings,
-        };
-        let address = backend_address(&mut scope, raw, listen, forward, seen);
-        let weight = scope.number("weight", &raw.weight, 0..=WEIGHT_MAX);
-        let disabled = Scope::flag(&raw.disabled, false);
-        let (address, at) = address?;
-        let cure = "join them to one backend, its weight is the sum";
-        scope.unique(
-            "address",
-            at,
-            address,
-            &mut taken,
-            "every backend once in a service",
-            cure,
-        )?;
-        Some(Backend {
-            address,
-            weight: weight?.unwrap_or(WEIGHT_DEFAULT),
-            disabled: disabled?,
-        })
-    };
-    let backends: Vec<Option<Backend>> = service.backends.iter().map(read).collect();
-    let backends: Vec<Backend> = backends.into_iter().collect::<Option<_>>()?;
-    let mut scope = Scope {
-        path: &service.path,
-        head: &service.head,
-        findings,
-    };
-    let idle = |found: &str, cure: &str| (found.to_owned(), cure.to_owned());
-    let (found, cure) = if backends.is_empty() {
-        idle(
-            "there is no backend, so nothing can be served",
-            "add a [[service.backend]]",
-        )
-    } else if backends.iter().all(Backend::disabled) {
-        idle(
-            "every backend is disabled, so nothing can be served",
-            "enable one",
-        )
-    } else if backends
-        .iter()
-        .all(|backend| backend.disabled || backend.weight == 0)
-    {
-        idle(
-            "no backend has a weight, so no new flow is served",
-            "give one a weight above 0",
-        )
-    } else {
-        return Some(backends);
-    };
-    scope.warn("", &service.head, found, cure);
-    Some(backends)
-}
-
-fn backend_address<'a>(
-    scope: &mut Scope<'_, '_, '_>,
-    raw: &'a file::Backend<'a>,
-    listen: Option<SocketAddr>,
-    forward: Option<Forward>,
-    seen: &mut Seen<'a>,
-) -> Option<(SocketAddr, Range<usize>)> {
-    let (text, at) = scope.required("address", &raw.address, "address = \"10.2.0.11:8080\"")?;
-    let written = match address::read(text, Role::Backend) {
-        Ok(written) => written,
-        Err(refusal) => {
-            scope.object(Kind::Value, "address", &at, refusal);
-            return None;
-        }
-    };
-    seen.backends.push((written.ip, at.clone(), &raw.path));
-    let listen = listen?;
-    let family = |ipv4: bool| if ipv4 { "IPv4" } else { "IPv6" };
-    if written.ip.is_ipv4() != listen.is_ipv4() {
-        let expected = format!("an {} address, as listen is", family(listen.is_ipv4()));
-        let cure = "nat and dsr-l2 keep the family: write a service for each family";
-        scope.misfit("address", &at, quote(text), expected, cure);
-        return None;
-    }
-    if forward == Some(Forward::DsrL2) && written.port.is_some_and(|port| port != listen.port()) {
-        let expected = format!("port {}, as listen has", listen.port());
-        let cure = "dsr-l2 rewrites no port: leave the port out, or use nat";
-        scope.misfit("address", &at, quote(text), expected, cure);
-        return None;
-    }
-    Some((
-        SocketAddr::new(written.ip, written.port.unwrap_or_else(|| listen.port())),
-        at,
-    ))
 }

@@ -53,6 +53,7 @@ pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, Drop
         tcp_flags: transport.tcp_flags,
         tcp_sequence: transport.tcp_sequence,
         partial,
+        network: offset(ethernet::HEADER)?,
         transport: offset(start)?,
         end: offset(start + transport.len)?,
         ip_len: offset(network.header_len + network.payload.len())?,

@@ -191,6 +191,7 @@ fn parse_transport(network: &Network<'_>, partial_possible: bool) -> Option<Pack
         tcp_flags,
         tcp_sequence,
         partial: partial_possible && is_unfinished(network, checksum),
+        network: ETHERNET,
         transport: network.start,
         end,
         ip_len: end.wrapping_sub(ETHERNET),

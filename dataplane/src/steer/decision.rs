@@ -122,7 +122,10 @@ impl Way<'_> {
 
     pub(super) fn decision(&self) -> Decision {
         let action = match (self.backend.forward, self.direction) {
-            (Forward::DsrL2, _) => Action::Direct,
+            (
+                Forward::DsrL2 | Forward::FullNat | Forward::Ipip | Forward::Gue | Forward::Gre,
+                _,
+            ) => Action::Direct,
             (Forward::Nat, Direction::FromClient) => Action::ToBackend(self.backend.endpoint),
             (Forward::Nat, Direction::FromBackend) => Action::ToClient(self.backend.listen),
         };

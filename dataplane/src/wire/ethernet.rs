@@ -70,6 +70,12 @@ impl<'a> EthernetMut<'a> {
         let [.., t0, t1] = *self.0;
         *self.0 = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1];
     }
+
+    /// Replaces the EtherType.
+    #[inline]
+    pub fn set_ethertype(&mut self, ethertype: u16) {
+        self.0[12..].copy_from_slice(&ethertype.to_be_bytes());
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub mod program;
 pub(crate) mod rings;
 pub mod socket;
 pub(crate) mod sockopt;
+mod tx_ring;
 pub mod umem;
 
 pub use options::{BindMode, Binding, Bound, BoundMode, BusyPoll, Options, RingSizes};

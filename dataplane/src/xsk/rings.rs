@@ -10,6 +10,7 @@
 //! - a chunk that the kernel named wrongly stays counted where it was until the socket is closed.
 
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
@@ -21,7 +22,8 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 use crate::port::{BATCH, Batch, Closed};
 use crate::xsk::kick::{self, Kick};
 use crate::xsk::pool::Pool;
-use crate::xsk::umem::{Frame, Holder, Region};
+use crate::xsk::tx_ring::TxRing;
+use crate::xsk::umem::{Frame, Holder, Region, Sent};
 
 /// How long a driver may go on using a closed zero-copy socket's chunks: the kernel tells it to
 /// stop from a work queue (net/xdp/xsk_buff_pool.c, `xp_release_deferred`). Binding again was seen
@@ -36,7 +38,9 @@ const DRAIN_TURNS: u32 = 200;
 pub(crate) struct Rings {
     // Field order is drop order: the queues before the region that they point into (each also holds
     // the UMEM itself).
+    ring: TxRing,
     rx: RxQueue,
+    /// Never spoken to: `ring` is the same one.
     tx: TxQueue,
     fill: FillQueue,
     completion: CompQueue,
@@ -77,20 +81,27 @@ pub(crate) struct Moved {
 impl Rings {
     /// Takes the queues of one socket over `region`, as its port number `port`. The queues are of
     /// the region's UMEM.
+    ///
+    /// # Errors
+    ///
+    /// The TX ring cannot be mapped.
     pub(super) fn new(
         queues: Queues,
         region: Arc<Region>,
         port: u8,
         sizes: Sizes,
         zero_copy: bool,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let Queues {
             tx,
             rx,
             fill,
             completion,
         } = queues;
-        Self {
+        // SAFETY: the queues keep the socket open, and they are dropped after this borrow.
+        let socket = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
+        Ok(Self {
+            ring: TxRing::map(socket, sizes.tx)?,
             rx,
             tx,
             fill,
@@ -102,7 +113,7 @@ impl Rings {
             stocked: 0,
             in_flight: 0,
             descs: Box::new([FrameDesc::default(); BATCH]),
-        }
+        })
     }
 
     /// Moves received frames to `batch`.
@@ -140,15 +151,15 @@ impl Rings {
                 refuse(frame);
                 continue;
             }
-            if let Some(desc) = self.region.submit(frame, holder) {
-                self.descs[moved.frames] = desc;
+            if let Some(Sent { address, len }) = self.region.send(frame, holder) {
+                // SAFETY: `in_flight` bounds the ring, and counts what is written here. The descriptor
+                // was made in exchange for the token of its chunk, of this UMEM; no token of it is
+                // minted again before the completion ring returned it.
+                unsafe { self.ring.write(address, len) }
                 moved.frames += 1;
             }
         }
-        // SAFETY: each descriptor was made by `submit` in exchange for the token of its chunk, of
-        // this UMEM. No token of it is minted again before the completion ring returned it.
-        let queued = unsafe { self.tx.produce(&self.descs[..moved.frames]) };
-        debug_assert_eq!(queued, moved.frames, "in_flight bounds the ring");
+        self.ring.publish();
         self.in_flight += count(moved.frames);
         moved
     }
@@ -220,7 +231,7 @@ impl Rings {
     /// Kicks the transmit side if there are frames in the TX ring and the device wants to be told.
     #[inline]
     pub(crate) fn kick_transmit(&mut self) -> Option<Kick> {
-        if self.in_flight == 0 || !self.tx.needs_wakeup() || self.queued() == 0 {
+        if self.in_flight == 0 || !self.ring.needs_wakeup() || self.ring.queued() == 0 {
             return None;
         }
         Some(kick::transmit(self.as_fd()))
@@ -233,12 +244,6 @@ impl Rings {
             return Some(kick::fill(self.as_fd()));
         }
         None
-    }
-
-    /// Frames in the TX ring that the device has not looked at.
-    #[inline]
-    fn queued(&mut self) -> u32 {
-        self.sizes.tx - self.tx.nb_free_exact().min(self.sizes.tx)
     }
 
     /// Frames taken by `transmit` and not yet home.
@@ -264,6 +269,7 @@ impl Rings {
         let fd = self.as_fd().as_raw_fd();
         let first = self.port == 0;
         let Self {
+            ring,
             rx,
             tx,
             fill,
@@ -275,7 +281,7 @@ impl Rings {
         } = self;
         // libxdp unmaps the rings and closes the socket with the last of these. But not the first
         // socket of a UMEM: that descriptor is the UMEM's own.
-        drop((rx, tx, fill, completion));
+        drop((ring, rx, tx, fill, completion));
         let closed = !first || replace_socket(fd);
         if !closed {
             // The kernel still has the chunks, and will until the region ends.

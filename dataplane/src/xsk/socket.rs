@@ -240,6 +240,12 @@ fn attempt(
             sizes(options.rings),
             mode == BoundMode::ZeroCopy,
         );
+        let rings = rings.map_err(|source| OpenError::Unexpected {
+            name: binding.name.clone(),
+            queue: binding.queue,
+            what: "mapping the TX ring",
+            source,
+        })?;
         let bound = configure(&rings, binding, options, mode, huge_pages)?;
         let mut port = XskPort::new(rings, bound);
         // As early as can be: some drivers stop for good when they find the ring empty.

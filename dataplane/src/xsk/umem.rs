@@ -22,7 +22,6 @@
 //! access is relaxed: whatever moved the token or the port to another thread has ordered them.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -99,6 +98,15 @@ pub struct Frame {
     len: u16,
 }
 
+/// A packet on its way to the device, in the terms of the TX ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Sent {
+    /// From the start of the UMEM, bytes.
+    pub(super) address: u64,
+    /// Bytes.
+    pub(super) len: u32,
+}
+
 // SAFETY: a frame is the only access to its chunk (promise 1), so moving it to another thread moves
 // that access along; the region it points into outlives it wherever it goes (promise 2).
 unsafe impl Send for Frame {}
@@ -154,6 +162,39 @@ impl Frame {
         self.len = u16::try_from(len.min(self.room())).unwrap_or(0);
     }
 
+    /// Lets the packet begin `bytes` earlier. Bytes gained are whatever the chunk held before. `false`,
+    /// and nothing changes, if there is not so much in front: the kernel leaves
+    /// [`HEADROOM_BYTES`] there.
+    #[inline]
+    pub fn grow_head(&mut self, bytes: u16) -> bool {
+        let (Some(offset), Some(len)) =
+            (self.offset.checked_sub(bytes), self.len.checked_add(bytes))
+        else {
+            return false;
+        };
+        // SAFETY: `start` is `offset` bytes into this frame's chunk (established in `Region::mint`, kept
+        // here, in `shrink_head` and `Region::reset`), so `bytes` less is still inside it.
+        self.start = unsafe { self.start.sub(usize::from(bytes)) };
+        self.offset = offset;
+        self.len = len;
+        true
+    }
+
+    /// Lets the packet begin `bytes` later: those in front are gone. `false`, and nothing changes, if it
+    /// is not longer than that.
+    #[inline]
+    pub fn shrink_head(&mut self, bytes: u16) -> bool {
+        let Some(len) = self.len.checked_sub(bytes).filter(|len| *len > 0) else {
+            return false;
+        };
+        // SAFETY: the packet lies inside its chunk and is longer than `bytes`.
+        self.start = unsafe { self.start.add(usize::from(bytes)) };
+        // The offset stays below the packet's end, and that inside the chunk.
+        self.offset = self.offset.wrapping_add(bytes);
+        self.len = len;
+        true
+    }
+
     /// Replaces the packet by a copy of `bytes`, cut at [`room`](Self::room). Returns the bytes
     /// taken.
     #[inline]
@@ -203,44 +244,15 @@ enum Memory {
     Kernel(KernelMemory),
 }
 
-/// A UMEM and the descriptors that its rings speak in.
+/// A UMEM and the descriptors by which its fill ring names chunks.
 ///
-/// xsk-rs describes a frame by a copyable descriptor whose address cannot be set from outside. So
-/// there is one for each chunk, handed out when the UMEM was made, and one more that follows the
-/// packet where the kernel moved its start (`bpf_xdp_adjust_head`).
+/// xsk-rs describes a frame by a copyable descriptor whose address cannot be set from outside, so the
+/// one that each chunk was handed out with is kept. The TX ring is not spoken to through it
+/// ([`tx_ring`](super::tx_ring)): a packet that leaves may begin anywhere in its chunk.
 struct KernelMemory {
-    umem: Umem,
-    /// The chunk's descriptor with the packet behind the full headroom. Never changes.
-    canonical: Box<[FrameDesc]>,
-    /// The descriptor of the packet where it is. Equal to the canonical one in address while there
-    /// is no token, or while the token's packet starts behind the full headroom. Accessed only by
-    /// who mints, holds or surrenders the chunk's token.
-    current: Box<[Slot]>,
-}
-
-#[repr(transparent)]
-struct Slot(UnsafeCell<FrameDesc>);
-
-// SAFETY: a slot is accessed only in exchange for its chunk's token (see `KernelMemory::current`),
-// of which there is one.
-unsafe impl Sync for Slot {}
-
-impl KernelMemory {
-    /// Writes down where the packet of `chunk` starts. The caller is minting, holds or is
-    /// surrendering the chunk's token.
-    fn set_current(&self, chunk: usize, desc: FrameDesc) {
-        if let Some(slot) = self.current.get(chunk) {
-            // SAFETY: the caller stands for the chunk's one token, so nobody else accesses its
-            // slot.
-            unsafe { *slot.0.get() = desc }
-        }
-    }
-
-    fn make_canonical(&self, chunk: usize) {
-        if let Some(&desc) = self.canonical.get(chunk) {
-            self.set_current(chunk, desc);
-        }
-    }
+    /// Keeps the memory mapped and registered.
+    _umem: Umem,
+    descs: Box<[FrameDesc]>,
 }
 
 /// All chunks of one worker, and who has which.
@@ -293,14 +305,9 @@ impl Region {
         // The whole mapping's provenance was exposed when its address went to mmap's caller in C
         // (xsk_umem__create).
         let base = NonNull::new(std::ptr::with_exposed_provenance_mut(start))?;
-        let current = descs
-            .iter()
-            .map(|&desc| Slot(UnsafeCell::new(desc)))
-            .collect();
         let memory = KernelMemory {
-            umem,
-            canonical: descs.into_boxed_slice(),
-            current,
+            _umem: umem,
+            descs: descs.into_boxed_slice(),
         };
         Some(Arc::new(Self::new(base, chunks, Memory::Kernel(memory))))
     }
@@ -374,15 +381,7 @@ impl Region {
             return None;
         }
         let (chunk, offset) = (desc.addr() >> CHUNK_SHIFT, desc.addr() & (CHUNK_BYTES - 1));
-        let frame = self.mint(chunk, offset, desc.lengths().data(), Holder::fill(port))?;
-        if offset != HEADROOM_BYTES
-            && let Memory::Kernel(memory) = &*self.memory
-        {
-            let mut desc = *desc;
-            desc.set_options(0);
-            memory.set_current(chunk, desc);
-        }
-        Some(frame)
+        self.mint(chunk, offset, desc.lengths().data(), Holder::fill(port))
     }
 
     /// The frame that the kernel says `port` has transmitted, or `None` if what it says is
@@ -398,7 +397,7 @@ impl Region {
         )
     }
 
-    /// Ends a token and returns the descriptor for the ring of `holder`. `None`, and the frame is
+    /// Ends a token and returns the descriptor for the fill ring of `holder`. `None`, and the frame is
     /// lost, if the frame is not of this region or the region not a UMEM; callers check both.
     #[inline]
     pub(super) fn submit(&self, frame: Frame, holder: Holder) -> Option<FrameDesc> {
@@ -408,20 +407,24 @@ impl Region {
         if !self.owns(&frame) {
             return None;
         }
-        let chunk = frame.chunk as usize;
-        let slot = memory.current.get(chunk)?;
-        // SAFETY: we hold the chunk's token, so nobody else accesses its slot.
-        let mut desc = unsafe { *slot.0.get() };
-        if frame.offset != HEADROOM {
-            memory.make_canonical(chunk);
-        }
-        // SAFETY: the descriptor's address lies in this UMEM (it came with it, or `received`
-        // checked it) and in the chunk whose token we hold, so no other reference to the bytes
-        // exists.
-        let mut data = unsafe { memory.umem.data_mut(&mut desc) };
-        data.cursor().set_pos(frame.len());
+        let desc = *memory.descs.get(frame.chunk as usize)?;
         self.surrender(frame, holder);
         Some(desc)
+    }
+
+    /// Ends a token and returns where its packet is, for the TX ring of `holder`. `None`, and the frame
+    /// is lost, if the frame is not of this region; callers check that.
+    #[inline]
+    pub(super) fn send(&self, frame: Frame, holder: Holder) -> Option<Sent> {
+        if !self.owns(&frame) {
+            return None;
+        }
+        let sent = Sent {
+            address: (u64::from(frame.chunk) << CHUNK_SHIFT) + u64::from(frame.offset),
+            len: frame.len.into(),
+        };
+        self.surrender(frame, holder);
+        Some(sent)
     }
 
     /// Takes back what was [submitted](Self::submit) to `holder` and was not queued: an empty frame.
@@ -471,9 +474,6 @@ impl Region {
             // the mapping, and the headroom is less than a chunk.
             frame.start = unsafe { self.base.add(start + HEADROOM_BYTES) };
             frame.offset = HEADROOM;
-            if let Memory::Kernel(memory) = &*self.memory {
-                memory.make_canonical(frame.chunk as usize);
-            }
         }
     }
 }

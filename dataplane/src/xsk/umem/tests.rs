@@ -109,47 +109,63 @@ fn umem(headroom: u32) -> (Umem, Vec<FrameDesc>) {
 
 #[test]
 #[ignore = "needs CAP_NET_RAW"]
-fn descriptors_follow_their_packets() {
-    // In zero-copy mode a program may move a packet's start. xsk-rs lets nobody set an address, so
-    // these are another memory's.
-    let (_other, moved) = umem(64);
-    let (umem_of_region, descs) = umem(0);
-    let region = Region::kernel(umem_of_region, descs).unwrap();
+fn what_is_sent_is_where_the_packet_is() {
+    let (umem, descs) = umem(0);
+    let region = Region::kernel(umem, descs.clone()).unwrap();
     let mut pool = Pool::of(Arc::clone(&region));
     let (fill, transmit) = (Holder::fill(0), Holder::transmit(1));
-    for (chunk, moved) in moved.iter().enumerate() {
+    let mut done = Vec::new();
+    for (chunk, given) in descs.iter().enumerate() {
         let canonical = chunk * CHUNK_BYTES + HEADROOM_BYTES;
         let desc = region.submit(pool.take().unwrap(), fill).unwrap();
-        assert_eq!((desc.addr(), desc.lengths().data()), (canonical, 0));
-
-        let mut frame = region.received(moved, 0).unwrap();
-        assert!(region.received(moved, 0).is_none(), "twice");
-        assert_eq!(frame.room(), CHUNK_BYTES - HEADROOM_BYTES - 64);
-        frame.fill_from(b"moved");
-        let sent = region.submit(frame, transmit).unwrap();
-        assert_eq!((sent.addr(), sent.lengths().data()), (canonical + 64, 5));
-        let Memory::Kernel(memory) = &*region.memory else {
-            unreachable!()
-        };
-        // SAFETY: the descriptor is of this UMEM, no token of its chunk exists, and no device has it.
-        assert_eq!(unsafe { memory.umem.data(&sent) }.contents(), b"moved");
-
-        assert!(region.completed(&sent, 0).is_none(), "another port's");
-        let frame = region.completed(&sent, 1).unwrap();
-        let sent = region.submit(frame, transmit).unwrap();
-        assert_eq!(sent.addr(), canonical, "an ordinary chunk again");
-        let desc = region
-            .submit(region.completed(&sent, 1).unwrap(), fill)
-            .unwrap();
         assert_eq!(desc.addr(), canonical);
-        pool.give(region.received(moved, 0).unwrap());
-        let mut frame = pool.take().unwrap();
-        frame.fill_from(b"from the pool");
-        let sent = region.submit(frame, transmit).unwrap();
-        assert_eq!((sent.addr(), sent.lengths().data()), (canonical, 13));
+
+        let mut frame = region.received(given, 0).unwrap();
+        assert!(region.received(given, 0).is_none(), "twice");
+        frame.fill_from(b"inner");
+        assert!(frame.grow_head(6));
+        frame.bytes_mut()[..6].copy_from_slice(b"outer ");
+        assert_eq!(frame.bytes(), b"outer inner");
+        let sent = region.send(frame, transmit).unwrap();
+        let address = canonical as u64 - 6;
+        assert_eq!(sent, Sent { address, len: 11 });
+        // The completion ring returns the address that was sent.
+        assert!(region.completed(given, 0).is_none(), "another port's");
+        let frame = region.completed(given, 1).unwrap();
+        assert_eq!(
+            frame.room(),
+            CHUNK_BYTES - HEADROOM_BYTES,
+            "an ordinary chunk again"
+        );
+        done.push(frame);
     }
-    assert_eq!(region.reclaim(transmit, |frame| pool.give(frame)), 4);
-    assert_eq!(pool.len(), 4);
+    done.into_iter().for_each(|frame| pool.give(frame));
+}
+
+#[test]
+fn a_head_grows_into_the_headroom_and_shrinks_to_the_last_byte() {
+    let region = Region::plain(1);
+    let mut pool = Pool::of(Arc::clone(&region));
+    let mut frame = pool.take().unwrap();
+    frame.fill_from(b"packet");
+    let headroom = u16::try_from(HEADROOM_BYTES).unwrap();
+    assert!(!frame.grow_head(headroom + 1));
+    assert_eq!(frame.bytes(), b"packet");
+    assert!(frame.grow_head(headroom));
+    assert_eq!(
+        (frame.len(), frame.room()),
+        (6 + HEADROOM_BYTES, CHUNK_BYTES)
+    );
+    frame.bytes_mut()[..HEADROOM_BYTES].fill(b'x');
+    assert!(!frame.grow_head(1));
+    assert!(frame.shrink_head(headroom));
+    assert_eq!(frame.bytes(), b"packet");
+    assert!(!frame.shrink_head(6));
+    assert!(frame.shrink_head(5));
+    assert_eq!(frame.bytes(), b"t");
+    assert!(frame.shrink_head(0));
+    pool.give(frame);
+    assert_eq!(pool.take().unwrap().room(), CHUNK_BYTES - HEADROOM_BYTES);
 }
 
 #[test]

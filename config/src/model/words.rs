@@ -1,0 +1,230 @@
+//! The words of the file: enums with one spelling each, for reading, writing and errors.
+
+use std::fmt;
+
+/// What the reading of a word needs of an enum.
+pub(crate) trait Word: Copy + 'static {
+    fn all() -> &'static [Self];
+    fn spelling(self) -> &'static str;
+}
+
+/// Defines an enum of words in the file: one spelling each, used for reading, writing and errors.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[doc = concat!(" (`", $word, "`)")] $variant,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// How the configuration file spells it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+
+        impl Word for $name {
+            fn all() -> &'static [Self] {
+                Self::ALL
+            }
+
+            fn spelling(self) -> &'static str {
+                self.as_str()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// How the sockets of an interface are bound.
+    Mode {
+        /// Zero-copy, else native copy, else generic; the one really bound is reported.
+        Auto = "auto",
+        /// Zero-copy or refuse to start.
+        ZeroCopy = "zerocopy",
+        /// The driver's XDP hook with copying, or refuse to start.
+        Copy = "copy",
+        /// The kernel's generic XDP hook, which every driver has.
+        Generic = "generic",
+    }
+}
+
+words! {
+    /// What is done about frames whose transport checksum a local stack left to the hardware.
+    PartialChecksums {
+        /// Complete them on interfaces whose driver hands over such frames (veth, tun), trust the others.
+        Auto = "auto",
+        /// Recognise and complete them on every frame received.
+        Complete = "complete",
+        /// Take every checksum as it is.
+        Trust = "trust",
+    }
+}
+
+words! {
+    /// What the flow table lies in.
+    FlowMemory {
+        /// A BPF map: other processes and BPF programs can read it, and the next process can take it over.
+        Map = "map",
+        /// Memory of the process alone, in huge pages where the host has them: faster with millions of flows.
+        Private = "private",
+    }
+}
+
+words! {
+    /// The transport protocol of a service.
+    Protocol {
+        /// Transmission Control Protocol, RFC 9293.
+        Tcp = "tcp",
+        /// User Datagram Protocol, RFC 768.
+        Udp = "udp",
+    }
+}
+
+impl Protocol {
+    /// IANA's assigned internet protocol number, as in the IPv4 protocol and IPv6 next header field.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+words! {
+    /// How packets reach a backend.
+    Forward {
+        /// Destination address and port are rewritten; replies return through the balancer.
+        Nat = "nat",
+        /// Source and destination are rewritten, the source to an address of the balancer's own;
+        /// so replies return through it wherever the backend is.
+        FullNat = "full-nat",
+        /// Only the MAC address is rewritten; the backend holds the service's address and answers the client directly.
+        DsrL2 = "dsr-l2",
+        /// Wrapped in IP (RFC 2003, RFC 2473); the backend unwraps, holds the service's address and
+        /// answers the client directly, as in the other tunnels.
+        Ipip = "ipip",
+        /// Wrapped in UDP (draft-ietf-intarea-gue-09).
+        Gue = "gue",
+        /// Wrapped in GRE (RFC 2784).
+        Gre = "gre",
+    }
+}
+
+impl Forward {
+    /// Whether packets are wrapped in outer headers.
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue | Self::Gre)
+    }
+
+    /// Whether a backend is of its service's address family.
+    pub const fn keeps_family(self) -> bool {
+        !self.is_tunnel()
+    }
+
+    /// Whether a backend may have a port other than its service's.
+    pub const fn rewrites_port(self) -> bool {
+        matches!(self, Self::Nat | Self::FullNat)
+    }
+}
+
+words! {
+    /// By what a new flow gets its backend.
+    Choose {
+        /// Its addresses and ports: flows spread as evenly as can be.
+        FlowHash = "flow-hash",
+        /// The client's address alone: all flows of a client go to the same backend.
+        SourceHash = "source-hash",
+        /// The backends' turns, in proportion to their weights.
+        RoundRobin = "round-robin",
+        /// How many flows each backend has for its weight: the one with the fewest.
+        LeastConnections = "least-connections",
+    }
+}
+
+impl Choose {
+    /// Whether the choice depends on the flows before, so that it must be remembered.
+    pub const fn has_state(self) -> bool {
+        matches!(self, Self::RoundRobin | Self::LeastConnections)
+    }
+}
+
+words! {
+    /// What happens to packets of a service none of whose backends is up.
+    WhenEmpty {
+        /// They are dropped, counted.
+        Drop = "drop",
+        /// Those that are down, or not checked to the end yet, are treated as up; the disabled and those of
+        /// weight 0 are not.
+        Open = "open",
+    }
+}
+
+words! {
+    /// What happens to the fragments of a service's packets.
+    Fragments {
+        /// Each datagram's are followed: they go where its first fragment goes.
+        Track = "track",
+        /// The client's address alone decides, nothing is remembered.
+        ByAddress = "by-address",
+        /// They are dropped, counted.
+        Drop = "drop",
+    }
+}
+
+words! {
+    /// Who answers echo requests to the addresses of services.
+    Ping {
+        /// The balancer.
+        Answer = "answer",
+        /// The host's network stack, if the addresses are its own.
+        Kernel = "kernel",
+    }
+}
+
+words! {
+    /// Which VLAN tags packets carry that leave by an interface.
+    VlanTags {
+        /// Those of the VLAN device that the route names, or none.
+        Route = "route",
+        /// Where the route gives none, those that the packet came with.
+        Keep = "keep",
+    }
+}
+
+words! {
+    /// What a health check does.
+    HealthKind {
+        /// Opens a TCP connection to the backend and closes it again.
+        Tcp = "tcp",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocol_numbers_are_ianas() {
+        assert_eq!((Protocol::Tcp.number(), Protocol::Udp.number()), (6, 17));
+    }
+
+    #[test]
+    fn words_print_as_the_file_spells_them_and_obey_a_width() {
+        assert_eq!(format!("[{:<7}]", Forward::DsrL2), "[dsr-l2 ]");
+        assert_eq!(Mode::ZeroCopy.as_str(), "zerocopy");
+        assert_eq!(Forward::ALL.len(), 6);
+    }
+}
