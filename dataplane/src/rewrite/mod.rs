@@ -5,8 +5,10 @@
 //! unfinished ([`Packet::partial`]) is computed in full. TTL and hop limit fall by one where
 //! the packet has been routed. Nothing else changes, padding and options included.
 
+mod exchange;
 mod nat;
 
+pub use exchange::{Exchange, exchange};
 pub use nat::{Translation, translate};
 
 use crate::parse::{Layers, Packet};
