@@ -7,24 +7,24 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use ringgate_config::Forward;
+use ringgate_config::{Forward, Listen};
 use ringgate_conntrack::{Endpoint, Profile};
 
 use crate::parse::Family;
-use crate::rewrite::Translation;
+use crate::rewrite::{Encapsulation, Translation};
 use crate::route::{Hop, Miss};
 
 /// Slots for backends, all services together: a slot is 16 bits of a [`BackendId`].
 pub const MAX_BACKENDS: usize = 1 << 16;
 
 /// What makes a backend the same one after a reload: the service it serves and its address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BackendIdentity {
-    /// The service's address and port.
-    pub listen: Endpoint,
+    /// The service's addresses and ports.
+    pub listen: Listen,
     /// The service's IANA protocol number.
     pub protocol: u8,
-    /// The backend's address and port.
+    /// The backend's address and port; port 0: the one that the client asked for.
     pub address: Endpoint,
 }
 
@@ -101,9 +101,9 @@ pub struct Backend {
     pub id: BackendId,
     /// Its service's position in the snapshot.
     pub service: u16,
-    /// Its service's address and port.
-    pub listen: Endpoint,
-    /// Its address and port.
+    /// Its service's addresses and ports.
+    pub listen: Listen,
+    /// Its address and port; port 0: the one that the client asked for.
     pub endpoint: Endpoint,
     /// IP version of its address.
     pub family: Family,
@@ -121,8 +121,84 @@ pub struct Backend {
     pub profile: Profile,
     /// How to reach it.
     pub hop: Result<Hop, Miss>,
-    /// What is done to packets to it and from it; `None` where only hardware addresses change.
-    pub translations: Option<Translations>,
+    /// What is done to packets to it and from it.
+    pub treatment: Treatment,
+}
+
+impl Backend {
+    /// Where it gets packets that clients send to `port`.
+    #[inline]
+    #[must_use]
+    pub fn endpoint_for(&self, port: u16) -> Endpoint {
+        let Endpoint { address, port: own } = self.endpoint;
+        Endpoint {
+            address,
+            port: if own == 0 { port } else { own },
+        }
+    }
+
+    /// Whether it sends from `endpoint`.
+    #[must_use]
+    pub fn is_at(&self, endpoint: Endpoint) -> bool {
+        self.endpoint_for(endpoint.port) == endpoint
+    }
+
+    /// What its replies from `port` have for their source at the client. Its service has one
+    /// address, as that of a `nat` backend.
+    #[must_use]
+    pub fn virtual_endpoint(&self, port: u16) -> Endpoint {
+        virtual_endpoint(&self.listen, port)
+    }
+
+    /// Whether its replies return through the balancer.
+    #[inline]
+    #[must_use]
+    pub fn returns(&self) -> bool {
+        self.forward == Forward::Nat
+    }
+}
+
+/// What clients have asked for of a service with one address whose backend answers from `port`.
+#[must_use]
+pub fn virtual_endpoint(listen: &Listen, port: u16) -> Endpoint {
+    let port = listen.port().unwrap_or(port);
+    Endpoint::from_socket((listen.prefix().addr(), port).into())
+}
+
+/// What is done to packets to a backend and from it.
+#[derive(Debug, Clone, Copy)]
+pub enum Treatment {
+    /// Only the hardware addresses change.
+    Direct,
+    /// One endpoint is replaced by another, the same ones in all flows.
+    Translate(Translations),
+    /// One address is replaced, and the port stays what it is.
+    Readdress,
+    /// Packets to it go in others; it answers the client itself.
+    Encapsulate(Encapsulation),
+}
+
+impl Treatment {
+    /// Hops that a packet to the backend must have left: bridging costs none, but a packet that has
+    /// none is not for forwarding at all.
+    #[inline]
+    #[must_use]
+    pub fn hops_needed(&self) -> u8 {
+        match self {
+            Self::Direct => 1,
+            Self::Translate(_) | Self::Readdress | Self::Encapsulate(_) => 2,
+        }
+    }
+
+    /// By how much packets to the backend become longer, bytes.
+    #[inline]
+    #[must_use]
+    pub fn overhead(&self) -> u16 {
+        match self {
+            Self::Direct | Self::Translate(_) | Self::Readdress => 0,
+            Self::Encapsulate(encapsulation) => encapsulation.overhead(),
+        }
+    }
 }
 
 /// What address translation does to the packets of a backend's flows.
@@ -135,16 +211,12 @@ pub struct Translations {
 }
 
 impl Translations {
-    /// Between the endpoints of a backend and of its service, if its mode translates.
+    /// Between the endpoints of a service and of its backend.
     #[must_use]
-    pub fn of(forward: Forward, identity: &BackendIdentity) -> Option<Self> {
-        let (listen, backend) = (identity.listen, identity.address);
-        match forward {
-            Forward::DsrL2 | Forward::FullNat | Forward::Ipip | Forward::Gue | Forward::Gre => None,
-            Forward::Nat => Some(Self {
-                to_backend: Translation::of_destination(listen, backend),
-                to_client: Translation::of_source(backend, listen),
-            }),
+    pub fn between(listen: Endpoint, backend: Endpoint) -> Self {
+        Self {
+            to_backend: Translation::of_destination(listen, backend),
+            to_client: Translation::of_source(backend, listen),
         }
     }
 }
@@ -211,7 +283,7 @@ mod tests {
     fn identity(port: u16) -> BackendIdentity {
         let address = Endpoint::from_socket(([10, 2, 0, 11], port).into());
         BackendIdentity {
-            listen: address,
+            listen: address.to_socket().into(),
             protocol: 6,
             address,
         }

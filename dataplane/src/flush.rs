@@ -11,8 +11,8 @@
 //! | the replies', and the client's is there | with the client's |
 //! | the replies', alone | if it was last seen before the flush began: a younger one may belong to a flow that is just being stored |
 
-use ringgate_config::Forward;
-use ringgate_conntrack::{Direction, Endpoint, FlowKey, FlowTable, Found, Seconds};
+use ringgate_config::Listen;
+use ringgate_conntrack::{Direction, FlowKey, FlowTable, Found, Seconds};
 
 use crate::backend::BackendId;
 use crate::snapshot::Snapshot;
@@ -22,8 +22,8 @@ use crate::snapshot::Snapshot;
 pub enum Scope {
     /// Everybody's.
     All,
-    /// Those of the service with this address, port and IANA protocol number.
-    Service(Endpoint, u8),
+    /// Those of the service with these addresses, ports and IANA protocol number.
+    Service(Listen, u8),
     /// Those of this backend.
     Backend(BackendId),
 }
@@ -91,7 +91,12 @@ impl Flush {
             (Scope::All, _) => true,
             (Scope::Backend(id), _) => owner == id,
             (Scope::Service(listen, protocol), Direction::FromClient) => {
-                (key.destination(), key.protocol()) == (listen, protocol)
+                let to = key.destination();
+                let is_its = match snapshot.service(to, protocol) {
+                    Some(service) => service.listen == listen,
+                    None => listen.covers(to.to_socket()),
+                };
+                key.protocol() == protocol && is_its
             }
             (Scope::Service(listen, protocol), Direction::FromBackend) => {
                 key.protocol() == protocol
@@ -111,8 +116,9 @@ impl Flush {
         now: Seconds,
     ) {
         let backend = snapshot.backend(BackendId(found.owner));
-        if let Some(backend) = backend.filter(|backend| backend.forward == Forward::Nat) {
-            let reply = FlowKey::new(key.protocol(), backend.endpoint, key.source());
+        if let Some(backend) = backend.filter(|backend| backend.returns()) {
+            let endpoint = backend.endpoint_for(key.destination().port);
+            let reply = FlowKey::new(key.protocol(), endpoint, key.source());
             if let Some(reply) = table.lookup(&reply, table.hash(&reply), now)
                 && reply.owner == found.owner
             {
@@ -135,7 +141,8 @@ impl Flush {
     ) {
         let has_client = snapshot
             .backend(BackendId(found.owner))
-            .map(|backend| FlowKey::new(key.protocol(), key.destination(), backend.listen))
+            .map(|backend| backend.virtual_endpoint(key.source().port))
+            .map(|asked| FlowKey::new(key.protocol(), key.destination(), asked))
             .and_then(|client| table.lookup(&client, table.hash(&client), now))
             .is_some_and(|client| client.owner == found.owner);
         if !has_client && found.last_seen() < self.since {

@@ -16,7 +16,7 @@ use crate::wire::ethernet::Mac;
 
 mod prefixes;
 
-use prefixes::Prefixes;
+pub(crate) use prefixes::Prefixes;
 
 /// Position of an interface in the configuration, and of its port in every worker.
 pub type PortIndex = u16;
@@ -68,6 +68,8 @@ pub enum Miss {
     NoRoute,
     /// The route is known, its neighbour's hardware address is not: ask the kernel for it.
     NoNeighbour(Neighbour),
+    /// The host has no address of its own to send from.
+    NoSource,
 }
 
 /// An address on one of the balancer's links.
@@ -173,6 +175,12 @@ impl Fib {
             hops.push(None);
             hops.len() - 1
         })
+    }
+
+    /// The host's own address that packets to `address` come from.
+    #[must_use]
+    pub fn source(&self, _address: [u64; 2], _family: Family) -> Option<[u64; 2]> {
+        None
     }
 
     /// The next hop towards `address` (in [`Endpoint`] words).

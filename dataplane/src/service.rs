@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use ringgate_config::{Choose, Forward};
+use ringgate_config::{Choose, Forward, Listen, MssClamp};
 use ringgate_conntrack::{Endpoint, FlowKey};
 
 use crate::backend::BackendId;
 use crate::maglev::Ring;
+use crate::quic::Routes;
 use crate::rotation::Rotation;
 
 /// Up to so many backends, the one with the fewest flows is looked for among all: that many counts
@@ -23,12 +24,18 @@ const SAMPLE: u32 = 8;
 pub struct Service {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// Its address and port.
-    pub listen: Endpoint,
+    /// Its addresses and ports.
+    pub listen: Listen,
     /// Its IANA protocol number.
     pub protocol: u8,
-    /// How packets are forwarded to its backends.
+    /// How packets are forwarded to those of its backends that do not say otherwise.
     pub forward: Forward,
+    /// What is done about the segment sizes that its connections begin with.
+    pub mss_clamp: MssClamp,
+    /// Its flows are not stored: the ring decides about every packet.
+    pub stateless: bool,
+    /// Which backend the connection ids of QUIC name.
+    pub quic: Option<Routes>,
     /// By what new flows get their backend.
     pub choose: Choose,
     /// Where new flows go that only their packets tell of; `None` while no backend takes any.

@@ -10,33 +10,26 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ringgate_config::{Choose, Forward, Model};
-use ringgate_conntrack::{Endpoint, Profile};
-use rustc_hash::FxHashMap;
+use ringgate_config::{Choose, Forward, Listen, Model};
+use ringgate_conntrack::Endpoint;
 
-use crate::backend::{
-    Backend, BackendId, BackendIdentity, BackendState, Health, NoSlot, Registry, Translations,
-};
+use crate::backend::{Backend, BackendId, BackendIdentity, Health, NoSlot, Registry};
 use crate::clock::Millis;
+use crate::listens::Listens;
 use crate::maglev::{Member, Ring};
-use crate::parse::Family;
 use crate::profiles::{Lifetimes, Profiles};
+use crate::quic::Routes;
+use crate::returns::{Return, Returns};
 use crate::rotation::{Rotation, Turns};
 use crate::route::Fib;
 use crate::service::{Order, Service};
 
+use place::Place;
+
 use standing::{Standing, Standings};
 
+mod place;
 mod standing;
-
-/// Which service a reply from a NAT backend's address and port belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Return {
-    /// To this one: its position in the snapshot.
-    Service(u16),
-    /// To one of several: only the flow table knows.
-    Ambiguous,
-}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -46,8 +39,8 @@ pub struct Snapshot {
     /// The balancer is about to stop and takes no new flows.
     pub draining: bool,
     services: Vec<Service>,
-    by_listen: FxHashMap<(Endpoint, u8), u16>,
-    returns: FxHashMap<(Endpoint, u8), Return>,
+    listens: Listens,
+    returns: Returns,
     backends: Vec<Option<Backend>>,
     fib: Arc<Fib>,
     lifetimes: Lifetimes,
@@ -64,8 +57,14 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn service(&self, destination: Endpoint, protocol: u8) -> Option<&Service> {
-        let index = self.by_listen.get(&(destination, protocol))?;
-        self.services.get(usize::from(*index))
+        let index = self.listens.find(destination, protocol)?;
+        self.services.get(usize::from(index))
+    }
+
+    /// The position of the service that listens on `destination`.
+    #[must_use]
+    pub fn service_of(&self, destination: Endpoint, protocol: u8) -> Option<u16> {
+        self.listens.find(destination, protocol)
     }
 
     /// The service at a position, as [`Backend::service`] and [`Return::Service`] name it.
@@ -79,7 +78,7 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn reply_from(&self, source: Endpoint, protocol: u8) -> Option<Return> {
-        self.returns.get(&(source, protocol)).copied()
+        self.returns.find(source, protocol)
     }
 
     /// The backend that `id` names; `None` when it is gone from the configuration.
@@ -108,14 +107,20 @@ impl Snapshot {
     /// What the steering program must send to workers.
     #[must_use]
     pub fn steered(&self) -> Steered {
-        let sockets = |keys: Vec<&(Endpoint, u8)>| {
-            keys.into_iter()
-                .map(|(endpoint, protocol)| (endpoint.to_socket(), *protocol))
-                .collect()
-        };
+        let services = self.services.iter().filter_map(|service| {
+            let listen = service.listen.exact()?;
+            Some((listen, service.protocol))
+        });
+        let backends = self.backends.iter().flatten();
+        let returns = backends.filter(|backend| backend.returns() && backend.endpoint.port != 0);
+        let returns = returns.filter_map(|backend| {
+            let protocol = self.service_at(backend.service)?.protocol;
+            Some((backend.endpoint.to_socket(), protocol))
+        });
+        let returns: HashSet<(SocketAddr, u8)> = returns.collect();
         Steered {
-            services: sockets(self.by_listen.keys().collect()),
-            returns: sockets(self.returns.keys().collect()),
+            services: services.collect(),
+            returns: returns.into_iter().collect(),
         }
     }
 }
@@ -142,9 +147,9 @@ struct CachedRing {
 pub struct Builder {
     registry: Registry,
     profiles: Profiles,
-    rings: HashMap<(Endpoint, u8), CachedRing>,
+    rings: HashMap<(Listen, u8), CachedRing>,
     /// How many turns each service's backends have had.
-    turns: HashMap<(Endpoint, u8), Turns>,
+    turns: HashMap<(Listen, u8), Turns>,
     /// What each backend was in the last snapshot.
     past: HashMap<BackendIdentity, Standing>,
     now: Millis,
@@ -185,6 +190,8 @@ impl Builder {
             model.services().iter().flat_map(identities_of).collect();
         self.registry.retain(&identities);
         let returns = returns(model);
+        let standing_services: HashSet<(Listen, u8)> =
+            model.services().iter().map(listen_of).collect();
         let profiles = self.profiles.number(model);
         let mut services = Vec::with_capacity(model.services().len());
         let mut backends: Vec<Option<Backend>> = Vec::new();
@@ -197,18 +204,18 @@ impl Builder {
             next_step = [next_step, standings.next_step].into_iter().flatten().min();
             let mut members = Vec::with_capacity(standings.each.len());
             let each = standings.each.iter().zip(&standings.weights);
-            for (identity, (standing, weight)) in identities_of(service).zip(each) {
+            let named = service.backends().iter().zip(identities_of(service));
+            for ((configured, identity), (standing, weight)) in named.zip(each) {
                 let id = self.registry.id(identity)?;
                 members.push(id);
                 past.insert(identity, *standing);
                 let place = Place {
                     id,
                     service: index,
-                    forward: service.forward(),
-                    shared: is_shared(&returns, &identity),
+                    shared: returns.is_shared(&identity),
                     profile,
                 };
-                let backend = place.backend(&identity, (standing.state, *weight), fib);
+                let backend = place.backend(configured, &identity, (standing.state, *weight), fib);
                 if backends.len() <= id.slot() {
                     backends.resize(id.slot() + 1, None);
                 }
@@ -218,19 +225,22 @@ impl Builder {
             }
             services.push(Service {
                 half_open: is_ordered(service.choose())
-                    || identities_of(service).any(|one| is_shared(&returns, &one)),
+                    || identities_of(service).any(|one| returns.is_shared(&one)),
+                quic: service
+                    .quic()
+                    .map(|quic| Routes::new(quic, service, &members)),
                 members,
                 ..self.service(service, &standings)
             });
         }
-        let listens = (0..=u16::MAX).zip(&services);
-        let by_listen: FxHashMap<(Endpoint, u8), u16> = listens
-            .map(|(index, s)| ((s.listen, s.protocol), index))
+        let listens: Vec<(Listen, u8)> = services
+            .iter()
+            .map(|service| (service.listen, service.protocol))
             .collect();
         self.rings
-            .retain(|listen, _| by_listen.contains_key(listen));
+            .retain(|listen, _| standing_services.contains(listen));
         self.turns
-            .retain(|listen, _| by_listen.contains_key(listen));
+            .retain(|listen, _| standing_services.contains(listen));
         self.past = past;
         self.next_step = next_step;
         self.generation += 1;
@@ -238,7 +248,7 @@ impl Builder {
             generation: self.generation,
             draining,
             services,
-            by_listen,
+            listens: Listens::new(&listens),
             returns,
             backends,
             fib: Arc::clone(fib),
@@ -259,9 +269,12 @@ impl Builder {
     ) -> Service {
         Service {
             name: service.name().into(),
-            listen: Endpoint::from_socket(service.listen()),
+            listen: *service.range(),
             protocol: service.protocol().number(),
             forward: service.forward(),
+            mss_clamp: service.mss_clamp(),
+            stateless: service.stateless(),
+            quic: None,
             choose: service.choose(),
             ring: self.ring(service, weights),
             order: self.order(service, weights),
@@ -321,83 +334,27 @@ const fn is_ordered(choose: Choose) -> bool {
 }
 
 /// What replies from each NAT backend's address and port belong to.
-fn returns(model: &Model) -> FxHashMap<(Endpoint, u8), Return> {
-    let mut returns = FxHashMap::default();
-    for (index, service) in (0..=u16::MAX).zip(model.services()) {
-        if service.forward() != Forward::Nat {
-            continue;
-        }
-        for identity in identities_of(service) {
-            returns
-                .entry((identity.address, identity.protocol))
-                .and_modify(|known| *known = Return::Ambiguous)
-                .or_insert(Return::Service(index));
-        }
-    }
-    returns
-}
-
-/// Where a backend is, and how packets get to it.
-struct Place {
-    id: BackendId,
-    service: u16,
-    forward: Forward,
-    profile: Profile,
-    shared: bool,
-}
-
-impl Place {
-    // With its only caller, which is generic, and so in the caller's crate: here it would change how
-    // the worker's turn is inlined, by 2 % of its instructions.
-    #[inline]
-    fn backend(
-        self,
-        identity: &BackendIdentity,
-        (state, weight): (BackendState, u32),
-        fib: &Fib,
-    ) -> Backend {
-        let family = family(&identity.address);
-        Backend {
-            id: self.id,
-            service: self.service,
-            listen: identity.listen,
-            endpoint: identity.address,
-            family,
-            forward: self.forward,
-            state,
-            weight,
-            profile: self.profile,
-            shared: self.shared && self.forward == Forward::Nat,
-            hop: match self.forward {
-                Forward::Nat => fib.hop(identity.address.address, family).copied(),
-                Forward::DsrL2 | Forward::FullNat | Forward::Ipip | Forward::Gue | Forward::Gre => {
-                    fib.hop_on_link(identity.address.address, family).copied()
-                }
-            },
-            translations: Translations::of(self.forward, identity),
-        }
-    }
+fn returns(model: &Model) -> Returns {
+    let numbered = (0..=u16::MAX).zip(model.services());
+    let backends = numbered.flat_map(|(index, service)| {
+        let named = service.backends().iter().zip(identities_of(service));
+        named
+            .filter(|(backend, _)| backend.forward() == Forward::Nat)
+            .map(move |(_, identity)| (index, identity))
+    });
+    Returns::new(&backends.collect::<Vec<_>>())
 }
 
 /// What makes a service the same one after a reload.
-fn listen_of(service: &ringgate_config::Service) -> (Endpoint, u8) {
-    (
-        Endpoint::from_socket(service.listen()),
-        service.protocol().number(),
-    )
-}
-
-/// Whether several NAT services have a backend at this one's address and port.
-fn is_shared(returns: &FxHashMap<(Endpoint, u8), Return>, identity: &BackendIdentity) -> bool {
-    returns.get(&(identity.address, identity.protocol)) == Some(&Return::Ambiguous)
+fn listen_of(service: &ringgate_config::Service) -> (Listen, u8) {
+    (*service.range(), service.protocol().number())
 }
 
 /// The identities of a service's backends, in file order.
 pub fn identities_of(
     service: &ringgate_config::Service,
 ) -> impl Iterator<Item = BackendIdentity> + '_ {
-    let listen = Endpoint::from_socket(service.listen());
-    let protocol = service.protocol().number();
+    let (listen, protocol) = listen_of(service);
     service
         .backends()
         .iter()
@@ -406,14 +363,6 @@ pub fn identities_of(
             protocol,
             address: Endpoint::from_socket(backend.address()),
         })
-}
-
-fn family(endpoint: &Endpoint) -> Family {
-    if endpoint.to_socket().is_ipv4() {
-        Family::V4
-    } else {
-        Family::V6
-    }
 }
 
 #[cfg(test)]

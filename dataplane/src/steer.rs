@@ -21,19 +21,21 @@
 //! [`Steering::steer`] reads the snapshot, changes the two tables, a service's turns and the worker's
 //! allowance for datagrams, and nothing else; time is an argument.
 
-use ringgate_config::Forward;
+use ringgate_config::MssClamp;
 use ringgate_conntrack::{
     Direction, Endpoint, FlowHash, FlowKey, FlowTable, Found, Seconds, Whose,
 };
 
-use crate::backend::{Backend, BackendId};
+use crate::backend::{Backend, BackendId, Treatment, virtual_endpoint};
 use crate::newcomers::Newcomers;
 use crate::parse::Packet;
+use crate::returns::Return;
+use crate::rewrite::fitting;
 use crate::route::{Hop, PortIndex};
 use crate::service::Service;
-use crate::snapshot::{Return, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::verdict::DropReason;
-use crate::wire::tcp;
+use crate::wire::{tcp, udp};
 
 mod decision;
 mod half_open;
@@ -59,18 +61,23 @@ pub struct Steering<'a> {
 }
 
 impl<'a> Steering<'a> {
-    /// Decides about one packet. `hash` is the table's hash of the packet's key.
+    /// Decides about one packet, which `frame` has. `hash` is the table's hash of the packet's key.
     ///
     /// # Errors
     ///
     /// The one reason why the packet must be dropped.
     #[inline]
-    pub fn steer(&self, packet: &Packet, hash: FlowHash) -> Result<Decision, Refusal> {
+    pub fn steer(
+        &self,
+        packet: &Packet,
+        hash: FlowHash,
+        frame: &[u8],
+    ) -> Result<Decision, Refusal> {
         // A worker does this for a whole batch, each step for all before the next.
         let hash = self.table.prefetch_slot(self.table.locate(hash));
         match self.go_on(packet, hash) {
-            Some(way) => Ok(way.decision()),
-            None => self.decide(packet, hash),
+            Some(way) => Ok(way.decision(packet)),
+            None => self.decide(packet, hash, frame),
         }
     }
 
@@ -99,7 +106,12 @@ impl<'a> Steering<'a> {
             direction,
             hop,
         };
-        check_path(packet, way.translation().is_none(), way.hop).ok()?;
+        let treatment = match direction {
+            Direction::FromClient => &backend.treatment,
+            // As one that is translated: by one hop, and no longer than it was.
+            Direction::FromBackend => &Treatment::Readdress,
+        };
+        check_path(packet, treatment, way.hop).ok()?;
         Some(way)
     }
 
@@ -107,7 +119,7 @@ impl<'a> Steering<'a> {
     #[inline]
     fn way_back(&self, backend: &Backend, packet: &Packet) -> Option<&'a Hop> {
         let is_elsewhere = |hop: &Hop| hop.port != self.ingress;
-        if backend.translations.is_none() || backend.hop.as_ref().is_ok_and(is_elsewhere) {
+        if !backend.returns() || backend.hop.as_ref().is_ok_and(is_elsewhere) {
             return None;
         }
         let client = packet.key.destination().address;
@@ -120,7 +132,12 @@ impl<'a> Steering<'a> {
     /// # Errors
     ///
     /// The one reason why the packet must be dropped.
-    pub fn decide(&self, packet: &Packet, hash: FlowHash) -> Result<Decision, Refusal> {
+    pub fn decide(
+        &self,
+        packet: &Packet,
+        hash: FlowHash,
+        frame: &[u8],
+    ) -> Result<Decision, Refusal> {
         let key = &packet.key;
         if let Some(service) = self.snapshot.service(key.destination(), key.protocol()) {
             // A service as the source would make two services answer each other for ever.
@@ -131,7 +148,13 @@ impl<'a> Steering<'a> {
             {
                 return Err(DropReason::BadSource.into());
             }
-            self.forward(service, packet, hash)
+            let mut decision = if service.stateless {
+                self.forward_stateless(service, packet, frame)?
+            } else {
+                self.forward(service, packet, hash)?
+            };
+            decision.most_segment = most_segment(service, packet, &decision, None);
+            Ok(decision)
         } else if let Some(whose) = self.snapshot.reply_from(key.source(), key.protocol()) {
             self.send_back(whose, packet, hash)
         } else {
@@ -167,15 +190,9 @@ impl<'a> Steering<'a> {
                 Some(backend) => {
                     let (action, hop) = way_to(backend, packet)?;
                     let event = self.observe(&found, backend, packet, || {
-                        (backend.forward == Forward::Nat).then(|| reply_key(packet, backend))
+                        backend.returns().then(|| reply_key(packet, backend))
                     });
-                    let backend = Some(backend.id);
-                    return Ok(Decision {
-                        action,
-                        hop,
-                        backend,
-                        event,
-                    });
+                    return Ok(Decision::new(action, hop, backend, event));
                 }
                 None => self.rehash(service, packet, &found)?,
             },
@@ -185,12 +202,26 @@ impl<'a> Steering<'a> {
             },
         };
         let (action, hop) = way_to(backend, packet)?;
-        Ok(Decision {
-            action,
-            hop,
-            backend: Some(backend.id),
-            event,
-        })
+        Ok(Decision::new(action, hop, backend, event))
+    }
+
+    /// Of a service without flows: each packet goes where its connection id or the ring says.
+    fn forward_stateless(
+        &self,
+        service: &Service,
+        packet: &Packet,
+        frame: &[u8],
+    ) -> Result<Decision, Refusal> {
+        let named = service.quic.as_ref().and_then(|routes| {
+            let data = usize::from(packet.transport) + udp::HEADER;
+            routes.find(frame.get(data..packet.end.into())?)
+        });
+        let backend = match named.and_then(|id| self.serving(id)) {
+            Some(backend) => backend,
+            None => self.by_ring(service, packet)?,
+        };
+        let (action, hop) = way_to(backend, packet)?;
+        Ok(Decision::new(action, hop, backend, FlowEvent::None))
     }
 
     fn send_back(
@@ -208,7 +239,7 @@ impl<'a> Steering<'a> {
             None => awaited().map(|known| (self.half_open(), known)),
         };
         let (virtual_address, backend) = match known {
-            Some((_, (_, backend))) => (backend.listen, backend),
+            Some((_, (_, backend))) => (backend.virtual_endpoint(key.source().port), backend),
             None => self.unstored_reply(whose, key)?,
         };
         if backend.hop.is_ok_and(|hop| hop.port != self.ingress) {
@@ -219,7 +250,7 @@ impl<'a> Steering<'a> {
             .fib()
             .hop(key.destination().address, packet.family)?;
         let action = Action::ToClient(virtual_address);
-        check_path(packet, false, &hop)?;
+        check_path(packet, &backend.treatment, &hop)?;
         let event = known.map_or(FlowEvent::None, |(home, (found, backend))| {
             home.observe(&found, backend, packet, || {
                 Some(FlowKey::new(
@@ -229,21 +260,19 @@ impl<'a> Steering<'a> {
                 ))
             })
         });
-        let backend = Some(backend.id);
-        Ok(Decision {
-            action,
-            hop,
-            backend,
-            event,
-        })
+        let mut decision = Decision::new(action, hop, backend, event);
+        if let Some(service) = self.snapshot.service_at(backend.service) {
+            let other = backend.hop.ok().map(|hop| hop.mtu);
+            decision.most_segment = most_segment(service, packet, &decision, other);
+        }
+        Ok(decision)
     }
 
     /// The backend that sent a reply whose entry is `found`; `None` when the entry is of times
     /// past: the backend is gone, or serves another service by now.
     fn sender(&self, found: &Found, key: &FlowKey) -> Option<&'a Backend> {
         let backend = self.snapshot.backend(BackendId(found.owner))?;
-        let is_nat = backend.forward == Forward::Nat;
-        (is_nat && backend.endpoint == key.source()).then_some(backend)
+        (backend.returns() && backend.is_at(key.source())).then_some(backend)
     }
 
     /// Whose reply it is, from the configuration alone.
@@ -263,8 +292,10 @@ impl<'a> Steering<'a> {
             .members
             .iter()
             .filter_map(|id| self.snapshot.backend(*id));
-        let sender = members.find(|backend| backend.endpoint == key.source());
-        Ok((service.listen, sender.ok_or(DropReason::NotForUs)?))
+        let is_sender = |backend: &&Backend| backend.returns() && backend.is_at(key.source());
+        let sender = members.find(is_sender).ok_or(DropReason::NotForUs)?;
+        let asked = virtual_endpoint(&service.listen, key.source().port);
+        Ok((asked, sender))
     }
 
     /// How many flows a backend has.
@@ -283,7 +314,8 @@ impl<'a> Steering<'a> {
 
 /// The key under which the replies to `packet` from `backend` are found.
 fn reply_key(packet: &Packet, backend: &Backend) -> FlowKey {
-    FlowKey::new(packet.key.protocol(), backend.endpoint, packet.key.source())
+    let endpoint = backend.endpoint_for(packet.key.destination().port);
+    FlowKey::new(packet.key.protocol(), endpoint, packet.key.source())
 }
 
 /// Whether `packet` opens a new connection where an old one has ended, as far as we can see.
@@ -295,29 +327,48 @@ fn reopens(found: &Found, packet: &Packet) -> bool {
 #[inline]
 fn way_to(backend: &Backend, packet: &Packet) -> Result<(Action, Hop), Refusal> {
     let hop = backend.hop?;
-    let action = match backend.forward {
-        Forward::Nat => Action::ToBackend(backend.endpoint),
-        Forward::DsrL2 | Forward::FullNat | Forward::Ipip | Forward::Gue | Forward::Gre => {
-            Action::Direct
-        }
-    };
-    check_path(packet, action == Action::Direct, &hop)?;
-    Ok((action, hop))
+    check_path(packet, &backend.treatment, &hop)?;
+    Ok((Action::to(backend, packet), hop))
 }
 
 /// What the way out demands of a packet: hops to live, and room.
 #[inline]
-fn check_path(packet: &Packet, is_bridged: bool, hop: &Hop) -> Result<(), DropReason> {
-    // Bridging (direct server return) costs no hop, but a packet with none left is not for
-    // forwarding at all.
-    let needed = if is_bridged { 1 } else { 2 };
-    if packet.ttl < needed {
+fn check_path(packet: &Packet, treatment: &Treatment, hop: &Hop) -> Result<(), DropReason> {
+    if packet.ttl < treatment.hops_needed() {
         return Err(DropReason::TtlExpired);
     }
-    if u32::from(packet.ip_len) > hop.mtu {
+    if u32::from(packet.ip_len) + u32::from(treatment.overhead()) > hop.mtu {
         return Err(DropReason::TooBig);
     }
     Ok(())
+}
+
+/// To what the segment size of a SYN is lowered. Whatever one end says is how much the other sends, and that
+/// comes by the way that `packet` leaves as well as by the one that it came, whose MTU is `other`.
+fn most_segment(
+    service: &Service,
+    packet: &Packet,
+    decision: &Decision,
+    other: Option<u32>,
+) -> Option<u16> {
+    if packet.tcp_flags & tcp::SYN == 0 {
+        return None;
+    }
+    match service.mss_clamp {
+        MssClamp::Off => None,
+        MssClamp::To(most) => Some(most),
+        MssClamp::Path => {
+            let overhead = match decision.action {
+                Action::Encapsulate(encapsulation) => encapsulation.overhead(),
+                Action::Direct | Action::ToBackend(_) | Action::ToClient(_) => 0,
+            };
+            let mtu = decision.hop.mtu.saturating_sub(overhead.into());
+            Some(fitting(
+                other.map_or(mtu, |other| other.min(mtu)),
+                packet.family,
+            ))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::PacketBuilder;
 
+use crate::xsk::{Frame, Pool};
+
 /// Hardware addresses of the far end and of the balancer in built frames.
 pub(crate) const FAR: [u8; 6] = [2, 0, 0, 0, 0xFA, 1];
 pub(crate) const NEAR: [u8; 6] = [2, 0, 0, 0, 0xEA, 2];
@@ -14,6 +16,13 @@ pub(crate) const TTL: u8 = 64;
 /// A socket address from its text.
 pub(crate) fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
+}
+
+/// These bytes in a frame of a pool of their own.
+pub(crate) fn framed(bytes: &[u8]) -> Frame {
+    let mut frame = Pool::anonymous(1).take().unwrap();
+    assert_eq!(frame.fill_from(bytes), bytes.len());
+    frame
 }
 
 /// A UDP frame with right checksums.

@@ -80,6 +80,8 @@ drop_reasons! {
     NoRoute = "no_route", "add a route (ip route get ADDRESS), or the interface to the configuration";
     /// The next hop's hardware address is not known yet; the kernel was asked for it.
     NoNeighbour = "no_neighbour", "normal for a first packet; else the next hop does not answer ARP or ND";
+    /// The host has no address of its own to send to a tunnel's far end from.
+    NoSource = "no_source", "give the egress interface an address, or the tunnel a source";
     /// The packet is larger than the egress interface's MTU.
     TooBig = "too_big", "give both sides the same MTU";
     /// The TX ring of the egress interface is full.

@@ -21,7 +21,7 @@ use crate::newcomers::{Newcomers, Tables};
 use crate::parse::{Packet, parse_to};
 use crate::port::{BATCH, Batch, Port};
 use crate::publish::Mailbox;
-use crate::rewrite::rewrite;
+use crate::rewrite::{clamp, rewrite};
 use crate::route::{Neighbour, PortIndex};
 use crate::snapshot::Snapshot;
 use crate::steer::{Decision, FlowEvent, Refusal, Steering};
@@ -239,7 +239,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             if let Ok((packet, hash)) = parsed
                 && let Some(way) = steering.go_on(packet, *hash)
                 && let Some(egress) = self.egress.get_mut(usize::from(way.port()))
-                && way.rewrite(frame.bytes_mut(), packet).is_ok()
+                && way.rewrite(&mut frame, packet).is_ok()
             {
                 let bytes = frame.len() as u64;
                 if let Some(backend) = counters.backend(way.backend()) {
@@ -344,8 +344,11 @@ fn decide(
     frame: &mut Frame,
 ) -> Result<Decision, Refusal> {
     let (packet, hash) = parsed.as_ref().map_err(|reason| *reason)?;
-    let decision = steering.decide(packet, *hash)?;
-    rewrite(frame.bytes_mut(), packet, &decision.action, &decision.hop)?;
+    let decision = steering.decide(packet, *hash, frame.bytes())?;
+    if let Some(most) = decision.most_segment {
+        clamp(frame.bytes_mut(), packet, most)?;
+    }
+    rewrite(frame, packet, &decision.action, &decision.hop)?;
     Ok(decision)
 }
 

@@ -9,6 +9,7 @@ use ringgate_dataplane::clock::Clock as _;
 use ringgate_dataplane::newcomers::Newcomers;
 use ringgate_dataplane::parse::{Family, Packet, parse};
 use ringgate_dataplane::steer::{Steering, Way};
+use ringgate_dataplane::xsk::{Frame, Pool};
 
 use crate::micro::frames::{Frames, LENGTH};
 use crate::micro::order::{self, Walk};
@@ -95,7 +96,7 @@ fn one(
 }
 
 /// A frame, and what is known of it before it is steered.
-type Parsed = ([u8; LENGTH], Packet, FlowHash);
+type Parsed = (Frame, Packet, FlowHash);
 
 /// Nanoseconds a packet of each step.
 fn sample(
@@ -106,14 +107,17 @@ fn sample(
 ) -> Result<(f64, f64), String> {
     let rounds = (packets / flows.len() as u64).max(1);
     let mut time = [0.0; 2];
+    let mut pool = Pool::anonymous(u32::try_from(flows.len()).map_err(|e| e.to_string())?);
     for _ in 0..rounds {
         // Anew each time: a packet that is rewritten again and again has no TTL left.
         let parsed: Result<Vec<Parsed>, String> = flows
             .iter()
             .map(|flow| {
-                let mut frame = [0; LENGTH];
-                frames.write(&mut frame, *flow);
-                let packet = parse(&frame, false).map_err(|reason| format!("{reason:?}"))?;
+                let mut bytes = [0; LENGTH];
+                frames.write(&mut bytes, *flow);
+                let mut frame = pool.take().ok_or("the pool is empty")?;
+                frame.fill_from(&bytes);
+                let packet = parse(frame.bytes(), false).map_err(|reason| format!("{reason:?}"))?;
                 let table = steering.table;
                 let hash = table.locate(table.hash(&packet.key));
                 Ok((frame, packet, table.prefetch_slot(hash)))
@@ -139,6 +143,7 @@ fn sample(
         if refused > 0 {
             return Err(format!("{refused} packets were not rewritten"));
         }
+        parsed.into_iter().for_each(|(frame, ..)| pool.give(frame));
     }
     Ok((time[0] / rounds as f64, time[1] / rounds as f64))
 }

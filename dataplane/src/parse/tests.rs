@@ -43,6 +43,7 @@ fn both_families_and_protocols_are_described() {
             tcp_flags: 0x12,
             tcp_sequence: 1000,
             partial: false,
+            network: 14,
             transport: start,
             end: start + 23,
             ip_len: start + 23 - 14,

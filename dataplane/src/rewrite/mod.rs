@@ -3,18 +3,24 @@
 //! Contract: checksums are exact. A right one stays right, a wrong one stays exactly as wrong
 //! (RFC 1624 updates), a UDP checksum of zero stays zero, and one that a local stack left
 //! unfinished ([`Packet::partial`]) is computed in full. TTL and hop limit fall by one where
-//! the packet has been routed. Nothing else changes, padding and options included.
+//! the packet has been routed. Nothing else changes, padding and options included; only behind outer headers
+//! there is no padding.
 
+mod encapsulate;
 mod exchange;
+mod mss;
 mod nat;
 
+pub use encapsulate::{Contents, Encapsulation, encapsulate, wrap};
 pub use exchange::{Exchange, exchange};
+pub use mss::{clamp, fitting};
 pub use nat::{Translation, translate};
 
 use crate::parse::{Layers, Packet};
 use crate::route::Hop;
 use crate::steer::Action;
 use crate::verdict::DropReason;
+use crate::xsk::Frame;
 
 /// Rewrites `frame`, from which `packet` was parsed.
 ///
@@ -23,19 +29,22 @@ use crate::verdict::DropReason;
 /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
 #[inline]
 pub fn rewrite(
-    frame: &mut [u8],
+    frame: &mut Frame,
     packet: &Packet,
     action: &Action,
     hop: &Hop,
 ) -> Result<(), DropReason> {
     let translation = match *action {
-        Action::Direct => return redirect(frame, packet, hop),
+        Action::Direct => return redirect(frame.bytes_mut(), packet, hop),
+        Action::Encapsulate(ref encapsulation) => {
+            return encapsulate(frame, packet, encapsulation, hop);
+        }
         Action::ToBackend(backend) => {
             Translation::of_destination(packet.key.destination(), backend)
         }
         Action::ToClient(listen) => Translation::of_source(packet.key.source(), listen),
     };
-    translate(frame, packet, &translation, hop)
+    translate(frame.bytes_mut(), packet, &translation, hop)
 }
 
 /// Sends `frame`, from which `packet` was parsed, on to `hop` as it is.

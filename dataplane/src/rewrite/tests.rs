@@ -3,7 +3,7 @@ use ringgate_conntrack::Endpoint;
 
 use super::*;
 use crate::parse::parse;
-use crate::testing::{at, checksums_are_right, make_partial, tcp, udp};
+use crate::testing::{at, checksums_are_right, framed, make_partial, tcp, udp};
 use crate::wire::ethernet::Mac;
 
 const HOP: Hop = Hop {
@@ -22,10 +22,10 @@ fn endpoint(text: &str) -> Endpoint {
 }
 
 fn rewritten(frame: &[u8], action: Action) -> Vec<u8> {
-    let mut frame = frame.to_vec();
-    let packet = parse(&frame, true).unwrap();
+    let mut frame = framed(frame);
+    let packet = parse(frame.bytes(), true).unwrap();
     rewrite(&mut frame, &packet, &action, &HOP).unwrap();
-    frame
+    frame.bytes().to_vec()
 }
 
 /// The frame that the oracle builds for the translated endpoints.
@@ -161,11 +161,12 @@ fn a_frame_that_is_not_the_packets_is_refused() {
         ] {
             let mut partial = whole.clone();
             make_partial(&mut partial);
-            for mut frame in [whole, partial] {
+            for frame in [whole, partial] {
                 let packet = parse(&frame, true).unwrap();
                 for action in [Action::Direct, Action::ToBackend(endpoint(BACKEND[family]))] {
                     for len in 0..frame.len() {
-                        let result = rewrite(&mut frame[..len], &packet, &action, &HOP);
+                        let mut cut = framed(&frame[..len]);
+                        let result = rewrite(&mut cut, &packet, &action, &HOP);
                         assert_eq!(result, Err(DropReason::Truncated), "{len} bytes");
                     }
                 }

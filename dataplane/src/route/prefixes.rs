@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 /// What is known of prefixes of addresses `A`, which are numbers: the first bit is the highest.
 #[derive(Debug, Clone)]
-pub(super) struct Prefixes<A, T> {
+pub(crate) struct Prefixes<A, T> {
     lengths: Vec<Length<A, T>>,
     /// Of the prefix of no bits: the default route.
     default: Option<T>,
@@ -40,7 +40,7 @@ impl<A, T> Default for Prefixes<A, T> {
 impl<A: Copy + Ord + Hash + BitAnd<Output = A>, T> Prefixes<A, T> {
     /// Adds or replaces what is known of the prefix of `bits` bits, which are set in `mask`, of
     /// `address`.
-    pub(super) fn insert(&mut self, address: A, bits: u8, mask: A, what: T) {
+    pub(crate) fn insert(&mut self, address: A, bits: u8, mask: A, what: T) {
         if bits == 0 {
             self.default = Some(what);
             return;
@@ -68,7 +68,7 @@ impl<A: Copy + Ord + Hash + BitAnd<Output = A>, T> Prefixes<A, T> {
 
     /// What is known of the longest prefix that `address` is in.
     #[inline]
-    pub(super) fn get(&self, address: A) -> Option<&T> {
+    pub(crate) fn get(&self, address: A) -> Option<&T> {
         for length in &self.lengths {
             let address = address & length.mask;
             if length.range.contains(&address)

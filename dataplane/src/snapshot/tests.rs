@@ -1,5 +1,5 @@
 use super::*;
-use crate::backend::Health;
+use crate::backend::{BackendState, Health};
 use crate::testing::at;
 
 const FILE: &str = r#"

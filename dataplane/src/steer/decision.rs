@@ -1,13 +1,13 @@
 //! What comes out of steering: where a packet goes and how, or why it goes nowhere.
 
-use ringgate_config::Forward;
 use ringgate_conntrack::{Direction, Endpoint};
 
-use crate::backend::{Backend, BackendId};
+use crate::backend::{Backend, BackendId, Treatment};
 use crate::parse::Packet;
-use crate::rewrite::{Translation, redirect, translate};
+use crate::rewrite::{Encapsulation, encapsulate, redirect, rewrite, translate};
 use crate::route::{Hop, Miss, Neighbour, PortIndex};
 use crate::verdict::DropReason;
+use crate::xsk::Frame;
 
 /// What is done to a packet's headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum Action {
     ToBackend(Endpoint),
     /// The source becomes this endpoint, and the packet has been routed once more.
     ToClient(Endpoint),
+    /// The packet, routed once more, goes in another.
+    Encapsulate(Encapsulation),
 }
 
 /// What became of the flow, for the counters.
@@ -56,9 +58,21 @@ pub struct Decision {
     pub backend: Option<BackendId>,
     /// What became of its flow.
     pub event: FlowEvent,
+    /// Its segment size is lowered to this, bytes: it is a SYN, and its service wants that.
+    pub most_segment: Option<u16>,
 }
 
 impl Decision {
+    pub(super) fn new(action: Action, hop: Hop, backend: &Backend, event: FlowEvent) -> Self {
+        Self {
+            action,
+            hop,
+            backend: Some(backend.id),
+            event,
+            most_segment: None,
+        }
+    }
+
     /// Whether the packet comes from a backend.
     #[inline]
     #[must_use]
@@ -104,36 +118,54 @@ impl Way<'_> {
     ///
     /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
     #[inline]
-    pub fn rewrite(&self, frame: &mut [u8], packet: &Packet) -> Result<(), DropReason> {
-        match self.translation() {
-            Some(translation) => translate(frame, packet, translation, self.hop),
-            None => redirect(frame, packet, self.hop),
+    pub fn rewrite(&self, frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {
+        match (&self.backend.treatment, self.direction) {
+            (Treatment::Translate(translations), direction) => {
+                let translation = match direction {
+                    Direction::FromClient => &translations.to_backend,
+                    Direction::FromBackend => &translations.to_client,
+                };
+                translate(frame.bytes_mut(), packet, translation, self.hop)
+            }
+            (Treatment::Direct, _) => redirect(frame.bytes_mut(), packet, self.hop),
+            (Treatment::Encapsulate(encapsulation), _) => {
+                encapsulate(frame, packet, encapsulation, self.hop)
+            }
+            (Treatment::Readdress, _) => rewrite(frame, packet, &self.action(packet), self.hop),
         }
     }
 
-    #[inline]
-    pub(super) fn translation(&self) -> Option<&Translation> {
-        let translations = self.backend.translations.as_ref()?;
-        Some(match self.direction {
-            Direction::FromClient => &translations.to_backend,
-            Direction::FromBackend => &translations.to_client,
-        })
+    /// What is done to the packet, in one word.
+    fn action(&self, packet: &Packet) -> Action {
+        match self.direction {
+            Direction::FromClient => Action::to(self.backend, packet),
+            Direction::FromBackend => {
+                let port = packet.key.source().port;
+                Action::ToClient(self.backend.virtual_endpoint(port))
+            }
+        }
     }
 
-    pub(super) fn decision(&self) -> Decision {
-        let action = match (self.backend.forward, self.direction) {
-            (
-                Forward::DsrL2 | Forward::FullNat | Forward::Ipip | Forward::Gue | Forward::Gre,
-                _,
-            ) => Action::Direct,
-            (Forward::Nat, Direction::FromClient) => Action::ToBackend(self.backend.endpoint),
-            (Forward::Nat, Direction::FromBackend) => Action::ToClient(self.backend.listen),
-        };
+    pub(super) fn decision(&self, packet: &Packet) -> Decision {
         Decision {
-            action,
+            action: self.action(packet),
             hop: *self.hop,
             backend: Some(self.backend.id),
             event: FlowEvent::None,
+            most_segment: None, // a flow that goes on has no SYN
+        }
+    }
+}
+
+impl Action {
+    /// What is done to a client's packet for `backend`.
+    pub(super) fn to(backend: &Backend, packet: &Packet) -> Self {
+        match backend.treatment {
+            Treatment::Direct => Self::Direct,
+            Treatment::Translate(_) | Treatment::Readdress => {
+                Self::ToBackend(backend.endpoint_for(packet.key.destination().port))
+            }
+            Treatment::Encapsulate(encapsulation) => Self::Encapsulate(encapsulation),
         }
     }
 }
@@ -160,6 +192,7 @@ impl From<Miss> for Refusal {
     fn from(miss: Miss) -> Self {
         match miss {
             Miss::NoRoute => DropReason::NoRoute.into(),
+            Miss::NoSource => DropReason::NoSource.into(),
             Miss::NoNeighbour(neighbour) => Self {
                 reason: DropReason::NoNeighbour,
                 wanted: Some(neighbour),

@@ -7,15 +7,14 @@
 //! there, with the same backend. Where that has no room now, the flow stays and the next
 //! segment tries again.
 
-use ringgate_config::Forward;
 use ringgate_conntrack::{Direction, FlowHash, Found, NewFlow, Tie};
 
 use super::open::Stored;
 use super::{FlowEvent, Refusal, Steering, keep, reopens, reply_key, way_to};
 use crate::backend::{Backend, BackendId};
 use crate::parse::Packet;
+use crate::returns::Return;
 use crate::service::Service;
-use crate::snapshot::Return;
 
 impl<'a> Steering<'a> {
     /// The same with the half-open flows for its table, on their clock.
@@ -73,7 +72,7 @@ impl<'a> Steering<'a> {
         let next = found.state.after(Direction::FromClient, packet.tcp_flags);
         if next.may_be_evicted() {
             let event = half.observe(found, backend, packet, || {
-                (backend.forward == Forward::Nat).then(|| reply_key(packet, backend))
+                backend.returns().then(|| reply_key(packet, backend))
             });
             return Ok((backend, event));
         }
@@ -105,7 +104,7 @@ impl<'a> Steering<'a> {
     /// Stores both entries of a flow whose handshake is complete.
     fn admit(&self, packet: &Packet, hash: FlowHash, backend: &Backend, new: NewFlow) -> Stored {
         let state = Some(new.state);
-        if backend.forward == Forward::Nat {
+        if backend.returns() {
             // The half-open entry is this flow's own: whoever has the key there is this flow.
             let reply = self.put_reply(&self.half_open(), packet, backend, state);
             if !matches!(reply, Stored::Yes(_)) {

@@ -84,9 +84,10 @@ impl Steering<'_> {
 
     /// Whether a flow's owner is a backend of the service that `packet` is sent to.
     pub(super) fn is_of_service(&self, found: &Found, packet: &Packet) -> bool {
-        self.snapshot
-            .backend(BackendId(found.owner))
-            .is_some_and(|backend| backend.listen == packet.key.destination())
+        let key = &packet.key;
+        let service = self.snapshot.service_of(key.destination(), key.protocol());
+        let backend = self.snapshot.backend(BackendId(found.owner));
+        backend.is_some_and(|backend| Some(backend.service) == service)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Flows that begin, or begin anew with another backend: who gets them, and what is stored where.
 
-use ringgate_config::Forward;
 use ringgate_conntrack::{Direction, FlowHash, FlowKey, Found, Insert, NewFlow, Reach, State, Tie};
 
 use super::{FlowEvent, Refusal, Steering, keep, reply_key, way_to};
@@ -142,7 +141,7 @@ impl<'a> Steering<'a> {
             if opening.is_syn && !ordered && !backend.shared && nth == 0 {
                 return Ok((backend, Stored::NotYet));
             }
-            if backend.forward != Forward::Nat {
+            if !backend.returns() {
                 return Ok((backend, Stored::Yes(0)));
             }
             match self.put_reply(other, packet, backend, opening.state) {
@@ -158,7 +157,11 @@ impl<'a> Steering<'a> {
     }
 
     /// The backend that the ring alone gives a flow.
-    fn by_ring(&self, service: &Service, packet: &Packet) -> Result<&'a Backend, Refusal> {
+    pub(super) fn by_ring(
+        &self,
+        service: &Service,
+        packet: &Packet,
+    ) -> Result<&'a Backend, Refusal> {
         let id = service.choose(&packet.key, 0);
         let backend = id.and_then(|id| self.snapshot.backend(id));
         Ok(backend.ok_or(DropReason::NoBackend)?)

@@ -159,7 +159,7 @@ impl World {
             ingress,
         };
         steering
-            .steer(&packet, self.table.hash(&packet.key))
+            .steer(&packet, self.table.hash(&packet.key), frame)
             .map_err(|refusal| refusal.reason)
     }
 

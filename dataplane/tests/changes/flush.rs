@@ -29,7 +29,7 @@ fn busy() -> Scene {
 fn service(listen: &str) -> Scope {
     let listen: std::net::SocketAddr = listen.parse().unwrap();
     let protocol = if listen.port() == 53 { 17 } else { 6 };
-    Scope::Service(Endpoint::from_socket(listen), protocol)
+    Scope::Service(listen.into(), protocol)
 }
 
 /// How many flows of each service are still in the table.

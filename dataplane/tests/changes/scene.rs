@@ -167,7 +167,7 @@ impl Scene {
             now: self.now.seconds(),
             ingress,
         };
-        let decision = steering.steer(&packet, self.tables.flows.hash(&packet.key));
+        let decision = steering.steer(&packet, self.tables.flows.hash(&packet.key), frame);
         decision.map_err(|refusal| refusal.reason)
     }
 

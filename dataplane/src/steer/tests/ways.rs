@@ -71,7 +71,8 @@ fn each_way_out_that_is_missing_has_its_reason_and_stores_nothing() {
 #[test]
 fn an_unknown_neighbour_is_asked_for() {
     let world = World::new();
-    let packet = parse(&tcp("10.2.0.11:8080", "10.1.0.77:1", ACK, b""), false).unwrap();
+    let frame = tcp("10.2.0.11:8080", "10.1.0.77:1", ACK, b"");
+    let packet = parse(&frame, false).unwrap();
     let steering = Steering {
         snapshot: &world.snapshot,
         table: &world.table,
@@ -80,7 +81,7 @@ fn an_unknown_neighbour_is_asked_for() {
         ingress: 1,
     };
     let refusal = steering
-        .steer(&packet, world.table.hash(&packet.key))
+        .steer(&packet, world.table.hash(&packet.key), &frame)
         .unwrap_err();
     let address = Endpoint::from_socket(at("10.1.0.77:0")).address;
     let wanted = Some(Neighbour { port: 0, address });
