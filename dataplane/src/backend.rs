@@ -150,7 +150,14 @@ impl Backend {
         virtual_endpoint(&self.listen, port)
     }
 
-    /// Whether its replies return through the balancer.
+    /// Whether packets to it come from an address of the balancer's.
+    #[inline]
+    #[must_use]
+    pub fn exchanges(&self) -> bool {
+        matches!(self.treatment, Treatment::Exchange)
+    }
+
+    /// Whether its replies, sent to clients, return through the balancer.
     #[inline]
     #[must_use]
     pub fn returns(&self) -> bool {
@@ -176,6 +183,8 @@ pub enum Treatment {
     Readdress,
     /// Packets to it go in others; it answers the client itself.
     Encapsulate(Encapsulation),
+    /// Both endpoints are replaced, the source by one of the balancer's, which it answers.
+    Exchange,
 }
 
 impl Treatment {
@@ -186,7 +195,7 @@ impl Treatment {
     pub fn hops_needed(&self) -> u8 {
         match self {
             Self::Direct => 1,
-            Self::Translate(_) | Self::Readdress | Self::Encapsulate(_) => 2,
+            Self::Translate(_) | Self::Readdress | Self::Encapsulate(_) | Self::Exchange => 2,
         }
     }
 
@@ -195,7 +204,7 @@ impl Treatment {
     #[must_use]
     pub fn overhead(&self) -> u16 {
         match self {
-            Self::Direct | Self::Translate(_) | Self::Readdress => 0,
+            Self::Direct | Self::Translate(_) | Self::Readdress | Self::Exchange => 0,
             Self::Encapsulate(encapsulation) => encapsulation.overhead(),
         }
     }

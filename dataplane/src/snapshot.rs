@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use ringgate_config::{Choose, Forward, Listen, Model};
 use ringgate_conntrack::Endpoint;
+use ringgate_conntrack::source_ports::SourcePorts;
 
 use crate::backend::{Backend, BackendId, BackendIdentity, Health, NoSlot, Registry};
 use crate::clock::Millis;
@@ -44,6 +45,8 @@ pub struct Snapshot {
     backends: Vec<Option<Backend>>,
     fib: Arc<Fib>,
     lifetimes: Lifetimes,
+    sources: Option<Arc<SourcePorts>>,
+    exchanges: bool,
 }
 
 impl Snapshot {
@@ -96,6 +99,20 @@ impl Snapshot {
     #[must_use]
     pub fn fib(&self) -> &Fib {
         &self.fib
+    }
+
+    /// The balancer's own addresses that flows come from, and their ports.
+    #[inline]
+    #[must_use]
+    pub fn sources(&self) -> Option<&SourcePorts> {
+        self.sources.as_deref()
+    }
+
+    /// Whether some backend is `full-nat`.
+    #[inline]
+    #[must_use]
+    pub fn exchanges(&self) -> bool {
+        self.exchanges
     }
 
     /// What the flow table must know of timeouts before a worker sees this snapshot.
@@ -155,9 +172,16 @@ pub struct Builder {
     now: Millis,
     next_step: Option<Millis>,
     generation: u64,
+    sources: Option<Arc<SourcePorts>>,
 }
 
 impl Builder {
+    /// The sources of the snapshots that are built from now on.
+    pub fn with_sources(&mut self, sources: Arc<SourcePorts>) -> &mut Self {
+        self.sources = Some(sources);
+        self
+    }
+
     /// The time of the snapshots that are built from now on: slow starts go by it.
     pub fn at(&mut self, now: Millis) -> &mut Self {
         self.now = now;
@@ -225,6 +249,7 @@ impl Builder {
             }
             services.push(Service {
                 half_open: is_ordered(service.choose())
+                    || service.backends().iter().any(is_full_nat)
                     || identities_of(service).any(|one| returns.is_shared(&one)),
                 quic: service
                     .quic()
@@ -233,6 +258,8 @@ impl Builder {
                 ..self.service(service, &standings)
             });
         }
+        let all = model.services().iter().flat_map(|one| one.backends());
+        let exchanges = all.into_iter().any(is_full_nat);
         let listens: Vec<(Listen, u8)> = services
             .iter()
             .map(|service| (service.listen, service.protocol))
@@ -253,6 +280,8 @@ impl Builder {
             backends,
             fib: Arc::clone(fib),
             lifetimes: self.profiles.lifetimes(),
+            sources: self.sources.clone(),
+            exchanges,
         })
     }
 
@@ -331,6 +360,11 @@ impl Builder {
 /// Whether a flow's backend does not follow from its packets.
 const fn is_ordered(choose: Choose) -> bool {
     matches!(choose, Choose::RoundRobin | Choose::LeastConnections)
+}
+
+/// Whether replies of its flows are sent to the balancer itself.
+fn is_full_nat(backend: &ringgate_config::Backend) -> bool {
+    backend.forward() == Forward::FullNat
 }
 
 /// What replies from each NAT backend's address and port belong to.

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
-use ringgate_conntrack::{Cursor, FlowHash, FlowTable, Seconds};
+use ringgate_conntrack::source_ports::Seat;
+use ringgate_conntrack::{Cursor, Ended, FlowHash, FlowTable, Seconds};
 
 use crate::clock::{Clock, Millis};
 use crate::counters::WorkerCounters;
@@ -58,6 +59,8 @@ pub struct Parts<P, C> {
     pub tables: Tables,
     /// Most datagram flows that all workers together store in a second.
     pub udp_new_flows: u32,
+    /// This worker's right to source ports. Taken at the start.
+    pub seat: Option<Seat>,
     /// The time.
     pub clock: C,
     /// Where control posts snapshots.
@@ -102,7 +105,7 @@ pub struct Remains<P> {
 impl<P: Port, C: Clock> Worker<P, C> {
     /// A worker ready to run.
     #[must_use]
-    pub fn new(parts: Parts<P, C>) -> Self {
+    pub fn new(mut parts: Parts<P, C>) -> Self {
         let egress = parts.ports.iter().map(|_| Batch::new()).collect();
         let Tables { flows, half_open } = &parts.tables;
         let share = |table: &FlowTable| table.share(parts.index, parts.workers);
@@ -113,7 +116,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
             parts.udp_new_flows,
             parts.workers,
             kept_until,
-        );
+        )
+        .seated(parts.seat.take());
         let (batch, parsed) = (Batch::new(), ArrayVec::new());
         Self {
             parts,
@@ -186,6 +190,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             tables,
             counters,
             partial,
+            snapshot,
             ..
         } = &self.parts;
         let table: &FlowTable = &tables.flows;
@@ -215,6 +220,11 @@ impl<P: Port, C: Clock> Worker<P, C> {
         }
         for (_, hash) in self.parsed.iter_mut().flatten() {
             *hash = table.prefetch_slot(*hash);
+        }
+        if snapshot.exchanges() {
+            for (_, hash) in self.parsed.iter().flatten() {
+                table.prefetch_tied(*hash);
+            }
         }
     }
 
@@ -303,13 +313,16 @@ impl<P: Port, C: Clock> Worker<P, C> {
         for (index, port) in self.parts.ports.iter().enumerate() {
             self.parts.counters.publish_port(index, &port.counters());
         }
+        let sources = self.parts.snapshot.sources();
+        self.newcomers.repay(sources);
+        let ended = |ended: Ended| self.newcomers.settle(sources, ended);
         let sweep = |table: &FlowTable, cursor: &mut Cursor, now| {
             let share = u64::from(table.buckets()) / self.parts.workers.max(1) as u64;
             let budget = share
                 .saturating_mul(elapsed)
                 .div_ceil(SWEEP_PASS_MS)
                 .min(SWEEP_MOST);
-            table.sweep(cursor, usize::try_from(budget).unwrap_or(0), now, |_| {}) as u64
+            table.sweep(cursor, usize::try_from(budget).unwrap_or(0), now, ended) as u64
         };
         let Tables { flows, half_open } = &self.parts.tables;
         let [of_flows, of_half_open] = &mut self.cursors;

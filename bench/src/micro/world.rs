@@ -359,6 +359,7 @@ impl World {
                 tables: tables.clone(),
                 // A storm of new flows is what is measured.
                 udp_new_flows: u32::MAX,
+                seat: None,
                 clock: Still,
                 mailbox: Arc::new(Mailbox::default()),
                 snapshot: Arc::clone(&snapshot),

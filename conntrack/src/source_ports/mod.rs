@@ -525,6 +525,16 @@ impl SourcePorts {
         }
     }
 
+    /// Whether it is one of these addresses, with a port that can be leased.
+    #[must_use]
+    pub fn has(&self, endpoint: &Endpoint) -> bool {
+        let is_port = endpoint.port.checked_sub(self.layout.first);
+        is_port.is_some_and(|place| usize::from(place) < self.layout.ports)
+            && self
+                .all()
+                .any(|source| source.address() == endpoint.address)
+    }
+
     /// Gives a port back. Any thread may, once for each flow: who took the entry that has the
     /// lease out of the flow table, which lets one succeed.
     #[inline]

@@ -39,6 +39,9 @@ pub fn rewrite(
         Action::Encapsulate(ref encapsulation) => {
             return encapsulate(frame, packet, encapsulation, hop);
         }
+        Action::Exchange(ref endpoints, _) => {
+            return exchange(frame.bytes_mut(), packet, endpoints, hop);
+        }
         Action::ToBackend(backend) => {
             Translation::of_destination(packet.key.destination(), backend)
         }

@@ -109,6 +109,7 @@ impl World {
             partial: vec![false; 2],
             tables: tables.clone(),
             udp_new_flows: u32::MAX,
+            seat: None,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&snapshot),

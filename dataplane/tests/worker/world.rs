@@ -168,6 +168,7 @@ impl World {
             partial: vec![partial; 2],
             tables: Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap(),
             udp_new_flows: u32::MAX,
+            seat: None,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: snapshot(&mut builder, file, &[]),
