@@ -329,7 +329,7 @@ impl<'a> Steering<'a> {
         if !backend.exchanges() {
             return Ok((Action::to(backend, packet), hop));
         }
-        let exchange = self.to_backend(backend, tie, packet);
+        let exchange = self.exchange_for(backend, tie, packet);
         let exchange = exchange.ok_or(DropReason::Unstored)?;
         Ok((Action::Exchange(exchange, Direction::FromClient), hop))
     }

@@ -49,7 +49,7 @@ impl<'a> Steering<'a> {
         let hop = backend.hop.as_ref().ok()?;
         match whose.direction {
             Direction::FromClient if backend.state.serves() => {
-                Some((hop, self.to_backend(backend, whose.tie, packet)?))
+                Some((hop, self.exchange_for(backend, whose.tie, packet)?))
             }
             Direction::FromClient => None,
             Direction::FromBackend => {
@@ -66,7 +66,7 @@ impl<'a> Steering<'a> {
 
     /// What is done to a client's packet whose entry has this tie; `None` without a port.
     #[inline]
-    pub(super) fn to_backend(
+    pub(super) fn exchange_for(
         &self,
         backend: &Backend,
         tie: Tie,
