@@ -21,11 +21,12 @@ use ringgate_dataplane::port::Port;
 use ringgate_dataplane::port::xsk::XskPort;
 use ringgate_dataplane::publish::Mailbox;
 use ringgate_dataplane::route::{Link, Neighbour};
-use ringgate_dataplane::snapshot::{Snapshot, Steered};
+use ringgate_dataplane::snapshot::Snapshot;
+use ringgate_dataplane::steered::Steered;
 use ringgate_dataplane::worker::{Parts, Remains, Worker};
 use ringgate_dataplane::xsk::{
-    AttachError, BindMode, Binding, BoundMode, BusyPoll, Endpoint, OpenError, Options, Pool,
-    SteerError, SteeringProgram, XdpMode, open,
+    AttachError, BindMode, Binding, BoundMode, BusyPoll, OpenError, Options, Pool, SteerError,
+    SteeringProgram, XdpMode, open,
 };
 use serde_json::{Value, json};
 
@@ -175,7 +176,7 @@ impl Plane {
             );
         }
         plane.interfaces = name_modes(model, programs, &opened);
-        plane.steer(&plan.snapshot.steered())?;
+        plane.steer(plan.snapshot.steered())?;
         for (worker, (ports, pool)) in (0..plan.workers).zip(opened) {
             plane.spawn(plan, worker, ports, pool)?;
         }
@@ -271,15 +272,8 @@ impl Plane {
     ///
     /// When a map cannot be changed; programs may differ then.
     pub(crate) fn steer(&mut self, steered: &Steered) -> Result<(), SteerError> {
-        let endpoints = |list: &[(std::net::SocketAddr, u8)]| -> Vec<Endpoint> {
-            list.iter()
-                .map(|(at, protocol)| Endpoint::new(at.ip(), at.port(), *protocol))
-                .collect()
-        };
-        let (services, returns) = (endpoints(&steered.services), endpoints(&steered.returns));
         for interface in &mut self.interfaces {
-            interface.program.sync_services(&services)?;
-            interface.program.sync_returns(&returns)?;
+            interface.program.sync(steered)?;
         }
         Ok(())
     }
@@ -353,8 +347,12 @@ impl Plane {
                 "received": counters.received,
                 "passed": counters.passed_other,
                 "passed_no_worker": counters.passed_no_socket,
+                "passed_vlan": counters.passed_vlan,
                 "redirected_service": counters.redirected_service,
                 "redirected_return": counters.redirected_return,
+                "redirected_fragment": counters.redirected_fragment,
+                "redirected_icmp": counters.redirected_icmp,
+                "redirected_echo": counters.redirected_echo,
             }),
             Some(Err(error)) => json!({ "error": error.to_string() }),
             None => Value::Null,

@@ -33,6 +33,8 @@ pub(crate) fn read(path: &Path, running: &Model) -> Result<Model, Refused> {
 /// What differs of that which is taken at start: memory, sockets, threads.
 fn needs_restart(running: &Model, new: &Model) -> Vec<&'static str> {
     let (old_balancer, new_balancer) = (running.balancer(), new.balancer());
+    // Its default follows the flows, which are named themselves then.
+    let same_flows = old_balancer.flows() == new_balancer.flows();
     [
         ("[[interface]]", running.interfaces() != new.interfaces()),
         (
@@ -43,9 +45,22 @@ fn needs_restart(running: &Model, new: &Model) -> Vec<&'static str> {
             "balancer.cores",
             old_balancer.cores() != new_balancer.cores(),
         ),
+        ("balancer.flows", !same_flows),
         (
-            "balancer.flows",
-            old_balancer.flows() != new_balancer.flows(),
+            "balancer.udp-new-flows-per-second",
+            same_flows && old_balancer.udp_new_flows() != new_balancer.udp_new_flows(),
+        ),
+        (
+            "balancer.nat-source-ports",
+            old_balancer.nat_source_ports() != new_balancer.nat_source_ports(),
+        ),
+        (
+            "balancer.icmp-per-second",
+            old_balancer.icmp_per_second() != new_balancer.icmp_per_second(),
+        ),
+        (
+            "balancer.fragments",
+            old_balancer.fragments() != new_balancer.fragments(),
         ),
         (
             "balancer.flow-memory",
@@ -112,7 +127,8 @@ mod tests {
     #[test]
     fn what_was_taken_at_start_needs_a_restart() {
         let text = "[balancer]\nworkers = 2\nflows = 4096\nflow-memory = \"private\"\nbusy-poll = true\n\
-            admin = \"/run/other.sock\"\ncores = [0, 1]\n[[interface]]\nname = \"eth1\"\n";
+            admin = \"/run/other.sock\"\ncores = [0, 1]\nnat-source-ports = \"2000-3000\"\n\
+            icmp-per-second = 5\nfragments = 64\n[[interface]]\nname = \"eth1\"\n";
         let Refused(problems) = reload(text).unwrap_err();
         let named = |what: &str| problems.iter().filter(|line| line.contains(what)).count();
         for what in [
@@ -123,9 +139,18 @@ mod tests {
             "flow-memory",
             "busy-poll",
             "admin",
+            "nat-source-ports",
+            "icmp-per-second",
+            "balancer.fragments",
         ] {
             assert_eq!(named(what), 1, "{what}: {problems:?}");
         }
+        assert_eq!(named("udp-new-flows"), 0, "it follows flows: {problems:?}");
+        let text = format!("[balancer]\nudp-new-flows-per-second = 7\n{FILE}");
+        let Refused(problems) = reload(&text).unwrap_err();
+        let line = "balancer.udp-new-flows-per-second cannot change while running";
+        assert!(problems[0].contains(line), "{problems:?}");
+        assert_eq!(problems.len(), 1, "{problems:?}");
     }
 
     #[test]

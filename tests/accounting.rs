@@ -99,8 +99,7 @@ mod tests {
     impl Seen {
         fn of(interface: &Status) -> Self {
             Self {
-                redirected: interface.number("/steering/redirected_service")
-                    + interface.number("/steering/redirected_return"),
+                redirected: interface.redirected(),
                 received: interface.number("/received"),
                 forwarded: interface.number("/forwarded"),
                 dropped: interface.numbers("/dropped"),
@@ -392,12 +391,12 @@ mod tests {
             ),
             (
                 "a later fragment",
-                Passed,
+                Dropped("fragment"),
                 syn().with(V4_FRAGMENT, &[0x20, 1]),
             ),
             (
                 "a last fragment",
-                Passed,
+                Dropped("fragment"),
                 syn().with(V4_FRAGMENT, &[0, 100]),
             ),
             ("TTL 1", TTL_EXPIRED, syn().with(V4_TTL, &[1])),

@@ -10,10 +10,10 @@ use std::time::Duration;
 use ringgate_dataplane::pin::{PinError, pin};
 use ringgate_dataplane::port::xsk::XskPort;
 use ringgate_dataplane::port::{Batch, Port};
+use ringgate_dataplane::steered::{Steered, SteeredService};
 use ringgate_dataplane::wire::ethernet::{EthernetMut, Mac};
 use ringgate_dataplane::xsk::{
-    AttachError, BindMode, Binding, Endpoint, OpenError, Options, SteerError, SteeringProgram,
-    XdpMode, open,
+    AttachError, BindMode, Binding, OpenError, Options, SteerError, SteeringProgram, XdpMode, open,
 };
 
 use crate::meter;
@@ -95,11 +95,12 @@ pub fn forward(
         ..Options::default()
     };
     let (mut ports, mut pool) = open(&bindings, &options).map_err(BareError::Open)?;
-    let endpoint = Endpoint::new(service.ip(), service.port(), 17);
+    let steered = Steered {
+        services: vec![SteeredService::at(service, 17)],
+        ..Steered::default()
+    };
     for (program, port) in programs.iter_mut().zip(&ports) {
-        program
-            .sync_services(&[endpoint])
-            .map_err(BareError::Steer)?;
+        program.sync(&steered).map_err(BareError::Steer)?;
         program
             .register(0, port.as_fd())
             .map_err(BareError::Steer)?;

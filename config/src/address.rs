@@ -213,13 +213,20 @@ fn prefix(text: &str) -> Result<IpNet, String> {
 /// What to do about a text that has no host and ports.
 fn portless(text: &str) -> String {
     if let Some((prefix, _)) = text.split_once('/')
-        && let Ok(ip) = prefix.trim_start_matches('[').parse::<IpAddr>()
+        && let Ok(ip) = prefix.trim_matches(['[', ']']).parse::<IpAddr>()
     {
         return if ip.is_ipv6() {
             "write a prefix like \"[2001:db8::/64]:80\"".to_owned()
         } else {
             "write a prefix like \"10.100.0.0/24:80\"".to_owned()
         };
+    }
+    if let Some((ip, after)) = text.rsplit_once(':')
+        && ip.parse::<Ipv6Addr>().is_ok()
+        && after.contains('-')
+        && ports(after).is_ok()
+    {
+        return format!("write brackets around the IPv6 address: \"[{ip}]:{after}\"");
     }
     match split(text) {
         Ok(Written { ip, .. }) if ip.is_ipv6() => format!("add the port: \"[{ip}]:80\""),

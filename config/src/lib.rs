@@ -2,7 +2,7 @@
 //!
 //! [`parse`] turns the text of a configuration file into a [`Model`], or into every reason why
 //! not. It does no I/O. Whoever holds a [`Model`] need not check anything that is written at
-//! the head of its type; whoever adds a key adds it to `file.rs` (that it exists), `model.rs`
+//! the head of its type; whoever adds a key adds it to `file/` (that it exists), `model/`
 //! (what it means), `resolve/` (how the one becomes the other), an example and a reject.
 //!
 //! # A complete example
@@ -63,7 +63,15 @@
 //!   services are often set up before their servers. So is a file without services.
 //! * A backend may not have the address of any service, whatever the ports: its packets would
 //!   come back.
-//! * Two services may share a backend's address and port.
+//! * Two services may share a backend's address and port, but not if one is stateless and both
+//!   translate: only a flow entry tells whose reply it is then.
+//! * Prefixes of services may nest, the longest that has the port wins; two of one prefix may not
+//!   have a port in common, not even a single one within a range.
+//! * A service's `forward` has to fit it only if a backend has no mode of its own. Its `tunnel` may
+//!   have the keys of all modes that its backends have.
+//! * A tunnel's source may not hold the backend's own address: hosts drop packets that seem to come
+//!   from themselves, and with a prefix that would be one flow in many.
+//! * `stateless = false` beside `quic` is refused rather than obeyed or ignored.
 #![forbid(unsafe_code)]
 
 mod address;

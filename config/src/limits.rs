@@ -107,6 +107,9 @@ pub const NAT_SOURCES_MAX: usize = 64;
 /// some servers take for a privileged client.
 pub const NAT_SOURCE_PORT_MIN: u16 = 1_024;
 
+/// Fewest `nat-source-ports`: each worker has a part of its own, which holds one port back.
+pub const NAT_SOURCE_PORTS_FEWEST: u16 = 2 * WORKERS_MAX;
+
 /// `nat-source-ports` unless the file says otherwise: all below those that Linux gives to its own
 /// connections (`ip_local_port_range`, from 32,768).
 pub const NAT_SOURCE_PORTS_DEFAULT: RangeInclusive<u16> = NAT_SOURCE_PORT_MIN..=32_767;
@@ -165,11 +168,11 @@ pub const GUE_PORT_DEFAULT: u16 = 6_080;
 pub const DSCP_MAX: u8 = 63;
 
 /// Highest `config-id` of `quic`: three bits, all ones mean that the connection id names no server
-/// (draft-ietf-quic-load-balancers, 3.1).
+/// (draft-ietf-quic-load-balancers-21).
 pub const QUIC_CONFIG_ID_MAX: u8 = 6;
 
 /// Longest server id, in bytes: a connection id has 20 (RFC 9000 17.2), one is the first byte and
-/// four are for the nonce (draft-ietf-quic-load-balancers, 3.2).
+/// at least four are the nonce (draft-ietf-quic-load-balancers-21).
 pub const SERVER_ID_BYTES_MAX: u8 = 15;
 
 /// Smallest Maglev table: the smallest prime that gives one backend its
@@ -238,7 +241,11 @@ const _: () = {
     assert!(CLOSED_DEFAULT.as_secs() >= FLOW_TIMEOUT_MIN.as_secs());
     assert!(ESTABLISHED_DEFAULT.as_secs() <= FLOW_TIMEOUT_MAX.as_secs());
     assert!(DRAIN_DEFAULT.as_millis() <= DRAIN_MAX.as_millis());
-    assert!(NAT_SOURCE_PORT_MIN <= *NAT_SOURCE_PORTS_DEFAULT.end());
+    assert!(*NAT_SOURCE_PORTS_DEFAULT.start() >= NAT_SOURCE_PORT_MIN);
+    assert!(
+        *NAT_SOURCE_PORTS_DEFAULT.end() - *NAT_SOURCE_PORTS_DEFAULT.start()
+            >= NAT_SOURCE_PORTS_FEWEST
+    );
     assert!(ICMP_PER_SECOND_DEFAULT <= ICMP_PER_SECOND_MAX);
     assert!(FRAGMENTS_MIN <= FRAGMENTS_DEFAULT && FRAGMENTS_DEFAULT <= FRAGMENTS_MAX);
     assert!(ADMIN_DEFAULT.len() <= ADMIN_BYTES_MAX);

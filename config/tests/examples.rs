@@ -7,7 +7,8 @@ mod tests {
     use std::time::Duration;
 
     use ringgate_config::{
-        FlowMemory, Forward, HealthKind, Mode, Model, PartialChecksums, Protocol, WhenEmpty,
+        Choose, Dscp, FlowMemory, Forward, Fragments, HealthKind, Mode, Model, MssClamp,
+        PartialChecksums, Ping, Protocol, Quic, Tunnel, Vlan, VlanTags, WhenEmpty,
     };
     use ringgate_config::{limits, parse};
 
@@ -27,7 +28,7 @@ mod tests {
             .unwrap()
             .map(|e| e.unwrap().file_name())
             .collect();
-        assert!(names.len() >= 4, "{names:?}");
+        assert!(names.len() >= 8, "{names:?}");
         for name in names {
             example(name.to_str().unwrap());
         }
@@ -46,9 +47,15 @@ mod tests {
             (false, limits::DRAIN_DEFAULT)
         );
         assert_eq!(balancer.admin().to_str(), Some(limits::ADMIN_DEFAULT));
+        assert!(balancer.nat_sources().is_empty());
+        assert_eq!(balancer.nat_source_ports(), 1024..=32_767);
+        assert_eq!(balancer.icmp_per_second(), 1_000);
+        assert_eq!(balancer.ping(), Ping::Answer);
+        assert_eq!(balancer.fragments(), 8_192);
         let interface = &model.interfaces()[0];
         assert_eq!(interface.mode(), Mode::Auto);
         assert_eq!(interface.partial_checksums(), PartialChecksums::Auto);
+        assert_eq!(interface.vlan_tags(), VlanTags::Route);
         let service = &model.services()[0];
         assert_eq!((service.name(), service.protocol()), ("web", Protocol::Tcp));
         assert_eq!(
@@ -60,12 +67,18 @@ mod tests {
             (limits::TABLE_SIZE_DEFAULT, None)
         );
         assert_eq!(service.slow_start(), Duration::ZERO);
+        assert_eq!(service.vlan(), None);
+        assert_eq!(service.mss_clamp(), MssClamp::Off);
+        assert_eq!(service.fragments(), Fragments::Track);
+        assert_eq!((service.stateless(), service.quic()), (false, None));
         let backend = &service.backends()[1];
         assert_eq!(backend.address(), "10.2.0.12:8080".parse().unwrap());
         assert_eq!(
             (backend.weight(), backend.disabled()),
             (limits::WEIGHT_DEFAULT, false)
         );
+        assert_eq!(backend.forward(), Forward::Nat);
+        assert_eq!((backend.tunnel(), backend.server_id()), (None, None));
     }
 
     #[test]
@@ -83,9 +96,19 @@ mod tests {
         assert_eq!(full.balancer().busy_poll(), minimal.balancer().busy_poll());
         assert_eq!(full.balancer().drain(), minimal.balancer().drain());
         assert_eq!(full.balancer().admin(), minimal.balancer().admin());
+        let of_full_nat = |model: &Model| model.balancer().nat_source_ports();
+        assert_eq!(of_full_nat(&full), of_full_nat(&minimal));
+        let icmp = |model: &Model| (model.balancer().icmp_per_second(), model.balancer().ping());
+        assert_eq!(icmp(&full), icmp(&minimal));
+        assert_eq!(full.balancer().fragments(), minimal.balancer().fragments());
+        let tags = |interface: usize| full.interfaces()[interface].vlan_tags();
+        assert_eq!(tags(0), tags(1));
         assert_eq!(full.interfaces()[0].mode(), full.interfaces()[1].mode());
         let (web, plain) = (&full.services()[0], &minimal.services()[0]);
         assert_eq!(web.when_empty(), plain.when_empty());
+        assert_eq!(web.choose(), plain.choose());
+        assert_eq!(web.mss_clamp(), plain.mss_clamp());
+        assert_eq!(web.fragments(), plain.fragments());
         assert_eq!(web.slow_start(), Duration::from_secs(30));
         assert_eq!(web.table_size(), plain.table_size());
         assert_eq!(web.backends()[0].weight(), plain.backends()[0].weight());
@@ -123,6 +146,144 @@ mod tests {
         assert_eq!(
             dsr.services()[0].backends()[0].address(),
             "10.2.0.11:53".parse().unwrap()
+        );
+    }
+
+    #[test]
+    fn a_backends_tunnel_goes_before_its_services_key_by_key() {
+        let full = example("full.toml");
+        let quic = &full.services()[3];
+        assert!(quic.stateless(), "quic implies it");
+        let expected = Quic {
+            config_id: 0,
+            server_id_bytes: 2,
+        };
+        assert_eq!(quic.quic(), Some(expected));
+        let gue = Tunnel {
+            variant: 1,
+            port: 6_080,
+            key: None,
+            source: "10.9.0.0/24".parse().ok(),
+            dscp: Dscp::Copy,
+            checksum: false,
+        };
+        let gre = Tunnel {
+            variant: 0,
+            port: 0,
+            key: Some(7),
+            ..gue
+        };
+        let [first, second] = quic.backends() else {
+            panic!("{:?}", quic.backends());
+        };
+        assert_eq!(
+            (first.forward(), first.tunnel()),
+            (Forward::Gue, Some(&gue))
+        );
+        assert_eq!(
+            (second.forward(), second.tunnel()),
+            (Forward::Gre, Some(&gre))
+        );
+        let ids = [first.server_id(), second.server_id()];
+        assert_eq!(ids, [Some([0x0a, 0x1b].as_slice()), Some(&[0x0a, 0x1c])]);
+    }
+
+    #[test]
+    fn tunnels_get_the_defaults_of_their_mode_and_family() {
+        let model = example("tunnels.toml");
+        let [ipip, gue, gre] = model.services() else {
+            panic!("{:?}", model.services());
+        };
+        assert_eq!(ipip.mss_clamp(), MssClamp::Path);
+        let plain = Tunnel {
+            variant: 0,
+            port: 0,
+            key: None,
+            source: None,
+            dscp: Dscp::Copy,
+            checksum: false,
+        };
+        for backend in ipip.backends() {
+            assert_eq!(backend.tunnel(), Some(&plain), "either family");
+            assert_eq!(backend.address().port(), 80);
+        }
+        assert_eq!(gue.mss_clamp(), MssClamp::To(1_380));
+        let over_ipv6 = Tunnel {
+            port: 6_080,
+            source: "2001:db8:9::/64".parse().ok(),
+            checksum: true,
+            ..plain
+        };
+        let [first, second, direct] = gue.backends() else {
+            panic!("{:?}", gue.backends());
+        };
+        assert_eq!(first.tunnel(), Some(&over_ipv6));
+        let other = Tunnel {
+            port: 6_081,
+            dscp: Dscp::Set(46),
+            ..over_ipv6
+        };
+        assert_eq!(second.tunnel(), Some(&other));
+        assert_eq!((direct.forward(), direct.tunnel()), (Forward::DsrL2, None));
+        let key = gre.backends()[0].tunnel().and_then(|tunnel| tunnel.key);
+        assert_eq!(key, Some(7));
+    }
+
+    #[test]
+    fn where_the_packet_keeps_its_port_a_backend_has_none() {
+        let model = example("ranges.toml");
+        assert_eq!(model.interfaces()[0].vlan_tags(), VlanTags::Keep);
+        let services: Vec<_> = model
+            .services()
+            .iter()
+            .map(|service| {
+                let port = service.backends()[0].address().port();
+                (service.range().to_string(), port)
+            })
+            .collect();
+        let expected = [
+            ("10.100.0.0/24:0", 0),
+            ("10.100.0.21:50000-50999", 0),
+            ("10.100.0.80:80", 8080),
+            ("[2001:db8:100::/64]:443", 443),
+        ];
+        assert_eq!(
+            services,
+            expected.map(|(text, port)| (text.to_owned(), port))
+        );
+        let vlan = Vlan {
+            outer: 200,
+            inner: Some(100),
+        };
+        let vlans: Vec<_> = model.services().iter().map(|s| s.vlan()).collect();
+        assert_eq!(vlans, [None, None, None, Some(vlan)]);
+    }
+
+    #[test]
+    fn sources_and_datagrams_are_as_their_examples_say() {
+        let model = example("full-nat.toml");
+        let sources = model.balancer().nat_sources();
+        let families: Vec<bool> = sources.iter().map(|source| source.is_ipv4()).collect();
+        assert_eq!(families, [true, true, false]);
+        assert_eq!(
+            model.services()[1].backends()[0].forward(),
+            Forward::FullNat
+        );
+
+        let model = example("datagrams.toml");
+        assert_eq!(model.balancer().fragments(), 65_536);
+        let [dns, voip, quic] = model.services() else {
+            panic!("{:?}", model.services());
+        };
+        assert!(dns.stateless() && voip.stateless() && quic.stateless());
+        assert_eq!(
+            (voip.choose(), voip.fragments()),
+            (Choose::SourceHash, Fragments::ByAddress)
+        );
+        assert_eq!((dns.quic(), dns.fragments()), (None, Fragments::Track));
+        assert_eq!(
+            quic.backends()[1].server_id(),
+            Some([0xc0, 0xff, 0xee, 0x02].as_slice())
         );
     }
 

@@ -123,6 +123,8 @@ pub struct Backend {
     pub hop: Result<Hop, Miss>,
     /// What is done to packets to it and from it.
     pub treatment: Treatment,
+    /// What that takes of a packet to it.
+    pub cost: Cost,
 }
 
 impl Backend {
@@ -187,25 +189,33 @@ pub enum Treatment {
     Exchange,
 }
 
-impl Treatment {
-    /// Hops that a packet to the backend must have left: bridging costs none, but a packet that has
-    /// none is not for forwarding at all.
-    #[inline]
-    #[must_use]
-    pub fn hops_needed(&self) -> u8 {
-        match self {
-            Self::Direct => 1,
-            Self::Translate(_) | Self::Readdress | Self::Encapsulate(_) | Self::Exchange => 2,
-        }
-    }
+/// What the way to a backend takes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// By how much it becomes longer, bytes.
+    pub bytes: u16,
+    /// Hops that it must have left. Bridging costs none, but a packet that has none is not for
+    /// forwarding at all.
+    pub hops: u8,
+}
 
-    /// By how much packets to the backend become longer, bytes.
-    #[inline]
+impl Cost {
+    /// Of the way of a packet that is routed once more, and no longer than it was.
+    pub const ROUTED: Self = Self { bytes: 0, hops: 2 };
+    const BRIDGED: Self = Self { bytes: 0, hops: 1 };
+}
+
+impl Treatment {
+    /// What packets to the backend must have to spare.
     #[must_use]
-    pub fn overhead(&self) -> u16 {
+    pub fn cost(&self) -> Cost {
         match self {
-            Self::Direct | Self::Translate(_) | Self::Readdress | Self::Exchange => 0,
-            Self::Encapsulate(encapsulation) => encapsulation.overhead(),
+            Self::Direct => Cost::BRIDGED,
+            Self::Translate(_) | Self::Readdress | Self::Exchange => Cost::ROUTED,
+            Self::Encapsulate(encapsulation) => Cost {
+                bytes: encapsulation.overhead(),
+                ..Cost::ROUTED
+            },
         }
     }
 }

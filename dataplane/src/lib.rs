@@ -48,6 +48,7 @@ pub mod service;
 pub mod slow_start;
 pub mod snapshot;
 pub mod steer;
+pub mod steered;
 #[cfg(test)]
 mod testing;
 pub mod verdict;

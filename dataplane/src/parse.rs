@@ -7,8 +7,8 @@
 //! bytes, the IPv4 header checksum, sources that exist. TCP and UDP checksums are the receiving
 //! host's to judge and are never repaired, with one exception: see [`Packet::partial`].
 //!
-//! Nearly all packets have neither IPv4 options nor anything else unusual: `plain` knows those
-//! and no others, and gives no reasons. What it does not take, `general` judges.
+//! Nearly all packets have neither VLAN tags nor IPv4 options nor anything else unusual: `plain`
+//! knows those and no others, and gives no reasons. What it does not take, `general` judges.
 
 mod general;
 mod plain;
@@ -20,6 +20,7 @@ use crate::wire::ethernet::{self, EthernetMut};
 use crate::wire::ipv4::{self, Ipv4Mut};
 use crate::wire::ipv6::{self, Ipv6Mut};
 use crate::wire::tcp;
+use crate::wire::vlan::Tags;
 
 /// IP version of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,7 +48,7 @@ pub struct Packet {
     /// this machine that left the rest to a device (`CHECKSUM_PARTIAL`, kernel
     /// `include/linux/skbuff.h`). Whoever forwards it has to complete it.
     pub partial: bool,
-    /// Offset of the IP header from the start of the frame, bytes.
+    /// Offset of the IP header from the start of the frame, bytes: 14, and 4 for each VLAN tag.
     pub network: u16,
     /// Offset of the TCP or UDP header from the start of the frame, bytes.
     pub transport: u16,
@@ -55,6 +56,16 @@ pub struct Packet {
     pub end: u16,
     /// Length of the IP packet, bytes: what an MTU is compared with.
     pub ip_len: u16,
+    /// The VLAN tags in front of the IP header.
+    pub tags: Tags,
+}
+
+impl Packet {
+    /// Whether there is something between the Ethernet and the IP header.
+    #[inline]
+    pub(crate) fn is_tagged(&self) -> bool {
+        usize::from(self.network) != ethernet::HEADER
+    }
 }
 
 /// Checks `frame` and describes it.
@@ -119,7 +130,7 @@ fn words(octets: [u8; 16]) -> [u64; 2] {
 /// A frame taken apart by a [`Packet`]'s offsets, for rewriting in place.
 #[derive(Debug)]
 pub struct Layers<'a> {
-    /// The Ethernet header.
+    /// The Ethernet header; its type is the first tag's where there are tags.
     pub ethernet: EthernetMut<'a>,
     /// The fixed part of the IP header.
     pub network: NetworkMut<'a>,
@@ -141,6 +152,17 @@ impl<'a> Layers<'a> {
     #[inline]
     #[must_use]
     pub fn cut(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
+        if packet.is_tagged() {
+            Self::cut_tagged(frame, packet)
+        } else {
+            Self::cut_untagged(frame, packet)
+        }
+    }
+
+    /// The same for a packet that is known not to be tagged.
+    // Apart from the other, for it is short while all offsets are constants.
+    #[inline(always)]
+    pub(crate) fn cut_untagged(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
         let frame = frame.get_mut(..usize::from(packet.end))?;
         let (head, transport) = frame.split_at_mut_checked(usize::from(packet.transport))?;
         let (ethernet, network) = match packet.family {
@@ -164,6 +186,23 @@ impl<'a> Layers<'a> {
         Some(Self {
             ethernet: EthernetMut(ethernet),
             network,
+            transport,
+        })
+    }
+
+    /// The same with something between the Ethernet and the IP header.
+    #[cold]
+    #[inline(never)]
+    fn cut_tagged(frame: &'a mut [u8], packet: &Packet) -> Option<Self> {
+        let frame = frame.get_mut(..usize::from(packet.end))?;
+        let (head, transport) = frame.split_at_mut_checked(usize::from(packet.transport))?;
+        let (ethernet, network) = head.split_at_mut_checked(usize::from(packet.network))?;
+        Some(Self {
+            ethernet: EthernetMut(ethernet.first_chunk_mut()?),
+            network: match packet.family {
+                Family::V4 => NetworkMut::V4(Ipv4Mut(network.first_chunk_mut()?)),
+                Family::V6 => NetworkMut::V6(Ipv6Mut(network.first_chunk_mut()?)),
+            },
             transport,
         })
     }

@@ -7,7 +7,6 @@
 //! so that only rings of changed services are built anew.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringgate_config::{Choose, Forward, Listen, Model};
@@ -24,6 +23,7 @@ use crate::returns::{Return, Returns};
 use crate::rotation::{Rotation, Turns};
 use crate::route::Fib;
 use crate::service::{Order, Service};
+use crate::steered::Steered;
 
 use place::Place;
 
@@ -45,6 +45,7 @@ pub struct Snapshot {
     backends: Vec<Option<Backend>>,
     fib: Arc<Fib>,
     lifetimes: Lifetimes,
+    steered: Steered,
     sources: Option<Arc<SourcePorts>>,
     exchanges: bool,
 }
@@ -123,32 +124,9 @@ impl Snapshot {
 
     /// What the steering program must send to workers.
     #[must_use]
-    pub fn steered(&self) -> Steered {
-        let services = self.services.iter().filter_map(|service| {
-            let listen = service.listen.exact()?;
-            Some((listen, service.protocol))
-        });
-        let backends = self.backends.iter().flatten();
-        let returns = backends.filter(|backend| backend.returns() && backend.endpoint.port != 0);
-        let returns = returns.filter_map(|backend| {
-            let protocol = self.service_at(backend.service)?.protocol;
-            Some((backend.endpoint.to_socket(), protocol))
-        });
-        let returns: HashSet<(SocketAddr, u8)> = returns.collect();
-        Steered {
-            services: services.collect(),
-            returns: returns.into_iter().collect(),
-        }
+    pub fn steered(&self) -> &Steered {
+        &self.steered
     }
-}
-
-/// Addresses, ports and IANA protocol numbers of packets that are for workers.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Steered {
-    /// Destinations: the services.
-    pub services: Vec<(SocketAddr, u8)>,
-    /// Sources: NAT backends, whose replies return through the balancer.
-    pub returns: Vec<(SocketAddr, u8)>,
 }
 
 /// A ring and what it was built from.
@@ -249,7 +227,7 @@ impl Builder {
             }
             services.push(Service {
                 half_open: is_ordered(service.choose())
-                    || service.backends().iter().any(is_full_nat)
+                    || is_full_nat(service)
                     || identities_of(service).any(|one| returns.is_shared(&one)),
                 quic: service
                     .quic()
@@ -258,8 +236,6 @@ impl Builder {
                 ..self.service(service, &standings)
             });
         }
-        let all = model.services().iter().flat_map(|one| one.backends());
-        let exchanges = all.into_iter().any(is_full_nat);
         let listens: Vec<(Listen, u8)> = services
             .iter()
             .map(|service| (service.listen, service.protocol))
@@ -280,8 +256,9 @@ impl Builder {
             backends,
             fib: Arc::clone(fib),
             lifetimes: self.profiles.lifetimes(),
+            steered: Steered::of(model, self.sources.as_deref()),
+            exchanges: model.services().iter().any(is_full_nat),
             sources: self.sources.clone(),
-            exchanges,
         })
     }
 
@@ -362,9 +339,10 @@ const fn is_ordered(choose: Choose) -> bool {
     matches!(choose, Choose::RoundRobin | Choose::LeastConnections)
 }
 
-/// Whether replies of its flows are sent to the balancer itself.
-fn is_full_nat(backend: &ringgate_config::Backend) -> bool {
-    backend.forward() == Forward::FullNat
+/// Whether replies of some of its flows are sent to the balancer itself.
+fn is_full_nat(service: &ringgate_config::Service) -> bool {
+    let mut backends = service.backends().iter();
+    backends.any(|backend| backend.forward() == Forward::FullNat)
 }
 
 /// What replies from each NAT backend's address and port belong to.

@@ -24,7 +24,7 @@
 use ringgate_config::MssClamp;
 use ringgate_conntrack::{Direction, Endpoint, FlowHash, FlowKey, FlowTable, Found, Seconds, Tie};
 
-use crate::backend::{Backend, BackendId, Treatment, virtual_endpoint};
+use crate::backend::{Backend, BackendId, Cost, virtual_endpoint};
 use crate::newcomers::Newcomers;
 use crate::parse::Packet;
 use crate::returns::Return;
@@ -110,12 +110,11 @@ impl<'a> Steering<'a> {
             hop,
             exchange,
         };
-        let treatment = match direction {
-            Direction::FromClient => &backend.treatment,
-            // As one that is translated: by one hop, and no longer than it was.
-            Direction::FromBackend => &Treatment::Readdress,
+        let cost = match direction {
+            Direction::FromClient => backend.cost,
+            Direction::FromBackend => Cost::ROUTED,
         };
-        check_path(packet, treatment, way.hop).ok()?;
+        check_path(packet, cost, way.hop).ok()?;
         Some(way)
     }
 
@@ -264,7 +263,7 @@ impl<'a> Steering<'a> {
             .fib()
             .hop(key.destination().address, packet.family)?;
         let action = Action::ToClient(virtual_address);
-        check_path(packet, &backend.treatment, &hop)?;
+        check_path(packet, Cost::ROUTED, &hop)?;
         let event = known.map_or(FlowEvent::None, |(home, (found, backend))| {
             home.observe(&found, backend, packet, || {
                 Some(keep::Other::plain(FlowKey::new(
@@ -371,17 +370,17 @@ fn reopens(found: &Found, packet: &Packet) -> bool {
 #[inline]
 fn hop_to(backend: &Backend, packet: &Packet) -> Result<Hop, Refusal> {
     let hop = backend.hop?;
-    check_path(packet, &backend.treatment, &hop)?;
+    check_path(packet, backend.cost, &hop)?;
     Ok(hop)
 }
 
 /// What the way out demands of a packet: hops to live, and room.
 #[inline]
-fn check_path(packet: &Packet, treatment: &Treatment, hop: &Hop) -> Result<(), DropReason> {
-    if packet.ttl < treatment.hops_needed() {
+fn check_path(packet: &Packet, cost: Cost, hop: &Hop) -> Result<(), DropReason> {
+    if packet.ttl < cost.hops {
         return Err(DropReason::TtlExpired);
     }
-    if u32::from(packet.ip_len) + u32::from(treatment.overhead()) > hop.mtu {
+    if u32::from(packet.ip_len) + u32::from(cost.bytes) > hop.mtu {
         return Err(DropReason::TooBig);
     }
     Ok(())

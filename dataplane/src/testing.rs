@@ -75,6 +75,30 @@ pub(crate) fn tcp_at(
     frame
 }
 
+/// The frame with these tags (as on the wire, see [`Tags::to_wire`]) in front of its EtherType.
+///
+/// [`Tags::to_wire`]: crate::wire::vlan::Tags::to_wire
+pub(crate) fn tagged(frame: &[u8], tags: crate::wire::vlan::Tags) -> Vec<u8> {
+    let mut tagged = frame.to_vec();
+    tagged.splice(12..12, tags.to_wire()[..tags.wire_len()].iter().copied());
+    tagged
+}
+
+/// No tag, one and two, of both kinds.
+pub(crate) const TAGGINGS: [crate::wire::vlan::Tags; 4] = {
+    use crate::wire::vlan::{TPID_CUSTOMER, TPID_SERVICE, Tag, Tags};
+    let inner = Tag {
+        tpid: TPID_CUSTOMER,
+        tci: 0x2064,
+    };
+    let outer = Tag {
+        tpid: TPID_SERVICE,
+        tci: 0xB0C8,
+    };
+    let both = Tags::two(outer, inner);
+    [Tags::NONE, Tags::one(inner), Tags::one(outer), both]
+};
+
 /// Changes the TTL of an IPv4 frame, header checksum included.
 pub(crate) fn set_ttl(frame: &mut [u8], ttl: u8) {
     frame[22] = ttl;

@@ -19,15 +19,16 @@ mod tests {
     use std::time::Duration;
 
     use ringgate_dataplane::port::{BATCH, Batch, Port, XskPort};
+    use ringgate_dataplane::steered::Steered;
     use ringgate_dataplane::wire::ethernet::Mac;
     use ringgate_dataplane::xsk::{
-        AttachError, BindMode, Binding, BoundMode, BusyPoll, Endpoint, OpenError, Options, Pool,
+        AttachError, BindMode, Binding, BoundMode, BusyPoll, OpenError, Options, Pool,
         SteeringProgram, XdpMode, open,
     };
 
     use crate::support::{
-        Flow, as_fragment, attached_program, in_namespace, ip, receive, send, small, tagged, tcp,
-        udp, veth, with_ip_options,
+        Flow, as_fragment, attached_program, in_namespace, ip, receive, send, small, steered,
+        tagged, tcp, udp, veth, with_ip_options,
     };
 
     const UDP: u8 = 17;
@@ -40,9 +41,9 @@ mod tests {
         }
     }
 
-    fn endpoint(address: &str, protocol: u8) -> Endpoint {
-        let address: std::net::SocketAddr = address.parse().unwrap();
-        Endpoint::new(address.ip(), address.port(), protocol)
+    /// One service, over UDP.
+    fn one_service() -> Steered {
+        steered(&[("10.0.0.1:80", UDP)], &[])
     }
 
     fn queue(name: &str, queue: u32) -> Binding {
@@ -110,14 +111,11 @@ mod tests {
         in_namespace(move || {
             veth("a0", "a1", 1);
             veth("b0", "b1", 1);
-            let services = [
-                endpoint("10.0.0.1:80", UDP),
-                endpoint("[2001:db8::1]:80", UDP),
-            ];
+            let services = steered(&[("10.0.0.1:80", UDP), ("[2001:db8::1]:80", UDP)], &[]);
             let mut steer = SteeringProgram::attach("a0", mode).unwrap();
             let mut sink_steer = SteeringProgram::attach("b1", mode).unwrap();
-            assert_eq!(steer.sync_services(&services).unwrap().added, 2);
-            sink_steer.sync_services(&services).unwrap();
+            assert_eq!(steer.sync(&services).unwrap().added, 2);
+            sink_steer.sync(&services).unwrap();
 
             let (mut ports, mut pool) = open(&[queue("a0", 0), queue("b0", 0)], &small()).unwrap();
             let (mut source, mut source_pool) = open_one("a1");
@@ -178,9 +176,7 @@ mod tests {
         in_namespace(|| {
             veth("a0", "a1", 2);
             let mut steer = SteeringProgram::attach("a0", XdpMode::Native).unwrap();
-            steer
-                .sync_services(&[endpoint("10.0.0.1:80", UDP)])
-                .unwrap();
+            steer.sync(&one_service()).unwrap();
             let mut workers: Vec<(XskPort, Pool)> = (0..2)
                 .map(|q| {
                     let (mut ports, pool) = open(&[queue("a0", q)], &small()).unwrap();
@@ -208,7 +204,7 @@ mod tests {
     }
 
     /// A balancer's interface `a0` with a service and a backend of each family, and the wire.
-    struct Steered {
+    struct Scene {
         steer: SteeringProgram,
         port: XskPort,
         pool: Pool,
@@ -216,23 +212,17 @@ mod tests {
         source_pool: Pool,
     }
 
-    impl Steered {
+    impl Scene {
         fn new() -> Self {
             veth("a0", "a1", 1);
             ip("addr add 10.0.0.1/24 dev a0");
             ip("addr add 2001:db8::1/64 dev a0 nodad");
             let mut steer = SteeringProgram::attach("a0", XdpMode::Native).unwrap();
-            let services = [
-                endpoint("10.0.0.1:80", UDP),
-                endpoint("[2001:db8::1]:80", UDP),
-            ];
-            let returns = [
-                endpoint("10.0.0.7:8080", UDP),
-                endpoint("[2001:db8::7]:8080", UDP),
-            ];
+            let services = [("10.0.0.1:80", UDP), ("[2001:db8::1]:80", UDP)];
+            let returns = [("10.0.0.7:8080", UDP), ("[2001:db8::7]:8080", UDP)];
             let locals: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
-            assert_eq!(steer.sync_services(&services).unwrap().added, 2);
-            assert_eq!(steer.sync_returns(&returns).unwrap().added, 2);
+            let wanted = steered(&services, &returns);
+            assert_eq!(steer.sync(&wanted).unwrap().added, 4);
             assert_eq!(steer.sync_locals(&locals).unwrap().added, 2);
             let (source, source_pool) = open_one("a1");
             let (port, pool) = open_one("a0");
@@ -270,7 +260,7 @@ mod tests {
     #[ignore = "needs CAP_NET_ADMIN"]
     fn an_empty_slot_leaves_packets_to_the_kernel() {
         in_namespace(|| {
-            let mut world = Steered::new();
+            let mut world = Scene::new();
             for flow in to_services() {
                 let kernel = UdpSocket::bind(flow.to).unwrap();
                 kernel
@@ -298,7 +288,7 @@ mod tests {
     #[ignore = "needs CAP_NET_ADMIN"]
     fn services_and_returns_are_taken() {
         in_namespace(|| {
-            let mut world = Steered::new();
+            let mut world = Scene::new();
             world.steer.register(0, world.port.as_fd()).unwrap();
             // From a backend's service port, to a client behind us.
             let returns = [
@@ -310,12 +300,14 @@ mod tests {
             packets.push(with_ip_options(&packets[0], 1));
             packets.push(with_ip_options(&packets[0], 10));
             packets.push(as_fragment(&packets[0], 0, true));
+            packets.push(tagged(&packets[0], 5));
+            packets.push(tagged(&tagged(&packets[1], 5), 6));
             world.send(&packets);
             assert_eq!(world.receive(packets.len()), packets);
             let counters = world.steer.counters().unwrap();
             assert_eq!(
                 (counters.redirected_service, counters.redirected_return),
-                (5, 2)
+                (7, 2)
             );
             assert_eq!(counters.passed_no_socket, 0);
             world.close();
@@ -326,7 +318,7 @@ mod tests {
     #[ignore = "needs CAP_NET_ADMIN"]
     fn everything_else_is_the_kernels() {
         in_namespace(|| {
-            let mut world = Steered::new();
+            let mut world = Scene::new();
             world.steer.register(0, world.port.as_fd()).unwrap();
             let ours = to_services().map(|flow| udp(flow, b"ours"));
             let passed = [
@@ -339,7 +331,7 @@ mod tests {
                 // Another protocol on the same port.
                 tcp(flow("10.0.0.2:1", "10.0.0.1:80")),
                 as_fragment(&ours[0], 185, false),
-                tagged(&ours[0], 5),
+                tagged(&tagged(&tagged(&ours[0], 5), 6), 7),
                 // Cut within the ports, and within the IP headers.
                 ours[0][..37].to_vec(),
                 ours[0][..33].to_vec(),
@@ -364,7 +356,7 @@ mod tests {
     #[ignore = "needs CAP_NET_ADMIN"]
     fn frames_for_another_hardware_address_are_the_kernels() {
         in_namespace(|| {
-            let mut world = Steered::new();
+            let mut world = Scene::new();
             world.steer.register(0, world.port.as_fd()).unwrap();
             let [v4, v6] = to_services().map(|flow| udp(flow, b"mine?"));
             let mine = Mac(v4[..6].try_into().unwrap());
@@ -394,18 +386,18 @@ mod tests {
     #[ignore = "needs CAP_NET_ADMIN"]
     fn what_is_no_longer_wanted_is_no_longer_taken() {
         in_namespace(|| {
-            let mut world = Steered::new();
+            let mut world = Scene::new();
             world.steer.register(0, world.port.as_fd()).unwrap();
-            let wanted = [endpoint("10.0.0.1:80", UDP), endpoint("10.0.0.1:80", TCP)];
-            let synced = world.steer.sync_services(&wanted).unwrap();
-            assert_eq!((synced.added, synced.removed), (1, 1));
+            let wanted = steered(&[("10.0.0.1:80", UDP), ("10.0.0.1:80", TCP)], &[]);
+            let synced = world.steer.sync(&wanted).unwrap();
+            assert_eq!((synced.added, synced.removed), (1, 3));
             let syn = tcp(flow("10.0.0.2:1", "10.0.0.1:80"));
             let [v4, v6] = to_services().map(|flow| udp(flow, b"mine?"));
             world.send(&[v6, syn.clone(), v4.clone()]);
             assert_eq!(world.receive(2), [syn, v4]);
             world.steer.unregister(0).unwrap();
             world.steer.sync_locals(&[]).unwrap();
-            assert_eq!(world.steer.sync_returns(&[]).unwrap().removed, 2);
+            assert_eq!(world.steer.sync(&Steered::default()).unwrap().removed, 2);
             world.close();
         });
     }
@@ -542,9 +534,7 @@ mod tests {
             veth("a0", "a1", 1);
             veth("b0", "b1", 1);
             let mut steer = SteeringProgram::attach("a0", XdpMode::Native).unwrap();
-            steer
-                .sync_services(&[endpoint("10.0.0.1:80", UDP)])
-                .unwrap();
+            steer.sync(&one_service()).unwrap();
             let (mut source, mut source_pool) = open_one("a1");
             let packets = vec![udp(flow("10.0.0.2:1", "10.0.0.1:80"), b"unread"); 20];
             for reversed in [false, true] {
@@ -594,9 +584,7 @@ mod tests {
         in_namespace(|| {
             veth("a0", "a1", 1);
             let mut steer = SteeringProgram::attach("a1", XdpMode::Native).unwrap();
-            steer
-                .sync_services(&[endpoint("10.0.0.1:80", UDP)])
-                .unwrap();
+            steer.sync(&one_service()).unwrap();
             let (mut port, mut pool) = open_one("a0");
             let (mut sink, mut sink_pool) = open_one("a1");
             steer.register(0, sink.as_fd()).unwrap();
@@ -644,9 +632,7 @@ mod tests {
         in_namespace(|| {
             veth("a0", "a1", 1);
             let mut steer = SteeringProgram::attach("a0", XdpMode::Native).unwrap();
-            steer
-                .sync_services(&[endpoint("10.0.0.1:80", UDP)])
-                .unwrap();
+            steer.sync(&one_service()).unwrap();
             let (mut source, mut source_pool) = open_one("a1");
             let (mut port, mut pool) = open_one("a0");
             steer.register(0, port.as_fd()).unwrap();

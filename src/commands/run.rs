@@ -52,7 +52,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);
     checker.reconcile(specs(&model), control::clock::now());
-    let ports = Ports::new(model.interfaces().iter().map(|i| i.name().to_owned()));
+    let ports = Ports::new(model.interfaces().iter().map(|i| (i.name(), i.vlan_tags())));
     let fib = ports.fib(watcher.network());
     let mut builder = Builder::default();
     let health = |service: &_, backend: &_| health(&checker, service, backend);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Instant;
 
-use ringgate_dataplane::backend::BackendId;
+use ringgate_dataplane::backend::{Backend, BackendId};
 use ringgate_dataplane::counters::{Counter, WorkerCounters};
 use ringgate_dataplane::service::Service;
 use ringgate_dataplane::snapshot::{Snapshot, identities_of};
@@ -202,14 +202,17 @@ impl Page<'_> {
     }
 
     /// The way to a backend as the kernel sees it; `null` where there is none.
-    fn next_hop(&self, address: IpAddr) -> Value {
+    fn next_hop(&self, address: IpAddr, built: Option<&Backend>) -> Value {
         let network = self.watcher.network();
         network.next_hop(address).map_or(Value::Null, |hop| {
-            let source = network.source_for(&hop, address.is_ipv4());
+            let source = self.snapshot.fib().source_for(address);
+            let way = built.and_then(|backend| backend.hop.ok());
             json!({
                 "interface": network.link_by_index(hop.ifindex).map(|link| link.name.clone()),
                 "neighbour": hop.neighbour.to_string(),
                 "source": source.map(|source| source.to_string()),
+                "mtu": way.map(|hop| hop.mtu),
+                "vlan": way.map(|hop| hop.tags.ids().collect::<Vec<u16>>()),
             })
         })
     }
@@ -354,7 +357,7 @@ impl Page<'_> {
             "weight": backend.weight(),
             "effective_weight": built.map(|built| f64::from(built.weight) / f64::from(scale)),
             "state": built.map(|backend| backend.state.as_str()),
-            "next_hop": self.next_hop(backend.address().ip()),
+            "next_hop": self.next_hop(backend.address().ip(), built),
             "reachable": built.is_some_and(|backend| backend.hop.is_ok()),
             "check": check,
             "flows": totals.flows,

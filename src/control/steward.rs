@@ -334,7 +334,7 @@ impl Steward {
             }
             .to_socket()
             .ip();
-            if let Some(ifindex) = self.ports.ifindex(neighbour.port, self.watcher.network()) {
+            if let Some(ifindex) = self.ports.ifindex(neighbour.link, self.watcher.network()) {
                 self.resolve(ifindex, address);
             }
         }
@@ -495,7 +495,7 @@ impl Steward {
             .is_some_and(|generation| self.plane.has_adopted(generation))
         {
             self.steer_after = None;
-            if let Err(error) = self.plane.steer(&self.snapshot.steered()) {
+            if let Err(error) = self.plane.steer(self.snapshot.steered()) {
                 tracing::error!(%error, "cannot tell the steering program what to steer");
             }
         }

@@ -135,7 +135,7 @@ pub enum MssClamp {
     To(u16),
 }
 
-/// Where a QUIC connection id names its backend, in the clear (draft-ietf-quic-load-balancers): the
+/// Where a QUIC connection id names its backend, in the clear (draft-ietf-quic-load-balancers-21): the
 /// key `quic`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Quic {

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 /// together, with the defaults. What the mode has not is as [`Forward`](super::Forward) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tunnel {
-    /// Version of the GUE header: 1 has none, IP follows UDP at once (draft-ietf-intarea-gue-09, 4);
-    /// 0 has four bytes (3.1). 0 in other modes.
+    /// Version of the GUE header: 1 has none, IP follows UDP at once (draft-ietf-intarea-gue-09, section 4);
+    /// 0 has four bytes (section 3). 0 in other modes.
     pub variant: u8,
     /// UDP destination port, GUE only; 0 in other modes.
     pub port: u16,

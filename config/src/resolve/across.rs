@@ -216,7 +216,8 @@ impl<'a> Seen<'a> {
 
     /// Without flow entries, only where a reply comes from tells of which service it is.
     fn check_repliers(&self, findings: &mut Findings<'_>) {
-        for repliers in self.repliers.values() {
+        let all = self.repliers.values();
+        for repliers in all.filter(|all| all.iter().any(|replier| replier.stateless)) {
             for (index, replier) in repliers.iter().enumerate() {
                 let clash = repliers[..index].iter().find(|first| {
                     first.service != replier.service

@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use super::scope::Scope;
 use super::tunnel::{self, Said};
-use super::{Seen, Taken};
+use super::{Seen, Taken, family};
 use crate::address;
 use crate::error::{Findings, Kind, quote};
 use crate::file::{self, Field};
 use crate::limits::{WEIGHT_DEFAULT, WEIGHT_MAX};
-use crate::model::{Backend, Forward, Listen, Protocol, Quic};
+use crate::model::{Backend, Forward, Listen, Protocol, Quic, Tunnel};
 
 /// What is known of the service. `None`: it could not be resolved.
 pub(super) struct Facts<'m> {
@@ -25,18 +25,11 @@ pub(super) struct Facts<'m> {
 
 impl Facts<'_> {
     /// Refuses `forward`, which stands at the key of the table that `scope` is of, where it does not
-    /// fit the service. Says nothing for itself.
-    pub(super) fn fit(
-        &self,
-        scope: &mut Scope<'_, '_, '_>,
-        forward: Forward,
-        at: &Range<usize>,
-    ) -> Option<()> {
+    /// fit the service.
+    pub(super) fn fit(&self, scope: &mut Scope<'_, '_, '_>, forward: Forward, at: &Range<usize>) {
         let listen = self.listen;
-        let mut fits = Some(());
         let mut refuse = |found: String, expected: &str, cure: &str| {
             scope.misfit("forward", at, found, expected.to_owned(), cure);
-            fits = None;
         };
         if let Some(listen) = listen.filter(|listen| listen.address().is_none())
             && forward == Forward::Nat
@@ -58,19 +51,14 @@ impl Facts<'_> {
             && forward == Forward::FullNat
             && !sources.iter().any(|ip| ip.is_ipv4() == listen.is_ipv4())
         {
-            let family = family(listen.is_ipv4());
+            let family = family(listen.prefix().addr());
             refuse(
                 format!("full-nat for {listen} without an {family} source"),
                 "an address of the balancer's own that it can take as source",
                 "add one to nat-sources in [balancer]",
             );
         }
-        fits
     }
-}
-
-const fn family(ipv4: bool) -> &'static str {
-    if ipv4 { "IPv4" } else { "IPv6" }
 }
 
 /// What must differ between the backends of one service.
@@ -94,6 +82,16 @@ pub(super) fn resolve<'a>(
         .map(|raw| backend(raw, service, facts, (&mut within, &mut *seen), findings))
         .collect();
     let backends: Vec<Backend> = backends.into_iter().collect::<Option<_>>()?;
+    if let Some(tunnel) = &service.tunnel {
+        let inherits = |raw: &file::Backend<'_>| {
+            let own = raw.tunnel.as_ref().map(|raw| &raw.checksum);
+            !matches!(own, Some(Field::Given(_)))
+        };
+        let mut pairs = service.backends.iter().zip(&backends);
+        if pairs.any(|(raw, backend)| inherits(raw) && lacks_checksum(backend)) {
+            tunnel::warn_checksum(tunnel, findings);
+        }
+    }
     warn_idle(service, &backends, findings);
     Some(backends)
 }
@@ -111,11 +109,8 @@ fn backend<'a>(
         findings,
     };
     let forward = forward(&mut scope, raw, facts);
-    let said = Said::read(raw.tunnel.as_ref(), scope.findings);
-    if let (Some(raw), Some(forward)) = (&raw.tunnel, forward) {
-        tunnel::check_keys(raw, &[forward], scope.findings);
-    }
     let address = address(&mut scope, raw, facts, forward, seen);
+    let tunnel = tunnel(&mut scope, raw, facts, forward, address.as_ref());
     let server_id = server_id(&mut scope, raw, facts, &mut within.server_ids);
     let weight = scope.number("weight", &raw.weight, 0..=WEIGHT_MAX);
     let disabled = Scope::flag(&raw.disabled, false);
@@ -138,15 +133,18 @@ fn backend<'a>(
         let who = (at, raw.path.as_str(), service.path.as_str());
         seen.replier(address, listen, protocol, stateless, who);
     }
-    let tunnel = said?.resolve(facts.tunnel?, forward, address.is_ipv4());
-    Some(Backend {
+    let backend = Backend {
         address,
         forward,
-        tunnel,
+        tunnel: tunnel?,
         server_id: server_id?,
         weight: weight?.unwrap_or(WEIGHT_DEFAULT),
         disabled: disabled?,
-    })
+    };
+    if let Some(raw) = raw.tunnel.as_ref().filter(|_| lacks_checksum(&backend)) {
+        tunnel::warn_checksum(raw, findings);
+    }
+    Some(backend)
 }
 
 /// Its own mode, or the service's, which has been looked at there.
@@ -162,7 +160,7 @@ fn forward(
         };
     };
     let forward = scope.word("forward", &raw.forward, None, &[])?;
-    facts.fit(scope, forward, &text.span())?;
+    facts.fit(scope, forward, &text.span());
     Some(forward)
 }
 
@@ -187,7 +185,10 @@ fn address<'a>(
         scope.misfit("address", &at, quote(text), expected, cure);
     };
     if forward.is_some_and(Forward::keeps_family) && written.ip.is_ipv4() != listen.is_ipv4() {
-        let expected = format!("an {} address, as listen is", family(listen.is_ipv4()));
+        let expected = format!(
+            "an {} address, as listen is",
+            family(listen.prefix().addr())
+        );
         let cure = "nat, full-nat and dsr-l2 keep the family: write a service for each family, or use a tunnel";
         misfit(expected, cure);
         return None;
@@ -213,8 +214,35 @@ fn address<'a>(
             return None;
         }
     }
-    let port = written.port.or(listen.port()).unwrap_or(0);
+    let port = written.port.or_else(|| listen.port()).unwrap_or(0);
     Some((SocketAddr::new(written.ip, port), at))
+}
+
+/// Whether nothing guards the outer header, as over IPv6 is rarely meant.
+fn lacks_checksum(backend: &Backend) -> bool {
+    let is_gue = backend.forward == Forward::Gue;
+    let without = backend.tunnel.is_some_and(|tunnel| !tunnel.checksum);
+    is_gue && without && backend.address.is_ipv6()
+}
+
+/// The outer `None` is a problem, the inner one a mode that is no tunnel.
+fn tunnel(
+    scope: &mut Scope<'_, '_, '_>,
+    raw: &file::Backend<'_>,
+    facts: &Facts<'_>,
+    forward: Option<Forward>,
+    address: Option<&(SocketAddr, Range<usize>)>,
+) -> Option<Option<Tunnel>> {
+    let own = Said::read(raw.tunnel.as_ref(), scope.findings);
+    if let (Some(raw), Some(forward)) = (&raw.tunnel, forward) {
+        tunnel::check_keys(raw, &[forward], scope.findings);
+    }
+    let (forward, own, service, (address, at)) = (forward?, own?, facts.tunnel?, address?);
+    if !forward.is_tunnel() {
+        return Some(None);
+    }
+    tunnel::check_source(scope, raw, (own, service), (address.ip(), at))?;
+    Some(own.resolve(service, forward, address.is_ipv4()))
 }
 
 /// The outer `None` is a problem, the inner one a service without `quic`.
@@ -264,7 +292,7 @@ fn server_id(
 
 /// The bytes that pairs of hexadecimal digits say.
 fn hex(text: &str) -> Option<Box<[u8]>> {
-    let digit = |byte: &u8| Some(char::from(*byte).to_digit(16)? as u8);
+    let digit = |byte: &u8| u8::try_from(char::from(*byte).to_digit(16)?).ok();
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     let bytes = pairs
         .iter()

@@ -16,8 +16,8 @@ use crate::file::{self, Field};
 use crate::limits::{
     ADMIN_BYTES_MAX, ADMIN_DEFAULT, CORE_MAX, DRAIN_DEFAULT, DRAIN_MAX, FLOWS_DEFAULT, FLOWS_MAX,
     FLOWS_MIN, FRAGMENTS_DEFAULT, FRAGMENTS_MAX, FRAGMENTS_MIN, ICMP_PER_SECOND_DEFAULT,
-    ICMP_PER_SECOND_MAX, NAT_SOURCE_PORT_MIN, NAT_SOURCE_PORTS_DEFAULT, NAT_SOURCES_MAX,
-    UDP_NEW_FLOWS_MAX, UDP_NEW_FLOWS_SHARE, WORKERS_MAX,
+    ICMP_PER_SECOND_MAX, NAT_SOURCE_PORT_MIN, NAT_SOURCE_PORTS_DEFAULT, NAT_SOURCE_PORTS_FEWEST,
+    NAT_SOURCES_MAX, UDP_NEW_FLOWS_MAX, UDP_NEW_FLOWS_SHARE, WORKERS_MAX,
 };
 use crate::model::{Balancer, FlowMemory, Ping, Timeouts};
 
@@ -157,11 +157,18 @@ fn nat_source_ports(
         Field::Absent => return Some(NAT_SOURCE_PORTS_DEFAULT),
     };
     let cure = match address::port_range(text.get_ref()) {
-        Ok(ports) if *ports.start() >= NAT_SOURCE_PORT_MIN => return Some(ports),
-        Ok(_) => format!("the smallest port is {NAT_SOURCE_PORT_MIN}"),
+        Ok(ports) if *ports.start() < NAT_SOURCE_PORT_MIN => {
+            format!("the smallest port is {NAT_SOURCE_PORT_MIN}")
+        }
+        Ok(ports) if ports.len() < usize::from(NAT_SOURCE_PORTS_FEWEST) => {
+            "write a longer range: every worker has a part of it".to_owned()
+        }
+        Ok(ports) => return Some(ports),
         Err(cure) => cure.to_owned(),
     };
-    let expected = format!("a range of ports from {NAT_SOURCE_PORT_MIN} to 65535");
+    let expected = format!(
+        "a range of {NAT_SOURCE_PORTS_FEWEST} ports or more, from {NAT_SOURCE_PORT_MIN} to 65535"
+    );
     let found = quote(text.get_ref());
     scope.refuse("nat-source-ports", &text.span(), found, expected, cure);
     None

@@ -117,6 +117,11 @@ fn interface_name_cure(name: &str) -> Option<&'static str> {
         .then_some("leave out '/', ':', spaces and control characters")
 }
 
+/// The family of an address in words.
+const fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
 /// Bounds on how many there are, and what must be there.
 fn check_counts(file: &File<'_>, findings: &mut Findings<'_>) {
     let nothing = || "nothing".to_owned();

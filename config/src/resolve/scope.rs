@@ -46,7 +46,7 @@ impl Scope<'_, '_, '_> {
         );
     }
 
-    /// Reports values that do not fit each other.
+    /// Reports values that do not fit each other. Without a key it is the table that does not.
     pub(super) fn misfit(
         &mut self,
         key: &str,
@@ -70,17 +70,20 @@ impl Scope<'_, '_, '_> {
 
     /// Reports what a reader says against a value.
     pub(super) fn object(&mut self, kind: Kind, key: &str, at: &Range<usize>, refusal: Refusal) {
-        self.findings
-            .problem(kind, at, join(self.path, key), refusal);
+        self.findings.problem(kind, at, self.key(key), refusal);
     }
 
     pub(super) fn warn(&mut self, key: &str, at: &Range<usize>, found: String, cure: String) {
-        let path = if key.is_empty() {
+        self.findings.warning(at, self.key(key), found, cure);
+    }
+
+    /// The path of a key, of the table itself if it is empty.
+    fn key(&self, key: &str) -> String {
+        if key.is_empty() {
             self.path.to_owned()
         } else {
             join(self.path, key)
-        };
-        self.findings.warning(at, path, found, cure);
+        }
     }
 
     /// A value that must be there, with its place. The example is what to add.

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::backend::{self, Facts};
 use super::scope::Scope;
-use super::tunnel::Said;
+use super::tunnel::{self, Said};
 use super::{Inherited, Seen, health, timeouts};
 use crate::address;
 use crate::error::{Findings, Kind, quote};
@@ -61,6 +61,9 @@ pub(super) fn resolve<'a>(
         nat_sources: inherited.nat_sources,
     };
     let forward = forward(&mut scope, raw, &facts);
+    check_tunnel(raw, forward, scope.findings);
+    check_health_port(raw, listen, scope.findings);
+    warn_stateless(raw, stateless, scope.findings);
     let backends = backend::resolve(raw, &facts, seen, scope.findings);
     Some(Service {
         name: name?,
@@ -94,9 +97,78 @@ fn forward(
     let forward = facts.forward?;
     let own = |backend: &file::Backend<'_>| !matches!(backend.forward, Field::Absent);
     if raw.backends.is_empty() || !raw.backends.iter().all(own) {
-        facts.fit(scope, forward, &text.span())?;
+        facts.fit(scope, forward, &text.span());
     }
     Some(forward)
+}
+
+/// Refuses keys of the tunnel that no backend's mode has.
+fn check_tunnel(raw: &file::Service<'_>, forward: Option<Forward>, findings: &mut Findings<'_>) {
+    let Some(tunnel) = &raw.tunnel else { return };
+    // A mode that could not be read has a problem of its own and may be any.
+    let mode = |backend: &file::Backend<'_>| match &backend.forward {
+        Field::Given(text) => Forward::ALL
+            .iter()
+            .copied()
+            .find(|mode| mode.as_str() == *text.get_ref()),
+        Field::Absent => forward,
+        Field::Bad => None,
+    };
+    let backends = raw.backends.iter().map(mode);
+    let modes: Option<Vec<Forward>> = if raw.backends.is_empty() {
+        forward.map(|forward| vec![forward])
+    } else {
+        backends.collect()
+    };
+    if let Some(modes) = modes {
+        let all = Forward::ALL.iter().copied();
+        let modes: Vec<Forward> = all.filter(|mode| modes.contains(mode)).collect();
+        tunnel::check_keys(tunnel, &modes, findings);
+    }
+}
+
+/// Refuses a check that has no port to go to.
+fn check_health_port(raw: &file::Service<'_>, listen: Option<Listen>, findings: &mut Findings<'_>) {
+    let (Some(listen), Some(health)) = (listen, &raw.health) else {
+        return;
+    };
+    let portless = |backend: &file::Backend<'_>| match &backend.address {
+        Field::Given(text) => {
+            address::backend(text.get_ref()).is_ok_and(|written| written.port.is_none())
+        }
+        _ => false,
+    };
+    let named = !matches!(health.port, Field::Absent);
+    if named || listen.port().is_some() || !raw.backends.iter().any(portless) {
+        return;
+    }
+    let mut scope = Scope {
+        path: &health.path,
+        head: &health.head,
+        findings,
+    };
+    let found = format!("no port to check, for {listen}");
+    let expected = "the key port, since backends have no port of their own".to_owned();
+    scope.misfit("port", &health.head, found, expected, "add port = 80");
+}
+
+/// Warns about what is said of flows that are not remembered.
+fn warn_stateless(raw: &file::Service<'_>, stateless: Option<bool>, findings: &mut Findings<'_>) {
+    let (Some(true), Some(timeouts)) = (stateless, &raw.timeouts) else {
+        return;
+    };
+    let mut scope = Scope {
+        path: &timeouts.path,
+        head: &timeouts.head,
+        findings,
+    };
+    let found = "a stateless service remembers no flows, so they have no timeouts";
+    scope.warn(
+        "",
+        &timeouts.head,
+        found.to_owned(),
+        "remove them".to_owned(),
+    );
 }
 
 /// The outer `None` is a problem, the inner one absence; so in the readers below.
@@ -247,7 +319,7 @@ fn stateless(
         && stateless
     {
         misfit(
-            &format!("no flow entries, with choose = \"{choose}\""),
+            &format!("{key}, with choose = \"{choose}\""),
             "flow-hash or source-hash, which choose alike for every packet of a flow",
             "choose by one of them, or remember flows",
         );

@@ -1,7 +1,11 @@
 //! `tunnel`, of services and of backends: the outer headers.
 
+use std::net::IpAddr;
+use std::ops::Range;
+
 use ipnet::IpNet;
 
+use super::family;
 use super::scope::Scope;
 use crate::address;
 use crate::error::{Findings, Kind, quote};
@@ -117,6 +121,66 @@ pub(super) fn check_keys(raw: &file::Tunnel<'_>, modes: &[Forward], findings: &m
         let found = format!("{key}, which only {of} has, for {}", listed(modes));
         scope.misfit(key, &at, found, "a key of the mode".to_owned(), "remove it");
     }
+}
+
+/// Refuses an outer source that cannot be used towards the backend of `scope`, whose address stands
+/// at `at`. The backend's own source goes before its service's.
+pub(super) fn check_source(
+    scope: &mut Scope<'_, '_, '_>,
+    raw: &file::Backend<'_>,
+    (own, service): (Said, Said),
+    (ip, at): (IpAddr, &Range<usize>),
+) -> Option<()> {
+    let Some(prefix) = own.source.or(service.source) else {
+        return Some(());
+    };
+    let source = prefix.addr();
+    if prefix.contains(&ip) {
+        let expected = format!("an address outside the tunnel's source, {prefix}");
+        let cure = "a host drops what seems to come from itself: choose another source";
+        scope.misfit("address", at, ip.to_string(), expected, cure);
+        return None;
+    }
+    if source.is_ipv4() == ip.is_ipv4() {
+        return Some(());
+    }
+    match raw.tunnel.as_ref().map(|raw| &raw.source) {
+        Some(Field::Given(text)) => {
+            let expected = format!("an {} source, as the backend's address is", family(ip));
+            let found = quote(text.get_ref());
+            let cure = "write a source of that family, or leave it out for the host's own";
+            scope.misfit("tunnel.source", &text.span(), found, expected, cure);
+        }
+        _ => {
+            let expected = format!(
+                "an {} address, as the service's tunnel.source is",
+                family(source)
+            );
+            let cure = "give the backend a tunnel.source of its family";
+            scope.misfit("address", at, ip.to_string(), expected, cure);
+        }
+    }
+    None
+}
+
+/// Warns about GUE without checksum over IPv6.
+pub(super) fn warn_checksum(raw: &file::Tunnel<'_>, findings: &mut Findings<'_>) {
+    let Field::Given(checksum) = &raw.checksum else {
+        return;
+    };
+    let mut scope = Scope {
+        path: &raw.path,
+        head: &raw.head,
+        findings,
+    };
+    let found = "over IPv6 nothing else tells a damaged outer header, and receivers take such packets only where they are told to (RFC 6935, RFC 6936)";
+    let cure = "leave it out, unless the backends are set up for it";
+    scope.warn(
+        "checksum",
+        &checksum.span(),
+        found.to_owned(),
+        cure.to_owned(),
+    );
 }
 
 /// The outer `None` is a problem, the inner one absence; so with all here.

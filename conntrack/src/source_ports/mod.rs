@@ -404,6 +404,11 @@ impl SourcePorts {
         Ok(set)
     }
 
+    /// The addresses: in use, and removed as long as flows of theirs may be left.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.all().map(|source| source.ip())
+    }
+
     fn in_use(&self) -> impl Iterator<Item = &Arc<Source>> {
         self.v4.iter().chain(&self.v6)
     }

@@ -8,20 +8,23 @@ use ringgate_conntrack::{Endpoint, FlowKey};
 use super::{Family, Packet, are_possible_flags, mapped, words};
 use crate::verdict::DropReason;
 use crate::wire::checksum;
-use crate::wire::ethernet::{self, Ethernet};
+use crate::wire::ethernet;
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::tcp::{self, Tcp};
 use crate::wire::udp::{self, Udp};
+use crate::wire::vlan::Framing;
 
 /// As [`super::parse`].
 #[cold]
 #[inline(never)]
 pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, DropReason> {
-    let (ethernet, network) = Ethernet::from_bytes(frame).ok_or(DropReason::Truncated)?;
-    let network = match ethernet.ethertype() {
-        ethernet::TYPE_IPV4 => parse_ipv4(network)?,
-        ethernet::TYPE_IPV6 => parse_ipv6(network)?,
+    let framing = Framing::of(frame).ok_or(DropReason::Truncated)?;
+    let bytes = frame.get(framing.network..).unwrap_or_default();
+    let network = match framing.ethertype {
+        ethernet::TYPE_IPV4 => parse_ipv4(bytes)?,
+        ethernet::TYPE_IPV6 => parse_ipv6(bytes)?,
+        // Also what has more tags than we know of.
         _ => return Err(DropReason::NotIp),
     };
     if network.source == network.destination || !is_possible_source(network.source) {
@@ -45,7 +48,7 @@ pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, Drop
         );
         checksum::fold(pseudo) == transport.checksum
     };
-    let start = ethernet::HEADER + network.header_len;
+    let start = framing.network + network.header_len;
     Ok(Packet {
         key: FlowKey::new(network.protocol, source, destination),
         family: network.family,
@@ -53,10 +56,11 @@ pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, Drop
         tcp_flags: transport.tcp_flags,
         tcp_sequence: transport.tcp_sequence,
         partial,
-        network: offset(ethernet::HEADER)?,
+        network: offset(framing.network)?,
         transport: offset(start)?,
         end: offset(start + transport.len)?,
         ip_len: offset(network.header_len + network.payload.len())?,
+        tags: framing.tags,
     })
 }
 

@@ -1,4 +1,5 @@
-//! The short way: well-formed packets without IPv4 options and without surprises.
+//! The short way: well-formed packets without VLAN tags, without IPv4 options and without
+//! surprises.
 //!
 //! Contract: what is taken is described exactly as [`super::general`] would; everything else is
 //! left to it, so that the order in which faults are found, and their reasons, are written
@@ -14,6 +15,7 @@ use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::tcp::{self, Tcp};
 use crate::wire::udp::{self, Udp};
+use crate::wire::vlan::Tags;
 
 /// Headers of the shortest packet there is, IPv4 with UDP, bytes: one comparison for all that
 /// is looked at before the protocol is known.
@@ -195,6 +197,7 @@ fn parse_transport(network: &Network<'_>, partial_possible: bool) -> Option<Pack
         transport: network.start,
         end,
         ip_len: end.wrapping_sub(ETHERNET),
+        tags: Tags::NONE,
     })
 }
 

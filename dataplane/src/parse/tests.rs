@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use ringgate_conntrack::Endpoint;
 
 use super::*;
-use crate::testing::{at, make_partial, tcp, udp};
+use crate::testing::{TAGGINGS, at, make_partial, tagged, tcp, udp};
 use crate::wire::checksum;
 
 const V4: (&str, &str) = ("10.1.0.2:4242", "10.100.0.1:80");
@@ -47,6 +47,7 @@ fn both_families_and_protocols_are_described() {
             transport: start,
             end: start + 23,
             ip_len: start + 23 - 14,
+            tags: Tags::NONE,
         };
         assert_eq!(packet, expected);
 
@@ -61,6 +62,43 @@ fn both_families_and_protocols_are_described() {
             ..expected
         };
         assert_eq!(packet, expected);
+    }
+}
+
+/// Tags move what is behind them, and change nothing else; every layer is found there.
+#[test]
+fn tagged_packets_are_described_as_untagged_ones_are() {
+    for (source, destination) in [V4, V6] {
+        for mut plain in [
+            tcp(source, destination, 0x12, b"abc"),
+            udp(source, destination, b"abc"),
+        ] {
+            make_partial(&mut plain);
+            let expected = parse(&plain, true).unwrap();
+            for tags in TAGGINGS {
+                let mut frame = tagged(&plain, tags);
+                let len = u16::try_from(tags.wire_len()).unwrap();
+                let packet = parse(&frame, true).unwrap();
+                let expected = Packet {
+                    network: expected.network + len,
+                    transport: expected.transport + len,
+                    end: expected.end + len,
+                    tags,
+                    ..expected
+                };
+                assert_eq!(packet, expected);
+                for cut in 0..frame.len() {
+                    assert!(parse(&frame[..cut], true).is_err(), "{cut} bytes");
+                    assert!(Layers::cut(&mut frame[..cut], &packet).is_none());
+                }
+                let layers = Layers::cut(&mut frame, &packet).unwrap();
+                assert_eq!(layers.transport[layers.transport.len() - 3..], *b"abc");
+                match layers.network {
+                    NetworkMut::V4(header) => assert_eq!(header.0[..], plain[14..34]),
+                    NetworkMut::V6(header) => assert_eq!(header.0[..], plain[14..54]),
+                }
+            }
+        }
     }
 }
 
@@ -103,7 +141,10 @@ type Change = fn(&mut Vec<u8>);
 #[rustfmt::skip]
 const BROKEN: &[(&str, &str, Change, DropReason)] = &[
     ("an EtherType of ARP", "4", |f| f[12..14].copy_from_slice(&[8, 6]), DropReason::NotIp),
-    ("a VLAN tag", "4", |f| f[12..14].copy_from_slice(&[0x81, 0]), DropReason::NotIp),
+    ("a VLAN tag before ARP", "4", |f| { f.splice(12..14, [0x81, 0, 0, 9, 8, 6]); }, DropReason::NotIp),
+    ("three VLAN tags", "4", |f| { f.splice(12..12, [0x81, 0, 0, 9].repeat(3)); }, DropReason::NotIp),
+    ("a VLAN tag, and a wrong header checksum", "4", |f| { f[24] ^= 1; f.splice(12..12, [0x81, 0, 0, 9]); },
+        DropReason::BadIpv4Checksum),
     ("version 5", "4", |f| f[14] = 0x55, DropReason::BadIpv4Header),
     ("a header of 16 bytes", "4", |f| f[14] = 0x44, DropReason::BadIpv4Header),
     ("a header longer than the frame", "4", |f| { f[14] = 0x4F; f.truncate(60); }, DropReason::Truncated),
@@ -360,11 +401,13 @@ proptest! {
     fn no_bytes_panic_and_what_is_accepted_can_be_cut(
         mut frame in prop::collection::vec(any::<u8>(), 0..200),
         family in prop::sample::select(vec![[8u8, 0], [0x86, 0xDD]]),
+        tags in prop::sample::select(TAGGINGS.to_vec()),
         version: bool,
     ) {
         if frame.len() > 15 {
             frame[12..14].copy_from_slice(&family);
             frame[14] = if version { 0x45 } else { 0x60 };
+            frame = tagged(&frame, tags);
         }
         assert_both_ways_agree(&frame);
         if let Ok(packet) = parse(&frame, true) {

@@ -3,18 +3,21 @@
 //! Contract: checksums are exact. A right one stays right, a wrong one stays exactly as wrong
 //! (RFC 1624 updates), a UDP checksum of zero stays zero, and one that a local stack left
 //! unfinished ([`Packet::partial`]) is computed in full. TTL and hop limit fall by one where
-//! the packet has been routed. Nothing else changes, padding and options included; only behind outer headers
-//! there is no padding.
+//! the packet has been routed. It leaves with the VLAN tags of its way. Nothing else changes, padding and
+//! options included; only behind outer headers there is no padding.
 
 mod encapsulate;
 mod exchange;
 mod mss;
 mod nat;
+mod tags;
 
 pub use encapsulate::{Contents, Encapsulation, encapsulate, wrap};
 pub use exchange::{Exchange, exchange};
 pub use mss::{clamp, fitting};
 pub use nat::{Translation, translate};
+pub(crate) use tags::concern;
+pub use tags::set_tags;
 
 use crate::parse::{Layers, Packet};
 use crate::route::Hop;
@@ -29,6 +32,20 @@ use crate::xsk::Frame;
 /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
 #[inline]
 pub fn rewrite(
+    frame: &mut Frame,
+    packet: &Packet,
+    action: &Action,
+    hop: &Hop,
+) -> Result<(), DropReason> {
+    rewrite_packet(frame, packet, action, hop)?;
+    if concern(packet, hop) {
+        set_tags(frame, packet.tags, hop)?;
+    }
+    Ok(())
+}
+
+#[inline]
+fn rewrite_packet(
     frame: &mut Frame,
     packet: &Packet,
     action: &Action,
@@ -57,6 +74,17 @@ pub fn rewrite(
 /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
 #[inline]
 pub fn redirect(frame: &mut [u8], packet: &Packet, hop: &Hop) -> Result<(), DropReason> {
+    if packet.partial || packet.is_tagged() {
+        return redirect_unusual(frame, packet, hop);
+    }
+    let mut layers = Layers::cut_untagged(frame, packet).ok_or(DropReason::Truncated)?;
+    layers.ethernet.set_addresses(hop.destination, hop.source);
+    Ok(())
+}
+
+// Apart, so that the usual way calls nothing.
+#[inline(never)]
+fn redirect_unusual(frame: &mut [u8], packet: &Packet, hop: &Hop) -> Result<(), DropReason> {
     let mut layers = Layers::cut(frame, packet).ok_or(DropReason::Truncated)?;
     layers.ethernet.set_addresses(hop.destination, hop.source);
     if packet.partial {

@@ -66,32 +66,35 @@ pub fn translate(
     translation: &Translation,
     hop: &Hop,
 ) -> Result<(), DropReason> {
-    if packet.partial {
-        return complete_and_translate(frame, packet, translation, hop);
+    if packet.partial || packet.is_tagged() {
+        return translate_unusual(frame, packet, translation, hop);
     }
-    translate_complete(frame, packet, translation, hop)
+    let layers = Layers::cut_untagged(frame, packet).ok_or(DropReason::Truncated)?;
+    apply(layers, packet, translation, hop)
 }
 
 // Apart, with the rest of the way in it, so that the usual way calls nothing.
 #[inline(never)]
-fn complete_and_translate(
+fn translate_unusual(
     frame: &mut [u8],
     packet: &Packet,
     translation: &Translation,
     hop: &Hop,
 ) -> Result<(), DropReason> {
-    complete(frame, packet)?;
-    translate_complete(frame, packet, translation, hop)
+    if packet.partial {
+        complete(frame, packet)?;
+    }
+    let layers = Layers::cut(frame, packet).ok_or(DropReason::Truncated)?;
+    apply(layers, packet, translation, hop)
 }
 
-#[inline]
-fn translate_complete(
-    frame: &mut [u8],
+#[inline(always)]
+fn apply(
+    mut layers: Layers<'_>,
     packet: &Packet,
     translation: &Translation,
     hop: &Hop,
 ) -> Result<(), DropReason> {
-    let mut layers = Layers::cut(frame, packet).ok_or(DropReason::Truncated)?;
     layers.ethernet.set_addresses(hop.destination, hop.source);
     match &mut layers.network {
         NetworkMut::V4(header) => {

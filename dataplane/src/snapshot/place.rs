@@ -44,6 +44,7 @@ impl Place {
             profile: self.profile,
             shared: self.shared && forward == Forward::Nat,
             hop,
+            cost: treatment.cost(),
             treatment,
         }
     }

@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use super::*;
 use crate::backend::{BackendState, Health};
 use crate::testing::at;
@@ -129,18 +131,6 @@ fn falling_open_takes_neither_the_disabled_nor_the_weightless() {
     let service = &snapshot.services()[0];
     assert_eq!(service.ring.as_ref().unwrap().shares(2), [0, 251]);
     assert!(snapshot.services()[1].ring.is_none(), "this one drops");
-}
-
-#[test]
-fn what_is_steered_are_the_services_and_the_replies_of_nat_backends() {
-    let mut steered = build(&mut Builder::default(), FILE, &[]).steered();
-    steered.services.sort();
-    steered.returns.sort();
-    let expected = Steered {
-        services: vec![(at("10.100.0.1:80"), 6), (at("10.100.0.2:80"), 6)],
-        returns: vec![(at("10.2.0.11:8080"), 6), (at("10.2.0.12:8080"), 6)],
-    };
-    assert_eq!(steered, expected);
 }
 
 #[test]

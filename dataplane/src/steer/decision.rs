@@ -5,7 +5,7 @@ use ringgate_conntrack::{Direction, Endpoint};
 use crate::backend::{Backend, BackendId, Treatment};
 use crate::parse::Packet;
 use crate::rewrite::{
-    Encapsulation, Exchange, encapsulate, exchange, redirect, rewrite, translate,
+    Encapsulation, Exchange, concern, encapsulate, exchange, redirect, rewrite, translate,
 };
 use crate::route::{Hop, Miss, Neighbour, PortIndex};
 use crate::verdict::DropReason;
@@ -128,6 +128,9 @@ impl Way<'_> {
     /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
     #[inline]
     pub fn rewrite(&self, frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {
+        if concern(packet, self.hop) {
+            return self.rewrite_slowly(frame, packet);
+        }
         match (&self.backend.treatment, self.direction) {
             (Treatment::Translate(translations), direction) => {
                 let translation = match direction {
@@ -144,8 +147,14 @@ impl Way<'_> {
                 let endpoints = self.exchange.as_ref().ok_or(DropReason::Unstored)?;
                 exchange(frame.bytes_mut(), packet, endpoints, self.hop)
             }
-            (Treatment::Readdress, _) => rewrite(frame, packet, &self.action(packet), self.hop),
+            (Treatment::Readdress, _) => self.rewrite_slowly(frame, packet),
         }
+    }
+
+    /// The same, whatever there is to be done.
+    #[inline(never)]
+    fn rewrite_slowly(&self, frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {
+        rewrite(frame, packet, &self.action(packet), self.hop)
     }
 
     /// What is done to the packet, in one word.

@@ -21,7 +21,7 @@ use ringgate_conntrack::{
 
 use super::open::{Begun, Stored};
 use super::{Action, Decision, FlowEvent, Refusal, Steering, check_path, hop_to, keep};
-use crate::backend::{Backend, BackendId};
+use crate::backend::{Backend, BackendId, Cost};
 use crate::parse::Packet;
 use crate::rewrite::Exchange;
 use crate::route::Hop;
@@ -110,7 +110,7 @@ impl<'a> Steering<'a> {
         let exchange = to_client(&known.client);
         let to = exchange.destination.address;
         let hop = *self.snapshot.fib().hop(to, packet.family)?;
-        check_path(packet, &backend.treatment, &hop)?;
+        check_path(packet, Cost::ROUTED, &hop)?;
         let event = home.observe(&known.reply, backend, packet, || {
             Some(keep::Other {
                 key: known.client,

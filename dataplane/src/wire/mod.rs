@@ -14,6 +14,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;
 pub mod udp;
+pub mod vlan;
 
 /// One of the two addresses, or ports, of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,7 +29,7 @@ pub mod umem;
 pub use options::{BindMode, Binding, Bound, BoundMode, BusyPoll, Options, RingSizes};
 pub use pool::Pool;
 pub use program::{
-    AttachError, Endpoint, MAX_QUEUES, SteerCounters, SteerError, SteeringProgram, Synced, XdpMode,
+    AttachError, MAX_QUEUES, SteerCounters, SteerError, SteeringProgram, Synced, XdpMode,
 };
 pub use socket::{OpenError, open};
 pub(crate) use umem::MAX_PORTS;

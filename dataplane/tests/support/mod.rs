@@ -9,6 +9,9 @@ use std::thread;
 use etherparse::PacketBuilder;
 use nix::sched::{CloneFlags, unshare};
 use ringgate_dataplane::port::{BATCH, Batch, Port, XskPort};
+use ringgate_dataplane::steered::{
+    Steered, SteeredPorts, SteeredReturn, SteeredService, SteeredWay,
+};
 use ringgate_dataplane::xsk::{Options, Pool, RingSizes};
 
 /// Given to `a0`, so that the kernel takes what is addressed to it.
@@ -85,6 +88,29 @@ pub(crate) fn small() -> Options {
     Options {
         rings,
         ..Options::default()
+    }
+}
+
+/// Services at these addresses and ports, each with its protocol, and NAT backends at those. Their
+/// fragments without ports are not wanted.
+pub(crate) fn steered(services: &[(&str, u8)], backends: &[(&str, u8)]) -> Steered {
+    let services = services
+        .iter()
+        .map(|&(at, protocol)| SteeredService::at(at.parse().unwrap(), protocol));
+    let returns = backends.iter().map(|&(at, protocol)| {
+        let at: SocketAddr = at.parse().unwrap();
+        SteeredReturn {
+            address: at.ip(),
+            ports: SteeredPorts::one(at.port()),
+            protocol,
+            way: SteeredWay::Nat,
+            fragments: false,
+        }
+    });
+    Steered {
+        services: services.collect(),
+        returns: returns.collect(),
+        ..Steered::default()
     }
 }
 

@@ -204,7 +204,7 @@ fn an_unknown_neighbour_is_dropped_counted_and_asked_for() {
         &[("1.no_neighbour", 1)],
     );
     let wanted = world.wanted.pop().unwrap();
-    assert_eq!((wanted.port, wanted.address), (0, [0, 0xFFFF_0A01_004D]));
+    assert_eq!((wanted.link, wanted.address), (0, [0, 0xFFFF_0A01_004D]));
     // The queue holds four; what does not fit is counted, and dropped all the same.
     for _ in 0..6 {
         expect(

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use ringgate_dataplane::wire::vlan::{TPID_CUSTOMER, Tag};
 
 /// An Ethernet address, in the order of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,11 +46,22 @@ pub(crate) struct Link {
     pub(crate) carrier: bool,
     /// What kind of virtual device: "veth", "tun", "bridge"…; none for hardware.
     pub(crate) kind: Option<String>,
+    /// What a VLAN device puts its packets into, and on which device of this namespace.
+    pub(crate) vlan: Option<Vlan>,
     /// Receive queues that the device was created with. A physical NIC can have fewer in use
     /// (`ethtool -l` tells), never more.
     pub(crate) rx_queues: u32,
     /// Transmit queues, likewise.
     pub(crate) tx_queues: u32,
+}
+
+/// A VLAN on another device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Vlan {
+    /// The kernel's number for that device.
+    pub(crate) parent: u32,
+    /// What packets bear there.
+    pub(crate) tag: Tag,
 }
 
 impl Link {
@@ -66,11 +80,16 @@ impl Link {
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
             kind: None,
+            vlan: None,
             rx_queues: 1,
             tx_queues: 1,
         };
+        let (mut parent, mut tag, mut foreign) = (None, None, false);
         for attribute in &message.attributes {
             match attribute {
+                LinkAttribute::Link(index) => parent = Some(*index),
+                // Its parent's number is of another namespace: no device of ours.
+                LinkAttribute::LinkNetNsId(_) => foreign = true,
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Address(bytes) => link.mac = Mac::from_bytes(bytes),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
@@ -81,12 +100,33 @@ impl Link {
                         LinkInfo::Kind(kind) => Some(kind.to_string()),
                         _ => None,
                     });
+                    tag = infos.iter().find_map(tag_of);
                 }
                 _ => {}
             }
         }
+        link.vlan = match (parent, tag) {
+            (Some(parent), Some(tag)) if !foreign => Some(Vlan { parent, tag }),
+            _ => None,
+        };
         Some(link)
     }
+}
+
+/// The tag of a VLAN device.
+fn tag_of(info: &LinkInfo) -> Option<Tag> {
+    let LinkInfo::Data(InfoData::Vlan(attributes)) = info else {
+        return None;
+    };
+    let (mut tpid, mut id) = (TPID_CUSTOMER, None);
+    for attribute in attributes {
+        match attribute {
+            InfoVlan::Id(number) => id = Some(*number),
+            InfoVlan::Protocol(protocol) => tpid = (*protocol).into(),
+            _ => {}
+        }
+    }
+    Some(Tag { tpid, tci: id? })
 }
 
 #[cfg(test)]

@@ -15,15 +15,15 @@
 //!
 //! # What is not
 //! Other tables and policy rules, routes for a type of service or a source prefix, IPv6 router
-//! preference, metrics such as a route's own MTU. A route that encapsulates (MPLS, SRv6, …) is no route.
+//! preference, metrics other than a route's own MTU. A route that encapsulates (MPLS, SRv6, …) is no route.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
+    RouteType, RouteVia,
 };
 use prefix_trie::joint::map::JointPrefixMap;
 
@@ -53,6 +53,21 @@ pub(super) struct Route {
     pub(super) action: Action,
     /// The source address that the route asks for.
     pub(super) source: Option<IpAddr>,
+    /// Largest packet that the route allows, bytes (RTAX_MTU), if it says so.
+    pub(super) mtu: Option<u32>,
+}
+
+/// What one prefix says by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// The interface.
+    pub(crate) ifindex: u32,
+    /// The router to give packets to; none: the destinations themselves are neighbours.
+    pub(crate) gateway: Option<IpAddr>,
+    /// The source address that the route asks for.
+    pub(crate) source: Option<IpAddr>,
+    /// Largest packet that the route allows, bytes, if it says so.
+    pub(crate) mtu: Option<u32>,
 }
 
 /// Where a notified route goes among those of its prefix and metric.
@@ -70,7 +85,7 @@ pub(super) enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lookup {
     /// Send it there.
-    Hop(Hop, Option<IpAddr>),
+    Hop(Exit),
     /// This prefix refuses it.
     Refused(IpNet),
     /// Nothing covers it.
@@ -186,12 +201,11 @@ impl Routes {
     pub(super) fn each<'a>(
         &'a self,
         usable: impl Fn(&Hop) -> Usable + Copy + 'a,
-    ) -> impl Iterator<Item = (IpNet, Option<Hop>)> + 'a {
+    ) -> impl Iterator<Item = (IpNet, Option<Exit>)> + 'a {
         self.table.iter().filter_map(move |(prefix, entries)| {
-            entries
-                .iter()
-                .find_map(|entry| entry.route.choose(usable))
-                .map(|(hop, _)| (prefix, hop))
+            let mut entries = entries.iter();
+            let exit = entries.find_map(|entry| entry.route.choose(usable))?;
+            Some((prefix, exit))
         })
     }
 
@@ -200,8 +214,8 @@ impl Routes {
         let covering: Vec<_> = self.table.cover(&IpNet::from(address)).collect();
         for (prefix, entries) in covering.into_iter().rev() {
             match entries.iter().find_map(|entry| entry.route.choose(&usable)) {
-                Some((Some(hop), source)) => return Lookup::Hop(hop, source),
-                Some((None, _)) => return Lookup::Refused(prefix),
+                Some(Some(exit)) => return Lookup::Hop(exit),
+                Some(None) => return Lookup::Refused(prefix),
                 None => {}
             }
         }
@@ -223,15 +237,20 @@ fn is_sibling(prefix: IpNet, old: &Route, new: &Route) -> bool {
 }
 
 impl Route {
-    /// The hop that a packet takes now and the source it should have; no hop if the route refuses.
-    /// `None` when every hop's link is down: the route is passed over.
-    fn choose(&self, usable: impl Fn(&Hop) -> Usable) -> Option<(Option<Hop>, Option<IpAddr>)> {
+    /// The way that a packet takes now; no way if the route refuses. `None` when every hop's link is
+    /// down: the route is passed over.
+    fn choose(&self, usable: impl Fn(&Hop) -> Usable) -> Option<Option<Exit>> {
         let Action::Forward(hops) = &self.action else {
-            return Some((None, None));
+            return Some(None);
         };
         let first = |wanted| hops.iter().find(|hop| usable(hop) == wanted);
         let hop = first(Usable::Fully).or_else(|| first(Usable::WithoutCarrier))?;
-        Some((Some(*hop), self.source))
+        Some(Some(Exit {
+            ifindex: hop.ifindex,
+            gateway: hop.gateway,
+            source: self.source,
+            mtu: self.mtu,
+        }))
     }
 
     /// Reads a route message. `None` when it is not one of those that are followed.
@@ -258,14 +277,11 @@ impl Route {
         };
         let ipv4 = destination.is_ipv4();
         let mut table = u32::from(header.table);
-        let (mut metric, mut source, mut single) = (
-            0,
-            None,
-            Hop {
-                ifindex: 0,
-                gateway: None,
-            },
-        );
+        let (mut metric, mut source, mut mtu) = (0, None, None);
+        let mut single = Hop {
+            ifindex: 0,
+            gateway: None,
+        };
         let (mut multiple, mut encapsulates) = (Vec::new(), false);
         for attribute in &message.attributes {
             match attribute {
@@ -274,6 +290,7 @@ impl Route {
                 RouteAttribute::Priority(number) => metric = *number,
                 RouteAttribute::PrefSource(address) => source = ip(address),
                 RouteAttribute::Oif(index) => single.ifindex = *index,
+                RouteAttribute::Metrics(metrics) => mtu = mtu_of(metrics),
                 RouteAttribute::Encap(_) => encapsulates = true,
                 RouteAttribute::MultiPath(hops) => multiple = hops.iter().filter_map(hop).collect(),
                 other => single.gateway = gateway(other).or(single.gateway),
@@ -300,9 +317,18 @@ impl Route {
                 metric,
                 action,
                 source,
+                mtu,
             },
         ))
     }
+}
+
+/// The MTU among a route's metrics. The kernel takes 0 for "none" (`dst_mtu`, include/net/dst.h).
+fn mtu_of(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+        _ => None,
+    })
 }
 
 /// One member of a multipath route; none when it encapsulates.

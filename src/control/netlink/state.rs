@@ -27,7 +27,7 @@ use netlink_packet_route::neighbour::{
 };
 
 use super::link::{Link, Mac};
-use super::route::{Hop, Lookup, Place, Route, Routes, Usable};
+use super::route::{Exit, Hop, Lookup, Place, Route, Routes, Usable};
 
 /// What is dumped at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,6 +66,10 @@ pub(crate) struct LocalAddress {
     pub(crate) prefix_length: u8,
     /// Fit to be a source: neither tentative nor a duplicate nor deprecated.
     pub(crate) preferred: bool,
+    /// The kernel's RT_SCOPE_ number.
+    pub(crate) scope: u8,
+    /// Not the first of its subnet (IPv4), or temporary (IPv6).
+    pub(crate) secondary: bool,
 }
 
 /// Where a packet goes next.
@@ -75,8 +79,6 @@ pub(crate) struct NextHop {
     pub(crate) ifindex: u32,
     /// To this neighbour there: the gateway, else the destination itself. Can be of the other family.
     pub(crate) neighbour: IpAddr,
-    /// The source address that the route asks for.
-    pub(crate) preferred_source: Option<IpAddr>,
 }
 
 /// Why a packet goes nowhere.
@@ -115,6 +117,10 @@ struct Neighbour {
 pub(crate) struct Network {
     links: BTreeMap<u32, Seen<Link>>,
     addresses: BTreeMap<(u32, IpAddr, u8), Seen<LocalAddress>>,
+    /// In which order the kernel has them, the least first; see [`Network::address_is`].
+    order: HashMap<(u32, IpAddr, u8), i64>,
+    /// The next place in `order`, counted from 0 both ways.
+    arrivals: i64,
     routes: Routes,
     neighbours: HashMap<(u32, IpAddr), Seen<Neighbour>>,
     /// How many dumps of each table have begun, modulo 2^32.
@@ -163,23 +169,19 @@ impl Network {
             return Err(NoRoute::Local(local.ifindex));
         }
         match self.routes.lookup(address, |hop| self.usable(hop)) {
-            Lookup::Hop(Hop { ifindex, gateway }, preferred_source) => Ok(NextHop {
-                ifindex,
-                neighbour: gateway.unwrap_or(address),
-                preferred_source,
+            Lookup::Hop(exit) => Ok(NextHop {
+                ifindex: exit.ifindex,
+                neighbour: exit.gateway.unwrap_or(address),
             }),
             Lookup::Refused(prefix) => Err(NoRoute::Refused(prefix)),
             Lookup::Nothing => Err(NoRoute::Nothing),
         }
     }
 
-    /// Every prefix of the main table that has a usable next hop (interface and gateway) or refuses
-    /// (`None`), for a table of one's own.
-    pub(crate) fn routes(
-        &self,
-    ) -> impl Iterator<Item = (IpNet, Option<(u32, Option<IpAddr>)>)> + '_ {
-        let routes = self.routes.each(|hop| self.usable(hop));
-        routes.map(|(prefix, hop)| (prefix, hop.map(|hop| (hop.ifindex, hop.gateway))))
+    /// Every prefix of the main table that has a usable next hop or refuses (`None`), for a table of
+    /// one's own.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = (IpNet, Option<Exit>)> + '_ {
+        self.routes.each(|hop| self.usable(hop))
     }
 
     /// Every neighbour that the kernel would use itself: interface, address, Ethernet address.
@@ -208,31 +210,13 @@ impl Network {
         }
     }
 
-    /// The source address for a packet of this family that takes this way: what the route asks for, else
-    /// an address of the interface in the neighbour's own subnet, else any of the interface, else any of
-    /// the host. Never a link-local or loopback one. A short form of what the kernel does (for IPv6, of
-    /// RFC 6724), which suffices where an interface has one subnet.
-    pub(crate) fn source_for(&self, hop: &NextHop, ipv4: bool) -> Option<IpAddr> {
-        if let Some(source) = hop.preferred_source
-            && source.is_ipv4() == ipv4
-        {
-            return Some(source);
-        }
-        let rank = |local: &LocalAddress| {
-            let subnet = IpNet::new(local.address, local.prefix_length);
-            if local.ifindex != hop.ifindex {
-                2
-            } else if subnet.is_ok_and(|subnet| subnet.contains(&hop.neighbour)) {
-                0
-            } else {
-                1
-            }
-        };
-        self.local_addresses()
-            .filter(|local| local.preferred && local.address.is_ipv4() == ipv4)
-            .filter(|local| is_global(local.address))
-            .min_by_key(|local| rank(local))
-            .map(|local| local.address)
+    /// This host's addresses that are fit to be a source, in the kernel's order.
+    pub(crate) fn sources(&self) -> Vec<&LocalAddress> {
+        let mut sources: Vec<&LocalAddress> = self.local_addresses().collect();
+        sources.retain(|local| local.preferred);
+        let place = |local: &LocalAddress| self.order.get(&key(local)).copied();
+        sources.sort_by_key(|local| (local.ifindex, place(local)));
+        sources
     }
 
     /// The Ethernet address of a neighbour, while the kernel would use it itself.
@@ -271,7 +255,12 @@ impl Network {
         let epoch = self.epoch(table);
         let changed = match table {
             Table::Links => sweep(&mut self.links, epoch),
-            Table::Addresses => sweep(&mut self.addresses, epoch),
+            Table::Addresses => {
+                let changed = sweep(&mut self.addresses, epoch);
+                let there = &self.addresses;
+                self.order.retain(|key, _| there.contains_key(key));
+                changed
+            }
             Table::Routes4 => self.routes.sweep(true, epoch),
             Table::Routes6 => self.routes.sweep(false, epoch),
             Table::Neighbours => {
@@ -294,13 +283,13 @@ impl Network {
                 None => false,
             },
             RouteNetlinkMessage::NewAddress(message) => match address(message) {
-                Some(local) => self.address_is(local),
+                Some(local) => self.address_is(local, flags),
                 None => false,
             },
             RouteNetlinkMessage::DelAddress(message) => match address(message) {
                 Some(local) => {
                     self.doubt = true;
-                    self.addresses.remove(&key(&local)).is_some()
+                    self.address_gone(&local)
                 }
                 None => false,
             },
@@ -344,13 +333,30 @@ impl Network {
     fn link_gone(&mut self, ifindex: u32) -> bool {
         self.doubt = true;
         self.addresses.retain(|(index, _, _), _| *index != ifindex);
+        self.order.retain(|(index, _, _), _| *index != ifindex);
         self.neighbours.retain(|(index, _), _| *index != ifindex);
         self.links.remove(&ifindex).is_some()
     }
 
-    fn address_is(&mut self, local: LocalAddress) -> bool {
+    /// A dump shows a device's addresses in the kernel's order. Of those that are added later, IPv4
+    /// ones come after the ones there are (`__inet_insert_ifa`, net/ipv4/devinet.c), IPv6 ones before
+    /// (`ipv6_link_dev_addr`, net/ipv6/addrconf.c).
+    fn address_is(&mut self, local: LocalAddress, flags: u16) -> bool {
         let epoch = self.epoch(Table::Addresses);
+        let goes_first = local.address.is_ipv6() && flags & NLM_F_MULTIPART == 0;
+        self.arrivals += 1;
+        let place = if goes_first {
+            -self.arrivals
+        } else {
+            self.arrivals
+        };
+        self.order.entry(key(&local)).or_insert(place);
         set(&mut self.addresses, key(&local), local, epoch)
+    }
+
+    fn address_gone(&mut self, local: &LocalAddress) -> bool {
+        self.order.remove(&key(local));
+        self.addresses.remove(&key(local)).is_some()
     }
 
     fn route_is(&mut self, prefix: IpNet, route: Route, flags: u16) -> bool {
@@ -450,6 +456,7 @@ fn address(message: &AddressMessage) -> Option<LocalAddress> {
             | AddressHeaderFlags::Dadfailed
             | AddressHeaderFlags::Deprecated,
     );
+    let mut secondary = header.contains(AddressHeaderFlags::Secondary);
     for attribute in &message.attributes {
         match attribute {
             // On a point-to-point interface `Address` is the peer's; otherwise they are the same, or
@@ -460,6 +467,7 @@ fn address(message: &AddressMessage) -> Option<LocalAddress> {
                 unfit |= flags.intersects(
                     AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated,
                 );
+                secondary |= flags.contains(AddressFlags::Secondary);
             }
             _ => {}
         }
@@ -469,6 +477,8 @@ fn address(message: &AddressMessage) -> Option<LocalAddress> {
         address: local.or(other)?,
         prefix_length: message.header.prefix_len,
         preferred: !unfit,
+        scope: message.header.scope.into(),
+        secondary,
     })
 }
 
@@ -492,14 +502,6 @@ fn neighbour_key(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
             _ => None,
         })?;
     (!address.is_multicast()).then_some((message.header.ifindex, address))
-}
-
-/// Neither loopback nor link-local.
-fn is_global(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
-        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
-    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,15 @@
 use std::process::Command;
 use std::thread;
 
+use ipnet::IpNet;
+use ringgate_config::VlanTags;
+use ringgate_conntrack::Endpoint;
+use ringgate_dataplane::parse::Family;
+use ringgate_dataplane::route::Miss;
+
 use super::super::clock::now;
 use super::super::driver::{self, Operation, Prefer};
+use super::super::fib::Ports;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -431,5 +438,182 @@ fn an_overrun_is_caught_up_with() {
             let address = IpAddr::from([192, 0, 2, number]);
             assert!(watcher.network().next_hop(address).is_ok(), "{address}");
         }
+    });
+}
+
+/// What `ip route get` says after this word, in the calling thread's namespace.
+#[track_caller]
+fn route_get(to: &str, word: &str) -> Option<String> {
+    let words = ["-o", "route", "get", to];
+    let output = Command::new("ip").args(words).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut words = text.split_whitespace().skip_while(|found| *found != word);
+    words.nth(1).map(str::to_owned)
+}
+
+/// Three devices: a veth, "tagged" and "inner", the latter two made by these words.
+fn devices_and_routes(made_by: &[&str]) -> Namespace {
+    let there = veth();
+    let configured = [
+        "addr add 10.7.0.77/24 dev here",
+        "addr add 10.8.0.1/24 dev tagged",
+        "addr add 10.8.1.1/24 dev tagged",
+        "addr add fd08::1/64 dev tagged nodad",
+        "addr add fd08:0:0:1::1/64 dev tagged nodad",
+        "addr add 2001:db8:8::1/64 dev tagged nodad",
+        "addr add 2001:db8:8::2/64 dev tagged nodad",
+        "addr add 10.9.0.1/24 dev inner",
+        "addr add 192.0.2.1/32 dev lo",
+        "link set lo up",
+        "link set tagged up",
+        "link set inner up",
+        "route add 198.51.100.0/24 via 10.8.1.254 mtu 1400",
+        "route add 198.51.101.0/24 via 10.9.0.254 src 192.0.2.1",
+        "route add 198.51.102.0/24 via inet6 fd08::99 dev tagged",
+        "route add 10.10.0.0/24 dev tagged mtu 1300",
+        "-6 route add 2001:db8:ffff::/48 via fd08::99 mtu 1350",
+        "-6 route add fd99::/48 via fd08::99",
+    ];
+    made_by
+        .iter()
+        .chain(&configured)
+        .for_each(|words| run_ip(words));
+    there
+}
+
+/// Whether ways are those that `ip route get` tells: device, MTU and source, and these VLANs.
+#[track_caller]
+fn compare(watcher: &mut Watcher, ports: &Ports, tagged: &[u16], inner: &[u16]) {
+    until(watcher, "carriers", |n| {
+        let up = |name| n.link(name).is_some_and(|link| link.carrier);
+        ["here", "tagged", "inner"].into_iter().all(up)
+    });
+    until(watcher, "addresses", |n| {
+        n.local_addresses().all(|local| local.preferred)
+    });
+    for (to, vlans, gateway) in [
+        ("10.7.0.9", &[][..], None),
+        ("198.51.100.1", tagged, Some("10.8.1.254")),
+        ("198.51.101.1", inner, Some("10.9.0.254")),
+        ("198.51.102.1", tagged, Some("fd08::99")),
+        ("10.10.0.9", tagged, None),
+        ("10.9.0.9", inner, None),
+        ("2001:db8:ffff::1", tagged, Some("fd08::99")),
+        ("fd99::1", tagged, Some("fd08::99")),
+        ("fd08:0:0:1::9", tagged, None),
+        ("2001:db8:8::9", tagged, None),
+    ] {
+        let name = route_get(to, "dev").unwrap();
+        let device = watcher.network().link(&name).unwrap().clone();
+        let endpoint = Endpoint::from_socket((ip(to), 0).into());
+        let family = if ip(to).is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        };
+        // It is asked for on the device that the kernel names.
+        let fib = ports.fib(watcher.network());
+        if let Err(Miss::NoNeighbour(missing)) = fib.hop(endpoint.address, family) {
+            let asked = ports.ifindex(missing.link, watcher.network());
+            assert_eq!(asked, Some(device.index), "{to}");
+        }
+        let neighbour = gateway.unwrap_or(to);
+        run_ip(&format!(
+            "neigh replace {neighbour} lladdr 02:00:00:00:00:09 dev {name}"
+        ));
+        until(watcher, "neighbour", |n| {
+            n.neighbour(device.index, ip(neighbour)).is_some()
+        });
+        let fib = ports.fib(watcher.network());
+        let hop = *fib.hop(endpoint.address, family).unwrap();
+        assert_eq!(hop.tags.ids().collect::<Vec<_>>(), vlans, "{to}");
+        assert_eq!(hop.source.0, device.mac.unwrap().0);
+        let mtu = route_get(to, "mtu").map_or(device.mtu, |mtu| mtu.parse().unwrap());
+        assert_eq!(hop.mtu, mtu, "{to}");
+        let source = fib.source_for(ip(to)).map(|source| source.to_string());
+        assert_eq!(source, route_get(to, "src"), "{to}");
+    }
+    assert_eq!(watcher.counters().malformed, 0);
+}
+
+#[test]
+#[ignore = "needs CAP_NET_ADMIN"]
+fn ways_are_the_kernels() {
+    in_namespace(|| {
+        let _there = devices_and_routes(&[
+            "link add tagged type veth peer name other",
+            "link add inner mtu 1496 type veth peer name another",
+            "link set other up",
+            "link set another up",
+        ]);
+        let mut watcher = Watcher::open().unwrap();
+        watcher.settle(PATIENCE).unwrap();
+        let ports = Ports::new(["here", "tagged", "inner"].map(|name| (name, VlanTags::Route)));
+        compare(&mut watcher, &ports, &[], &[]);
+    });
+}
+
+#[test]
+#[ignore = "needs CAP_NET_ADMIN and, to show anything, CONFIG_VLAN_8021Q"]
+fn ways_through_vlan_devices_are_the_kernels() {
+    in_namespace(|| {
+        if !knows_vlan_devices() {
+            eprintln!("not shown: this kernel has no VLAN devices");
+            return;
+        }
+        let _there = devices_and_routes(&[
+            "link add link here name tagged type vlan id 100",
+            "link add link here name outer type vlan proto 802.1ad id 200",
+            "link add link outer name inner mtu 1496 type vlan id 20",
+            "link set outer up",
+        ]);
+        let mut watcher = Watcher::open().unwrap();
+        watcher.settle(PATIENCE).unwrap();
+        let ports = Ports::new([("here", VlanTags::Route)]);
+        compare(&mut watcher, &ports, &[100], &[200, 20]);
+        run_ip("link del tagged");
+        until(&mut watcher, "gone", |n| n.link("tagged").is_none());
+        let fib = ports.fib(watcher.network());
+        assert_eq!(fib.source_for(ip("10.8.0.9")), None, "no way either");
+    });
+}
+
+fn knows_vlan_devices() -> bool {
+    let words = "link add link lo name probe type vlan id 1";
+    let output = Command::new("ip").args(words.split(' ')).output().unwrap();
+    !String::from_utf8_lossy(&output.stderr).contains("Unknown device type")
+}
+
+#[test]
+#[ignore = "needs CAP_NET_ADMIN"]
+fn changes_of_metrics_and_addresses_arrive() {
+    in_namespace(|| {
+        let _there = veth();
+        let (mut watcher, _) = watch();
+        let mtu = |wanted: Option<u32>| {
+            move |n: &Network| {
+                let is_it = |prefix: IpNet| prefix.to_string() == "198.51.100.0/24";
+                n.routes()
+                    .any(|(p, exit)| is_it(p) && exit.is_some_and(|exit| exit.mtu == wanted))
+            }
+        };
+        run_ip("route add 198.51.100.0/24 via 10.7.0.2 mtu 1400");
+        until(&mut watcher, "bounded", mtu(Some(1400)));
+        run_ip("route change 198.51.100.0/24 via 10.7.0.2 mtu lock 1300");
+        until(&mut watcher, "changed", mtu(Some(1300)));
+        run_ip("route change 198.51.100.0/24 via 10.7.0.2");
+        until(&mut watcher, "unbounded", mtu(None));
+        // IPv6 sources that are added while we watch: the kernel has the newest first.
+        let ports = Ports::new([("here", VlanTags::Route)]);
+        run_ip("-6 route add 2001:db8:9::/48 via fd07::2");
+        for last in 1..=3 {
+            run_ip(&format!("addr add 2001:db8:7::{last}/64 dev here nodad"));
+            let source = route_get("2001:db8:9::1", "src");
+            until(&mut watcher, "source", |n| {
+                let source_now = ports.fib(n).source_for(ip("2001:db8:9::1"));
+                source_now.map(|source| source.to_string()) == source
+            });
+        }
+        assert_eq!(watcher.counters().malformed, 0);
     });
 }

@@ -74,9 +74,10 @@ impl Line {
         Self {
             name: interface.text("/name").to_owned(),
             arrived: number("/steering/received"),
-            passed: number("/steering/passed") + number("/steering/passed_no_worker"),
-            redirected: number("/steering/redirected_service")
-                + number("/steering/redirected_return"),
+            passed: number("/steering/passed")
+                + number("/steering/passed_no_worker")
+                + number("/steering/passed_vlan"),
+            redirected: interface.redirected(),
             // `rx_fill_ring_empty_descs` counts a cause of `rx_dropped`, not a further loss.
             lost_by_kernel: number("/kernel/rx_dropped") + number("/kernel/rx_ring_full"),
             received: number("/received"),

@@ -156,6 +156,19 @@ impl Status {
             .collect()
     }
 
+    /// How many packets the steering program has redirected, of an interface's status.
+    ///
+    /// # Panics
+    ///
+    /// When this is not an interface's.
+    #[must_use]
+    pub fn redirected(&self) -> u64 {
+        let counters = self.numbers("/steering");
+        let redirected =
+            |(name, count): (&String, &u64)| name.starts_with("redirected_").then_some(*count);
+        counters.iter().filter_map(redirected).sum()
+    }
+
     fn named(&self, list: &str, key: &str, name: &str) -> Self {
         let found = self
             .list(list)

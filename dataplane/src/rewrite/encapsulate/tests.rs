@@ -7,12 +7,15 @@ use super::*;
 use crate::parse::parse;
 use crate::testing::{at, framed, make_partial, tcp, udp};
 use crate::wire::ethernet::Mac;
+use crate::wire::vlan::Tags;
 
 const HOP: Hop = Hop {
     port: 1,
     destination: Mac([2; 6]),
     source: Mac([4; 6]),
     mtu: 1500,
+    tags: Tags::NONE,
+    keeps_tags: false,
 };
 
 const CLIENT: [&str; 2] = ["10.1.0.2:4242", "[fd00:1::2]:4242"];

@@ -1,6 +1,7 @@
 //! Where packets go, and why they go nowhere.
 
 use super::*;
+use crate::wire::vlan::Tags;
 
 #[test]
 fn a_decision_says_where_and_how() {
@@ -14,6 +15,8 @@ fn a_decision_says_where_and_how() {
         destination: Mac([2, 0, 0, 0, 2, 11]),
         source: Mac([2, 0, 0, 0, 9, 1]),
         mtu: 1500,
+        tags: Tags::NONE,
+        keeps_tags: false,
     };
     assert_eq!(decision.hop, hop);
     assert_eq!(
@@ -84,7 +87,7 @@ fn an_unknown_neighbour_is_asked_for() {
         .steer(&packet, world.table.hash(&packet.key), &frame)
         .unwrap_err();
     let address = Endpoint::from_socket(at("10.1.0.77:0")).address;
-    let wanted = Some(Neighbour { port: 0, address });
+    let wanted = Some(Neighbour { link: 0, address });
     assert_eq!(
         refusal,
         Refusal {

@@ -4,12 +4,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressScope;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteType,
-    RouteVia,
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, VlanProtocol,
 };
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
+    RouteType, RouteVia,
+};
+use ringgate_dataplane::wire::vlan::Tag;
 
+use super::super::link::Vlan;
 use super::*;
 
 const UP: LinkFlags = LinkFlags::Up.union(LinkFlags::LowerUp);
@@ -453,53 +457,130 @@ fn a_dump_forgets_what_it_does_not_show_and_keeps_what_came_meanwhile() {
     assert_eq!(network.way("2001:db8::1"), "2 2001:db8::1");
 }
 
+fn with_mtu(mut route: RouteMessage, mtu: u32) -> RouteMessage {
+    let metrics = vec![RouteMetric::Mtu(mtu)];
+    route.attributes.push(RouteAttribute::Metrics(metrics));
+    route
+}
+
+/// What the route to exactly this prefix asks for.
+fn exit(network: &Network, prefix: &str) -> Exit {
+    let prefix: IpNet = prefix.parse().unwrap();
+    let mut routes = network.routes();
+    routes.find(|route| route.0 == prefix).unwrap().1.unwrap()
+}
+
 #[test]
-fn a_source_address_comes_from_the_route_the_subnet_the_link_the_host() {
+fn a_routes_mtu_and_source_are_followed() {
     let mut network = network();
+    for (prefix, via) in [("0.0.0.0/0", "10.0.2.254"), ("2001:db8::/32", "fe80::9")] {
+        let plain = route(prefix, 0, &[(2, Some(via))]);
+        network.has_route(plain.clone());
+        assert_eq!(
+            (exit(&network, prefix).mtu, exit(&network, prefix).source),
+            (None, None)
+        );
+        for mtu in [1400, 1300] {
+            let changed = with_mtu(plain.clone(), mtu);
+            network.moves(true, |n| {
+                n.apply(NLM_F_REPLACE, &RouteNetlinkMessage::NewRoute(changed));
+            });
+            assert_eq!(exit(&network, prefix).mtu, Some(mtu));
+        }
+        let zero = with_mtu(plain.clone(), 0);
+        network.apply(NLM_F_REPLACE, &RouteNetlinkMessage::NewRoute(zero));
+        assert_eq!(exit(&network, prefix).mtu, None);
+        let own = ip(if prefix == "0.0.0.0/0" {
+            "10.0.2.1"
+        } else {
+            "2001:db8::1"
+        });
+        let mut asking = plain;
+        let source = RouteAttribute::PrefSource(RouteAddress::from(own));
+        asking.attributes.push(source);
+        network.moves(true, |n| {
+            n.apply(NLM_F_REPLACE, &RouteNetlinkMessage::NewRoute(asking));
+        });
+        assert_eq!(exit(&network, prefix).source, Some(own));
+    }
+}
+
+#[test]
+fn source_addresses_come_in_the_kernels_order_and_fit_ones_only() {
+    let mut network = Network::default();
+    network.begin(Table::Addresses);
+    for shown in ["10.0.2.9", "10.0.2.3", "2001:db8::9", "2001:db8::3"] {
+        let flags = NLM_F_MULTIPART;
+        network.apply(flags, &RouteNetlinkMessage::NewAddress(local(2, shown, 24)));
+    }
+    network.finish(Table::Addresses);
+    let mut secondary = local(2, "10.0.2.1", 24);
+    secondary.header.flags = AddressHeaderFlags::Secondary;
+    let mut tentative = local(2, "2001:db8::2", 64);
+    let flags = AddressFlags::Tentative;
+    tentative.attributes.push(AddressAttribute::Flags(flags));
     network
-        .has_address(local(2, "172.16.0.1", 24))
-        .has_address(local(2, "fe80::2", 64))
-        .has_address(local(3, "2001:db8:3::1", 64))
-        .has_route(route("0.0.0.0/0", 0, &[(2, Some("172.16.0.254"))]))
-        .has_route(route("198.51.100.0/24", 0, &[(3, Some("10.0.9.9"))]))
-        .has_route(route("2001:db8:9::/48", 0, &[(2, Some("fe80::9"))]));
-    let source = |network: &Network, to: &str| {
-        let hop = network.next_hop(ip(to)).unwrap();
-        network.source_for(&hop, ip(to).is_ipv4())
+        .has_address(secondary)
+        .has_address(local(2, "2001:db8::1", 64))
+        .has_address(tentative)
+        .has_address(local(1, "192.0.2.1", 32));
+    let order = |network: &Network| -> String {
+        let sources = network.sources().into_iter();
+        let words: Vec<_> = sources.map(|local| local.address.to_string()).collect();
+        words.join(" ")
     };
+    // Of each family: what was shown, and what is added where the kernel adds it.
     assert_eq!(
-        source(&network, "8.8.8.8"),
-        Some(ip("172.16.0.1")),
-        "the gateway's subnet"
+        order(&network),
+        "192.0.2.1 2001:db8::1 10.0.2.9 10.0.2.3 2001:db8::9 2001:db8::3 10.0.2.1"
     );
-    assert_eq!(
-        source(&network, "198.51.100.1"),
-        Some(ip("10.0.3.1")),
-        "the link"
+    let secondary: Vec<bool> = network
+        .sources()
+        .iter()
+        .map(|local| local.secondary)
+        .collect();
+    assert_eq!(secondary, [false, false, false, false, false, false, true]);
+    network.apply(
+        0,
+        &RouteNetlinkMessage::DelAddress(local(2, "10.0.2.9", 24)),
     );
-    assert_eq!(
-        source(&network, "2001:db8:9::1"),
-        Some(ip("2001:db8:3::1")),
-        "the host"
+    network.has_address(local(2, "10.0.2.9", 24));
+    assert!(
+        order(&network).ends_with("10.0.2.1 10.0.2.9"),
+        "it came again"
     );
-    let mut asking = route("198.51.100.0/25", 0, &[(3, None)]);
-    asking
-        .attributes
-        .push(RouteAttribute::PrefSource(RouteAddress::from(ip(
-            "10.0.2.1",
-        ))));
-    network.has_route(asking);
-    assert_eq!(
-        source(&network, "198.51.100.1"),
-        Some(ip("10.0.2.1")),
-        "the route asks for it"
-    );
-    let mut tentative = local(3, "2001:db8:3::1", 64);
-    tentative
-        .attributes
-        .push(AddressAttribute::Flags(AddressFlags::Tentative));
-    network.has_address(tentative);
-    assert_eq!(source(&network, "2001:db8:9::1"), None, "not fit yet");
+}
+
+#[test]
+fn a_vlan_device_tells_its_parent_and_its_tag() {
+    let device = |id, protocol| {
+        let mut message = link(7, "service", UP);
+        let data = vec![InfoVlan::Id(id), InfoVlan::Protocol(protocol)];
+        message.attributes.push(LinkAttribute::Link(2));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vlan),
+            LinkInfo::Data(InfoData::Vlan(data)),
+        ]));
+        message
+    };
+    let mut network = network();
+    let vlan = |network: &Network| network.link("service").unwrap().vlan;
+    let of = |tpid, tci| {
+        let tag = Tag { tpid, tci };
+        Some(Vlan { parent: 2, tag })
+    };
+    network.has_link(device(100, VlanProtocol::Ieee8021Q));
+    assert_eq!(vlan(&network), of(0x8100, 100));
+    network.moves(true, |n| {
+        n.has_link(device(200, VlanProtocol::Ieee8021Ad));
+    });
+    assert_eq!(vlan(&network), of(0x88A8, 200));
+    // Moved here from another namespace, where its parent stayed.
+    let mut foreign = device(200, VlanProtocol::Ieee8021Ad);
+    foreign.attributes.insert(0, LinkAttribute::LinkNetNsId(0));
+    network.has_link(foreign);
+    assert_eq!(vlan(&network), None);
+    assert_eq!(network.link("veth2").unwrap().vlan, None);
 }
 
 #[test]
