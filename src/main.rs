@@ -9,6 +9,7 @@ mod flows;
 mod plane;
 mod preflight;
 mod reload;
+mod sources;
 
 use std::process::ExitCode;
 

@@ -192,8 +192,7 @@ impl Builder {
             model.services().iter().flat_map(identities_of).collect();
         self.registry.retain(&identities);
         let returns = returns(model);
-        let standing_services: HashSet<(Listen, u8)> =
-            model.services().iter().map(listen_of).collect();
+        let kept: HashSet<(Listen, u8)> = model.services().iter().map(listen_of).collect();
         let profiles = self.profiles.number(model);
         let mut services = Vec::with_capacity(model.services().len());
         let mut backends: Vec<Option<Backend>> = Vec::new();
@@ -226,9 +225,7 @@ impl Builder {
                 }
             }
             services.push(Service {
-                half_open: is_ordered(service.choose())
-                    || is_full_nat(service)
-                    || identities_of(service).any(|one| returns.is_shared(&one)),
+                half_open: is_half_open(service, &returns),
                 quic: service
                     .quic()
                     .map(|quic| Routes::new(quic, service, &members)),
@@ -240,10 +237,8 @@ impl Builder {
             .iter()
             .map(|service| (service.listen, service.protocol))
             .collect();
-        self.rings
-            .retain(|listen, _| standing_services.contains(listen));
-        self.turns
-            .retain(|listen, _| standing_services.contains(listen));
+        self.rings.retain(|listen, _| kept.contains(listen));
+        self.turns.retain(|listen, _| kept.contains(listen));
         self.past = past;
         self.next_step = next_step;
         self.generation += 1;
@@ -332,6 +327,13 @@ impl Builder {
         );
         ring
     }
+}
+
+/// Whether flows are remembered while they are half open.
+fn is_half_open(service: &ringgate_config::Service, returns: &Returns) -> bool {
+    is_ordered(service.choose())
+        || is_full_nat(service)
+        || identities_of(service).any(|one| returns.is_shared(&one))
 }
 
 /// Whether a flow's backend does not follow from its packets.

@@ -121,8 +121,9 @@ impl Source {
         self.cells.iter().all(is_free)
     }
 
-    /// Adds what has become of its ports.
-    pub(super) fn count(&self, now: Seconds, usage: &mut Usage) {
+    /// What has become of its ports. Looks at all of them: for control.
+    pub(super) fn usage(&self, now: Seconds) -> Usage {
+        let mut usage = Usage::default();
         for cell in &self.cells {
             usage.ports += 1;
             match queue::status(cell, now) {
@@ -131,6 +132,7 @@ impl Source {
                 Status::Free => {}
             }
         }
+        usage
     }
 }
 

@@ -119,7 +119,9 @@ impl Sourced {
 
     fn usage(&self) -> (usize, usize) {
         let usage = self.snapshot.sources().unwrap().usage(Seconds(self.now));
-        (usage.held, usage.resting)
+        usage.fold((0, 0), |(held, resting), (_, usage)| {
+            (held + usage.held, resting + usage.resting)
+        })
     }
 
     fn change_sources(&mut self, addresses: &[&str]) {
