@@ -21,7 +21,7 @@
 //! assert_eq!(balancer.cores().unwrap(), [2, 3]);
 //!
 //! let web = &parsed.model.services()[0];
-//! assert_eq!(web.range().exact(), "10.100.0.1:80".parse().ok());
+//! assert_eq!(web.listen().exact(), "10.100.0.1:80".parse().ok());
 //! assert_eq!(web.backends()[1].weight(), 0);
 //! assert!(web.backends()[2].disabled());
 //! assert_eq!(web.health().unwrap().fall(), 3);

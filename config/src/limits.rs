@@ -117,7 +117,7 @@ pub const NAT_SOURCE_PORTS_DEFAULT: RangeInclusive<u16> = NAT_SOURCE_PORT_MIN..=
 /// Highest `icmp-per-second`: a link's worth of the smallest errors, so no limit at all.
 pub const ICMP_PER_SECOND_MAX: u32 = 1_000_000;
 
-/// `icmp-per-second` unless the file says otherwise: what Linux allows itself (`icmp_msgs_per_sec`).
+/// `icmp-per-second` unless the file says otherwise: what Linux documents for itself (`icmp_msgs_per_sec`).
 pub const ICMP_PER_SECOND_DEFAULT: u32 = 1_000;
 
 /// Fewest datagrams whose fragments are followed: fewer would not survive one burst of a link.

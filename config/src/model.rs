@@ -18,7 +18,9 @@
 //! * one with [`Quic`] is stateless, and all its backends have different server ids of its length;
 //!   backends of other services have none;
 //! * a service with [`Fragments::ByAddress`] chooses by [`Choose::SourceHash`];
-//! * a backend has a [`Tunnel`] if its mode is one, with a source of its family;
+//! * what is checked has a port: its own, or the check's;
+//! * a backend has a [`Tunnel`] if its mode is one, with a source of its family that does not
+//!   hold its address;
 //! * all numbers are within [`limits`](crate::limits), a table size is prime and not smaller
 //!   than its service's number of backends.
 //!

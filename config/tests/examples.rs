@@ -238,7 +238,7 @@ mod tests {
             .iter()
             .map(|service| {
                 let port = service.backends()[0].address().port();
-                (service.range().to_string(), port)
+                (service.listen().to_string(), port)
             })
             .collect();
         let expected = [

@@ -76,6 +76,8 @@ mod tests {
             );
             check_words(service);
             let backends = service.backends();
+            let named = service.health().is_none_or(|h| h.port().is_some());
+            assert!(named || backends.iter().all(|b| b.address().port() != 0));
             let addresses: HashSet<_> = backends.iter().map(|b| b.address()).collect();
             assert_eq!(addresses.len(), backends.len());
             let ids: HashSet<_> = backends.iter().map(|b| b.server_id()).collect();
@@ -94,19 +96,19 @@ mod tests {
     fn check_listens(model: &Model) {
         let services = model.services();
         for (n, service) in services.iter().enumerate() {
-            let listen = service.range();
+            let listen = service.listen();
             assert_eq!(listen.prefix(), listen.prefix().trunc());
             assert!(listen.first() <= listen.last());
             assert!(listen.first() > 0 || listen.any_port());
             let protocol = service.protocol();
             let alike = |other: &&Service| other.protocol() == protocol;
             for other in services[..n].iter().filter(alike) {
-                let other = other.range();
+                let other = other.listen();
                 assert!(other.prefix() != listen.prefix() || !meet(other, listen));
             }
-            let covering = |other: &&Service| other.range().prefix().contains(&listen.prefix());
+            let covering = |other: &&Service| other.listen().prefix().contains(&listen.prefix());
             let ranges = services.iter().filter(alike).filter(covering);
-            let ranges = ranges.filter(|other| other.range().exact().is_none());
+            let ranges = ranges.filter(|other| other.listen().exact().is_none());
             assert!(ranges.count() <= limits::PORT_RANGES_MAX);
             let address = listen.prefix().addr();
             assert!(!address.is_loopback() && !address.is_multicast());
@@ -134,8 +136,8 @@ mod tests {
     }
 
     fn check_backend(model: &Model, service: &Service, backend: &Backend) {
-        let (address, listen) = (backend.address(), service.range());
-        let held = |service: &Service| service.range().prefix().contains(&address.ip());
+        let (address, listen) = (backend.address(), service.listen());
+        let held = |service: &Service| service.listen().prefix().contains(&address.ip());
         assert!(!model.services().iter().any(held));
         let sources = model.balancer().nat_sources();
         assert!(!sources.contains(&address.ip()));
@@ -172,7 +174,7 @@ mod tests {
     /// No other service has a backend that a stateless one's replies could come from.
     fn check_repliers(model: &Model) {
         let nat = |service: &'_ Service, backend: &Backend| {
-            let (address, range) = (backend.address(), *service.range());
+            let (address, range) = (backend.address(), *service.listen());
             let range = match address.port() {
                 0 => Listen::new(address.ip().into(), range.ports()),
                 _ => Listen::from(address),
@@ -286,6 +288,7 @@ mod tests {
         let sources = [
             r#"{ source = "10.9.0.0/24" }"#,
             r#"{ source = "fd00::9" }"#,
+            r#"{ source = "10.2.0.0/30" }"#,
             "{ key = 7 }",
             "{ variant = 0, port = 7, checksum = false }",
             "{ dscp = 46 }",
@@ -335,6 +338,11 @@ mod tests {
             forward(),
         );
         let lines = (
+            line(
+                0.15,
+                "health",
+                &[r#"{ kind = "tcp" }"#, r#"{ kind = "tcp", port = 1 }"#],
+            ),
             line(0.15, "choose", &[r#""source-hash""#, r#""round-robin""#]),
             line(0.15, "vlan", &["100", "[200, 100]"]),
             line(0.15, "mss-clamp", &["true", "1400"]),
@@ -344,7 +352,7 @@ mod tests {
         );
         // Most are left out, or next to nothing would fit.
         let lines = (lines, tunnel(0.15));
-        let lines = lines.prop_map(|((a, b, c, d, e, f), g)| [a, b, c, d, e, f, g].concat());
+        let lines = lines.prop_map(|((h, a, b, c, d, e, f), g)| [h, a, b, c, d, e, f, g].concat());
         let backends = prop::collection::vec(a_backend(), 0..3);
         (head, lines, backends).prop_map(|(head, lines, backends)| {
             let (listen, protocol, forward) = head;

@@ -15,8 +15,8 @@
 
 use std::collections::HashMap;
 
-use ringgate_config::Model;
-use ringgate_conntrack::{Endpoint, Profile, Span, Timeouts};
+use ringgate_config::{Listen, Model};
+use ringgate_conntrack::{Profile, Span, Timeouts};
 
 use crate::newcomers::Tables;
 
@@ -47,7 +47,7 @@ struct Numbered {
 #[derive(Debug, Default)]
 pub struct Profiles {
     sets: [Numbered; Profile::COUNT],
-    of_service: HashMap<(Endpoint, u8), Profile>,
+    of_service: HashMap<(Listen, u8), Profile>,
     round: u64,
 }
 
@@ -55,12 +55,11 @@ impl Profiles {
     /// The number of each service's set, in the model's order.
     pub fn number(&mut self, model: &Model) -> Vec<Profile> {
         self.round += 1;
-        let wanted: Vec<((Endpoint, u8), Timeouts)> = model
+        let wanted: Vec<((Listen, u8), Timeouts)> = model
             .services()
             .iter()
             .map(|service| {
-                let listen = Endpoint::from_socket(service.listen());
-                let listen = (listen, service.protocol().number());
+                let listen = (*service.listen(), service.protocol().number());
                 (listen, spans(service.timeouts()))
             })
             .collect();
@@ -99,7 +98,7 @@ impl Profiles {
 
     /// Gives a set a number that no other set needs: the service's last one, so that its flows
     /// follow, or the one that is free for longest.
-    fn take(&mut self, listen: &(Endpoint, u8), set: Timeouts) -> Profile {
+    fn take(&mut self, listen: &(Listen, u8), set: Timeouts) -> Profile {
         let round = self.round;
         let is_free = |number: &Numbered| number.last_used < round;
         let own = self.of_service.get(listen).copied();
@@ -193,6 +192,26 @@ mod tests {
         assert_eq!(in_use(&profiles), [(0, 9), (1, 6)]);
         // Two services exchange theirs: each set keeps its number, so their flows change it.
         assert_eq!(number(&mut profiles, &[(1, 6), (2, 9)]), [1, 0]);
+    }
+
+    #[test]
+    fn a_network_s_service_and_one_at_its_first_address_are_two() {
+        let file = |hours: [u32; 3]| {
+            let listens = ["10.100.0.0/16:80", "10.100.0.0/24:80", "10.100.0.0:80"];
+            let mut file = "[[interface]]\nname = \"eth0\"\n".to_owned();
+            for (listen, hours) in listens.iter().zip(hours) {
+                file += &format!(
+                    "[[service]]\nname = \"of{hours}\"\nlisten = \"{listen}\"\n\
+                     protocol = \"tcp\"\nforward = \"dsr-l2\"\n\
+                     timeouts = {{ established = \"{hours}h\" }}\n"
+                );
+            }
+            ringgate_config::parse("test.toml", &file).unwrap().model
+        };
+        let mut profiles = Profiles::default();
+        profiles.number(&file([1, 2, 3]));
+        profiles.number(&file([4, 5, 6]));
+        assert_eq!(in_use(&profiles), [(0, 4), (1, 5), (2, 6)]);
     }
 
     #[test]

@@ -270,7 +270,7 @@ impl Builder {
     ) -> Service {
         Service {
             name: service.name().into(),
-            listen: *service.range(),
+            listen: *service.listen(),
             protocol: service.protocol().number(),
             forward: service.forward(),
             mss_clamp: service.mss_clamp(),
@@ -361,7 +361,7 @@ fn returns(model: &Model) -> Returns {
 
 /// What makes a service the same one after a reload.
 fn listen_of(service: &ringgate_config::Service) -> (Listen, u8) {
-    (*service.range(), service.protocol().number())
+    (*service.listen(), service.protocol().number())
 }
 
 /// The identities of a service's backends, in file order.

@@ -167,7 +167,7 @@ impl Steered {
     }
 
     fn add(&mut self, service: &Service) {
-        let (listen, protocol) = (service.range(), service.protocol().number());
+        let (listen, protocol) = (service.listen(), service.protocol().number());
         let ports = SteeredPorts {
             first: listen.first(),
             last: listen.last(),

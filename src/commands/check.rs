@@ -51,7 +51,7 @@ fn describe(model: &Model, snapshot: &Snapshot) -> String {
             "service {}  {} {}  {}  table {}",
             service.name(),
             service.protocol(),
-            service.range(),
+            service.listen(),
             service.forward(),
             service.table_size(),
         ));

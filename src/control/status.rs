@@ -333,7 +333,7 @@ impl Page<'_> {
                 .collect();
             json!({
                 "name": service.name(),
-                "listen": service.range().to_string(),
+                "listen": service.listen().to_string(),
                 "protocol": service.protocol().as_str(),
                 "forward": service.forward().as_str(),
                 "choose": service.choose().as_str(),

@@ -167,7 +167,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String
         progress("parts");
         rows.extend(stages::measure_parts(plan)?);
         rows.extend(ports::measure(plan)?);
-        for mode in [Mode::Nat, Mode::DsrL2, Mode::NatTcp] {
+        for mode in Mode::ALL {
             rows.extend(steps::measure(mode, plan)?);
         }
     }
@@ -188,7 +188,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String
         rows.extend(filled.rows);
         table_bytes_per_flow = Some(filled.bytes_per_flow);
     }
-    for mode in [Mode::Nat, Mode::DsrL2, Mode::NatTcp] {
+    for mode in Mode::ALL {
         for &family in mode.families() {
             let name = format!("{} {}", mode.name(), world::family_name(family));
             for flows in plan.flows.iter().filter(|_| plan.has(Section::Pipeline)) {

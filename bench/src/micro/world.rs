@@ -45,9 +45,25 @@ pub enum Mode {
     /// As `Nat`, of TCP segments in established connections. IPv4 only: an IPv6 segment is longer
     /// than the frames.
     NatTcp,
+    /// Behind an IP header of the same family.
+    Ipip,
+    /// Behind IP and UDP, variant 1; over IPv6 with a checksum.
+    Gue,
+    /// Behind IP and GRE, without a key.
+    Gre,
 }
 
 impl Mode {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::Nat,
+        Self::DsrL2,
+        Self::NatTcp,
+        Self::Ipip,
+        Self::Gue,
+        Self::Gre,
+    ];
+
     /// As the configuration calls it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -55,6 +71,17 @@ impl Mode {
             Self::Nat => "nat",
             Self::DsrL2 => "dsr-l2",
             Self::NatTcp => "nat-tcp",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+            Self::Gre => "gre",
+        }
+    }
+
+    /// What the configuration says of it.
+    const fn forward(self) -> &'static str {
+        match self {
+            Self::NatTcp => Self::Nat.name(),
+            Self::Nat | Self::DsrL2 | Self::Ipip | Self::Gue | Self::Gre => self.name(),
         }
     }
 
@@ -70,22 +97,26 @@ impl Mode {
         matches!(self, Self::Nat | Self::NatTcp)
     }
 
+    /// Whether packets go whole behind others' headers.
+    const fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue | Self::Gre)
+    }
+
     /// The families that it is measured in.
     #[must_use]
     pub const fn families(self) -> &'static [Family] {
         match self {
             Self::NatTcp => &[Family::V4],
-            Self::Nat | Self::DsrL2 => &[Family::V4, Family::V6],
+            Self::Nat | Self::DsrL2 | Self::Ipip | Self::Gue | Self::Gre => {
+                &[Family::V4, Family::V6]
+            }
         }
     }
 
     /// Entries of the flow table for each flow: one for each direction that is seen.
     #[must_use]
     pub const fn entries(self) -> usize {
-        match self {
-            Self::Nat | Self::NatTcp => 2,
-            Self::DsrL2 => 1,
-        }
+        if self.has_replies() { 2 } else { 1 }
     }
 }
 
@@ -151,6 +182,9 @@ impl Service {
             Mode::Nat => 1,
             Mode::DsrL2 => 2,
             Mode::NatTcp => 3,
+            Mode::Ipip => 4,
+            Mode::Gue => 5,
+            Mode::Gre => 6,
         };
         let (listen, backend): (IpAddr, IpAddr) = match family {
             Family::V4 => ([10, 100, 0, last].into(), [10, 200, 0, 10 + last].into()),
@@ -162,10 +196,7 @@ impl Service {
                 )
             }
         };
-        let port = match mode {
-            Mode::Nat | Mode::NatTcp => 5353,
-            Mode::DsrL2 => 53,
-        };
+        let port = if mode.has_replies() { 5353 } else { 53 };
         Self {
             listen: SocketAddr::new(listen, 53),
             backend: SocketAddr::new(backend, port),
@@ -174,8 +205,7 @@ impl Service {
 
     /// Every mode in every family.
     fn all() -> impl Iterator<Item = (Mode, Family, Self)> {
-        let modes = [Mode::Nat, Mode::DsrL2, Mode::NatTcp].into_iter();
-        modes.flat_map(|mode| {
+        Mode::ALL.into_iter().flat_map(|mode| {
             let families = mode.families().iter();
             families.map(move |family| (mode, *family, Self::of(mode, *family)))
         })
@@ -416,17 +446,21 @@ fn snapshot(count: u16) -> Result<Arc<Snapshot>, String> {
     let mut text = "[[interface]]\nname = \"front\"\n[[interface]]\nname = \"back\"\n".to_owned();
     for (mode, family, service) in Service::all() {
         let members: Vec<String> = backends(mode, family, count)
-            .map(|backend| match mode {
-                Mode::Nat | Mode::NatTcp => format!("{{ address = \"{backend}\" }}"),
-                Mode::DsrL2 => format!("{{ address = \"{}\" }}", backend.ip()),
+            .map(|backend| {
+                if mode.has_replies() {
+                    format!("{{ address = \"{backend}\" }}")
+                } else {
+                    format!("{{ address = \"{}\" }}", backend.ip())
+                }
             })
             .collect();
         text += &format!(
             "[[service]]\nname = \"{mode}-{family}\"\nlisten = \"{listen}\"\nprotocol = \"{protocol}\"\n\
-             forward = \"{forward}\"\nbackend = [{members}]\n",
+             forward = \"{forward}\"\n{tunnel}backend = [{members}]\n",
             mode = mode.name(),
             protocol = if mode.is_tcp() { "tcp" } else { "udp" },
-            forward = if mode.has_replies() { "nat" } else { "dsr-l2" },
+            forward = mode.forward(),
+            tunnel = if mode.is_tunnel() { tunnel(family) } else { "" },
             members = members.join(", "),
             family = family_name(family),
             listen = service.listen,
@@ -439,6 +473,14 @@ fn snapshot(count: u16) -> Result<Arc<Snapshot>, String> {
         .build(&model, |_, _| Health::Up, &Arc::new(fib(count)?), false)
         .map_err(|error| error.to_string())?;
     Ok(Arc::new(snapshot))
+}
+
+/// Where tunnels of a family come from.
+const fn tunnel(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "tunnel = { source = \"10.200.0.1\" }\n",
+        Family::V6 => "tunnel = { source = \"2001:db8:2::1\" }\n",
+    }
 }
 
 /// Clients behind a gateway in front, backends on the link behind.

@@ -34,13 +34,8 @@ impl Service {
         &self.name
     }
 
-    /// Network address and first port of [`range`](Self::range).
-    pub fn listen(&self) -> SocketAddr {
-        SocketAddr::new(self.listen.prefix().addr(), self.listen.first())
-    }
-
     /// Where it listens.
-    pub const fn range(&self) -> &Listen {
+    pub const fn listen(&self) -> &Listen {
         &self.listen
     }
 

@@ -184,7 +184,7 @@ impl Simulation {
         self.world.publish(&self.pool.file(), |service, backend| {
             let nth = SERVICES
                 .iter()
-                .position(|s| service.listen() == (*s).into());
+                .position(|s| service.listen().exact() == Some((*s).into()));
             let is_down = members[nth.unwrap()].iter().any(|member| {
                 let endpoint = Pool::endpoint(nth.unwrap(), member.name.host);
                 member.down && backend.address() == endpoint.into()
