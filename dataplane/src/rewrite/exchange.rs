@@ -67,3 +67,6 @@ pub fn exchange(
         *ports = [a, b, c, d]
     })
 }
+
+#[cfg(test)]
+mod tests;

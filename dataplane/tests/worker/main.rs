@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod full_nat;
+#[cfg(test)]
 #[path = "../support/hand.rs"]
 mod hand;
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
-use ringgate_conntrack::{Secret, Timeouts};
+use ringgate_conntrack::source_ports::{Layout, Rests, Seat, SourcePorts};
+use ringgate_conntrack::{Seconds, Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::counters::WorkerCounters;
 use ringgate_dataplane::newcomers::Tables;
@@ -155,7 +156,40 @@ fn snapshot(builder: &mut Builder, file: &str, down: &[SocketAddr]) -> Arc<Snaps
 impl World {
     /// A worker for this configuration over rings of these sizes.
     pub(crate) fn new(file: &str, rings: Rings, partial: bool) -> Self {
+        Self::around(Builder::default(), None, file, rings, partial)
+    }
+
+    /// The same with the sources that the configuration names.
+    pub(crate) fn with_sources(file: &str, rings: Rings) -> Self {
+        let model = ringgate_config::parse("test.toml", file).unwrap().model;
+        let balancer = model.balancer();
+        let layout = Layout::new(balancer.nat_source_ports(), 1, 4).unwrap();
+        let made = SourcePorts::new(
+            layout,
+            balancer.nat_sources(),
+            Rests::default(),
+            Secret([3, 4]),
+        );
+        let (ports, seats) = made.unwrap();
         let mut builder = Builder::default();
+        builder.with_sources(Arc::new(ports));
+        Self::around(builder, seats.into_iter().next(), file, rings, false)
+    }
+
+    /// How many source ports flows hold.
+    pub(crate) fn held(&mut self) -> usize {
+        let snapshot = Arc::clone(&self.worker.parts().snapshot);
+        let usage = snapshot.sources().unwrap().usage(Seconds(0));
+        usage.map(|(_, usage)| usage.held).sum()
+    }
+
+    fn around(
+        mut builder: Builder,
+        seat: Option<Seat>,
+        file: &str,
+        rings: Rings,
+        partial: bool,
+    ) -> Self {
         let (ports, pool) = MemoryPort::bundle(2, CHUNKS, rings);
         let counters = Arc::new(WorkerCounters::new(2));
         let wanted = Arc::new(ArrayQueue::new(4));
@@ -168,7 +202,7 @@ impl World {
             partial: vec![partial; 2],
             tables: Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap(),
             udp_new_flows: u32::MAX,
-            seat: None,
+            seat,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: snapshot(&mut builder, file, &[]),
