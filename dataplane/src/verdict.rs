@@ -72,8 +72,9 @@ drop_reasons! {
     Draining = "draining", "normal while stopping: another balancer should hold the address by now";
     /// A backend's reply that came in by another interface than the one that leads to it.
     WrongInterface = "wrong_interface", "somebody forges replies, or routes to and from the backend differ";
-    /// A reply from a backend of several services, of a flow that is not in the table.
-    UnknownReturn = "unknown_return", "raise [balancer] flows, or give each service its own backend port";
+    /// A reply from a backend of several services, or to a source of `full-nat`, of a flow that is not in
+    /// the table.
+    UnknownReturn = "unknown_return", "normal for stragglers of flows that have ended; else raise [balancer] flows, or give each service its own backend port";
     /// The client reaches two services with one port, and every backend tried serves both.
     ReturnConflict = "return_conflict", "give each service its own backend port";
     /// A new `full-nat` flow, and flows hold all source ports that it could have.
