@@ -132,6 +132,21 @@ pub struct FlowCounters {
     pub half_open_expired: Counter,
 }
 
+/// What happened to fragments at one worker.
+#[derive(Debug, Default)]
+pub struct FragmentCounters {
+    /// First fragments that were forwarded.
+    pub first: Counter,
+    /// Later fragments that were forwarded like their first.
+    pub followed: Counter,
+    /// Later fragments that came before their first, and were kept for a moment.
+    pub held: Counter,
+    /// Datagrams whose place another took before their time was up.
+    pub displaced: Counter,
+    /// Datagrams that got no place: other workers were writing there.
+    pub unplaced: Counter,
+}
+
 /// How one worker spends its turns.
 #[derive(Debug, Default)]
 pub struct LoopCounters {
@@ -195,6 +210,8 @@ pub struct WorkerCounters {
     backends: Box<[BackendCounters]>,
     /// Flow events.
     pub flows: CachePadded<FlowCounters>,
+    /// Fragments.
+    pub fragments: CachePadded<FragmentCounters>,
     /// Turns.
     pub turns: CachePadded<LoopCounters>,
 }
@@ -210,6 +227,7 @@ impl WorkerCounters {
                 .map(|_| BackendCounters::default())
                 .collect(),
             flows: CachePadded::default(),
+            fragments: CachePadded::default(),
             turns: CachePadded::default(),
         }
     }

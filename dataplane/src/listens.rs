@@ -6,12 +6,11 @@
 //! costs one look-up of each kind and at most [`PORT_RANGES_MAX`](ringgate_config::limits::PORT_RANGES_MAX)
 //! comparisons.
 
-use ipnet::IpNet;
 use ringgate_config::Listen;
 use ringgate_conntrack::Endpoint;
 use rustc_hash::FxHashMap;
 
-use crate::route::Prefixes;
+use crate::route::Nets;
 
 /// See the module's documentation. A service is named by its position in the snapshot.
 #[derive(Debug, Clone, Default)]
@@ -23,10 +22,7 @@ pub struct Listens {
 
 /// The services of one protocol that have several addresses or ports.
 #[derive(Debug, Clone, Default)]
-struct Ranges {
-    v4: Prefixes<u32, Box<[Range]>>,
-    v6: Prefixes<u128, Box<[Range]>>,
-}
+struct Ranges(Nets<Box<[Range]>>);
 
 /// Ports, and whose they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +73,7 @@ impl Listens {
             Protocol::Udp => &self.udp,
         };
         let port = destination.port;
-        let of_address = ranges.of(destination.address)?;
+        let of_address = ranges.0.get(destination.address)?;
         let mut found = of_address
             .iter()
             .filter(|range| (range.first..=range.last).contains(&port));
@@ -118,30 +114,9 @@ impl Ranges {
                 service: *service,
             };
             let what = covering.into_iter().map(range).collect();
-            match listen.prefix() {
-                IpNet::V4(prefix) => {
-                    let (address, mask) = (prefix.addr().to_bits(), prefix.netmask().to_bits());
-                    ranges.v4.insert(address, prefix.prefix_len(), mask, what);
-                }
-                IpNet::V6(prefix) => {
-                    let (address, mask) = (prefix.addr().to_bits(), prefix.netmask().to_bits());
-                    ranges.v6.insert(address, prefix.prefix_len(), mask, what);
-                }
-            }
+            ranges.0.insert(listen.prefix(), what);
         }
         ranges
-    }
-
-    fn of(&self, address: [u64; 2]) -> Option<&[Range]> {
-        let [high, low] = address;
-        let endpoint = Endpoint { address, port: 0 };
-        let found = if endpoint.is_v4() {
-            self.v4
-                .get(u32::from_be_bytes(Endpoint::v4_octets(address)))
-        } else {
-            self.v6.get(u128::from(high) << 64 | u128::from(low))
-        };
-        found.map(|ranges| &**ranges)
     }
 }
 

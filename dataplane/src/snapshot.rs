@@ -15,6 +15,7 @@ use ringgate_conntrack::source_ports::SourcePorts;
 
 use crate::backend::{Backend, BackendId, BackendIdentity, Health, NoSlot, Registry};
 use crate::clock::Millis;
+use crate::fragments::{Policies, Policy};
 use crate::listens::Listens;
 use crate::maglev::{Member, Ring};
 use crate::profiles::{Lifetimes, Profiles};
@@ -41,6 +42,7 @@ pub struct Snapshot {
     pub draining: bool,
     services: Vec<Service>,
     listens: Listens,
+    fragments: Policies,
     returns: Returns,
     backends: Vec<Option<Backend>>,
     fib: Arc<Fib>,
@@ -69,6 +71,12 @@ impl Snapshot {
     #[must_use]
     pub fn service_of(&self, destination: Endpoint, protocol: u8) -> Option<u16> {
         self.listens.find(destination, protocol)
+    }
+
+    /// What is to become of fragments to `address` whose ports are not known.
+    #[must_use]
+    pub fn fragments_to(&self, address: [u64; 2], protocol: u8) -> Policy {
+        self.fragments.of(address, protocol)
     }
 
     /// The service at a position, as [`Backend::service`] and [`Return::Service`] name it.
@@ -233,10 +241,7 @@ impl Builder {
                 ..self.service(service, &standings)
             });
         }
-        let listens: Vec<(Listen, u8)> = services
-            .iter()
-            .map(|service| (service.listen, service.protocol))
-            .collect();
+        let listens: Vec<(Listen, u8)> = model.services().iter().map(listen_of).collect();
         self.rings.retain(|listen, _| kept.contains(listen));
         self.turns.retain(|listen, _| kept.contains(listen));
         self.past = past;
@@ -247,6 +252,7 @@ impl Builder {
             draining,
             services,
             listens: Listens::new(&listens),
+            fragments: fragments(model),
             returns,
             backends,
             fib: Arc::clone(fib),
@@ -272,8 +278,10 @@ impl Builder {
             name: service.name().into(),
             listen: *service.listen(),
             protocol: service.protocol().number(),
+            vlan: service.vlan(),
             forward: service.forward(),
             mss_clamp: service.mss_clamp(),
+            fragments: service.fragments(),
             stateless: service.stateless(),
             quic: None,
             choose: service.choose(),
@@ -357,6 +365,15 @@ fn returns(model: &Model) -> Returns {
             .map(move |(_, identity)| (index, identity))
     });
     Returns::new(&backends.collect::<Vec<_>>())
+}
+
+/// What the services want of fragments.
+fn fragments(model: &Model) -> Policies {
+    let wishes = model.services().iter().map(|service| {
+        let (listen, protocol) = listen_of(service);
+        (listen, protocol, service.fragments())
+    });
+    Policies::new(&wishes.collect::<Vec<_>>())
 }
 
 /// What makes a service the same one after a reload.

@@ -36,6 +36,7 @@ use crate::verdict::DropReason;
 use crate::wire::{tcp, udp};
 
 mod decision;
+mod follow;
 mod full_nat;
 mod half_open;
 mod keep;
@@ -151,6 +152,9 @@ impl<'a> Steering<'a> {
             {
                 return Err(DropReason::BadSource.into());
             }
+            if !service.admits(packet.tags) {
+                return Err(DropReason::WrongVlan.into());
+            }
             let mut decision = if service.stateless {
                 self.forward_stateless(service, packet, frame)?
             } else {
@@ -186,6 +190,9 @@ impl<'a> Steering<'a> {
         packet: &Packet,
         hash: FlowHash,
     ) -> Result<Decision, Refusal> {
+        if packet.is_later_fragment() {
+            return self.follow(service, packet, hash);
+        }
         let Begun {
             backend,
             tie,

@@ -43,7 +43,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// The frame ends before the headers it announces.
     Truncated = "truncated", "the sender built a broken frame";
-    /// The EtherType is neither IPv4 nor IPv6.
+    /// The EtherType, behind at most two VLAN tags, is neither IPv4 nor IPv6.
     NotIp = "not_ip", "the steering program should have passed it to the kernel: report it";
     /// IPv4 version or header length field out of range.
     BadIpv4Header = "bad_ipv4_header", "the sender built a broken packet";
@@ -55,9 +55,20 @@ drop_reasons! {
     BadLength = "bad_length", "the sender built a broken packet";
     /// A TCP data offset below five words, or flags that no TCP sends together.
     BadTcpHeader = "bad_tcp_header", "a scanner, or a broken sender";
-    /// A piece of a fragmented datagram.
-    Fragment = "fragment", "lower the sender's MTU: fragments are not forwarded in this release";
-    /// Neither TCP nor UDP, or behind IPv6 extension headers.
+    /// A fragment to or from a service with `fragments = "drop"`.
+    Fragment = "fragment", "lower the sender's MTU, or set the service's fragments = \"track\"";
+    /// A first fragment without the whole transport header, or a later one that reaches into it
+    /// (RFC 1858, RFC 3128).
+    TinyFragment = "tiny_fragment", "somebody tries to get past filters: no stack sends such fragments";
+    /// A fragment that is empty, or ends beyond the longest packet, or within eight bytes though
+    /// more follow.
+    BadFragment = "bad_fragment", "the sender built a broken packet";
+    /// A later fragment whose datagram's first one did not come in time, or not before the balancer
+    /// stopped.
+    FragmentTimeout = "fragment_timeout", "the first fragment was lost or dropped; many: raise [balancer] fragments, or lower the senders' MTU";
+    /// A later fragment that waited for its datagram's first one until others needed its place.
+    FragmentDisplaced = "fragment_displaced", "a flood of fragments, or a path that reorders them heavily: lower the senders' MTU";
+    /// Neither TCP nor UDP, or behind other IPv6 extension headers than one for fragments.
     UnsupportedProtocol = "unsupported_protocol", "the steering program should have passed it to the kernel: report it";
     /// A source address that no host may use (RFC 1122 §3.2.1.3), equal to the destination, or a
     /// service's own.
@@ -70,6 +81,8 @@ drop_reasons! {
     NoBackend = "no_backend", "bring a backend up, or set when-empty = \"open\"";
     /// A new flow while the balancer drains before stopping.
     Draining = "draining", "normal while stopping: another balancer should hold the address by now";
+    /// For a service that asks for another VLAN than the packet came in, or for one at all.
+    WrongVlan = "wrong_vlan", "normal for a moment after a reload; else somebody sends past the VLAN, or the service's vlan is wrong";
     /// A backend's reply that came in by another interface than the one that leads to it.
     WrongInterface = "wrong_interface", "somebody forges replies, or routes to and from the backend differ";
     /// A reply from a backend of several services, or to a source of `full-nat`, of a flow that is not in

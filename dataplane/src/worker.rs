@@ -13,11 +13,13 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
+use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_conntrack::source_ports::Seat;
-use ringgate_conntrack::{Cursor, Ended, FlowHash, FlowTable, Seconds};
+use ringgate_conntrack::{Cursor, Ended, FlowHash, FlowTable};
 
 use crate::clock::{Clock, Millis};
 use crate::counters::WorkerCounters;
+use crate::fragments::{Follower, Setback};
 use crate::newcomers::{Newcomers, Tables};
 use crate::parse::{Packet, parse_to};
 use crate::port::{BATCH, Batch, Port};
@@ -57,6 +59,8 @@ pub struct Parts<P, C> {
     pub partial: Vec<bool>,
     /// The flows, shared with all workers.
     pub tables: Tables,
+    /// The datagrams whose fragments are followed, shared with all workers.
+    pub fragments: Arc<FragmentTable>,
     /// Most datagram flows that all workers together store in a second.
     pub udp_new_flows: u32,
     /// This worker's right to source ports. Taken at the start.
@@ -88,6 +92,7 @@ pub struct Worker<P, C> {
     parsed: ArrayVec<Result<(Packet, FlowHash), DropReason>, BATCH>,
     egress: Vec<Batch>,
     newcomers: Newcomers,
+    follower: Follower,
     /// Where the sweeps of the two tables go on.
     cursors: [Cursor; 2],
     kept_until: Millis,
@@ -118,6 +123,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             kept_until,
         )
         .seated(parts.seat.take());
+        let follower = Follower::new(Arc::clone(&parts.fragments));
         let (batch, parsed) = (Batch::new(), ArrayVec::new());
         Self {
             parts,
@@ -125,6 +131,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             parsed,
             egress,
             newcomers,
+            follower,
             cursors,
             kept_until,
         }
@@ -146,6 +153,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
             }
             std::hint::spin_loop();
         }
+        self.follower
+            .give_up(&self.parts.counters, &mut self.parts.pool);
         Remains {
             ports: self.parts.ports,
             pool: self.parts.pool,
@@ -166,8 +175,11 @@ impl<P: Port, C: Clock> Worker<P, C> {
             if !self.batch.is_empty() {
                 total += self.batch.len();
                 self.parse_batch(ingress);
-                self.steer_batch(ingress, now.seconds());
+                self.steer_batch(ingress, now);
                 self.transmit(ingress);
+            }
+            if self.follower.is_waiting() {
+                self.look_again(ingress, now);
             }
         }
         for port in &mut self.parts.ports {
@@ -229,7 +241,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
     }
 
     /// The second pass: each frame to its egress, or back to the pool.
-    fn steer_batch(&mut self, ingress: usize, now: Seconds) {
+    fn steer_batch(&mut self, ingress: usize, now: Millis) {
         let Parts {
             snapshot,
             tables,
@@ -242,46 +254,72 @@ impl<P: Port, C: Clock> Worker<P, C> {
             snapshot,
             table: &tables.flows,
             newcomers: &self.newcomers,
-            now,
+            now: now.seconds(),
             ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
+        };
+        let mut desk = Desk {
+            counters,
+            pool,
+            wanted,
+            egress: &mut self.egress,
+            ingress,
         };
         for (mut frame, parsed) in self.batch.drain(..).zip(&self.parsed) {
             if let Ok((packet, hash)) = parsed
                 && let Some(way) = steering.go_on(packet, *hash)
-                && let Some(egress) = self.egress.get_mut(usize::from(way.port()))
+                && let Some(egress) = desk.egress.get_mut(usize::from(way.port()))
                 && way.rewrite(&mut frame, packet).is_ok()
             {
                 let bytes = frame.len() as u64;
-                if let Some(backend) = counters.backend(way.backend()) {
+                if let Some(backend) = desk.counters.backend(way.backend()) {
                     backend.count(way.is_reply(), bytes);
                 }
                 egress.push(frame);
                 continue;
             }
-            let refusal = match decide(&steering, parsed, &mut frame) {
-                Ok(decision) => {
-                    count_flow(counters, &decision, frame.len() as u64);
-                    match self.egress.get_mut(usize::from(decision.hop.port)) {
-                        Some(egress) => {
-                            egress.push(frame);
-                            continue;
-                        }
-                        None => DropReason::NoRoute.into(),
-                    }
+            match decide(&steering, parsed, &mut frame, &self.follower, desk.counters) {
+                Ok(decision) => desk.settle(frame, Ok(decision)),
+                Err(Setback::Refused(refusal)) => desk.settle(frame, Err(refusal)),
+                Err(Setback::Early(datagram)) => {
+                    let here = (steering.ingress, now);
+                    self.follower
+                        .hold(frame, datagram, here, desk.counters, desk.pool);
                 }
-                Err(refusal) => refusal,
-            };
-            if let Some(neighbour) = refusal.wanted
-                && wanted.push(neighbour).is_err()
-            {
-                counters.turns.requests_lost.add(1);
             }
-            if let Some(counters) = counters.interfaces.get(ingress) {
-                counters.count(Verdict::Dropped(refusal.reason), 1);
-            }
-            pool.give(frame);
         }
         self.parsed.clear();
+    }
+
+    /// A look at the fragments that came by `ingress` before the first of their datagram.
+    #[cold]
+    #[inline(never)]
+    fn look_again(&mut self, ingress: usize, now: Millis) {
+        let Parts {
+            snapshot,
+            tables,
+            pool,
+            counters,
+            wanted,
+            ..
+        } = &mut self.parts;
+        let steering = Steering {
+            snapshot,
+            table: &tables.flows,
+            newcomers: &self.newcomers,
+            now: now.seconds(),
+            ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
+        };
+        let mut desk = Desk {
+            counters,
+            pool,
+            wanted,
+            egress: &mut self.egress,
+            ingress,
+        };
+        let settle = |frame, outcome| desk.settle(frame, outcome);
+        self.follower
+            .look_again(&steering, now, &counters.fragments, settle);
+        self.transmit(ingress);
     }
 
     /// Hands the batch's packets to their egress ports; what does not fit is dropped.
@@ -348,6 +386,40 @@ impl<P: Port, C: Clock> Worker<P, C> {
     }
 }
 
+/// Where the frames of an ingress go when it is decided how.
+struct Desk<'a> {
+    counters: &'a WorkerCounters,
+    pool: &'a mut Pool,
+    wanted: &'a ArrayQueue<Neighbour>,
+    egress: &'a mut [Batch],
+    ingress: usize,
+}
+
+impl Desk<'_> {
+    /// To its egress, or back to the pool.
+    fn settle(&mut self, frame: Frame, outcome: Result<Decision, Refusal>) {
+        let refusal = match outcome {
+            Ok(decision) => {
+                count_flow(self.counters, &decision, frame.len() as u64);
+                match self.egress.get_mut(usize::from(decision.hop.port)) {
+                    Some(egress) => return egress.push(frame),
+                    None => DropReason::NoRoute.into(),
+                }
+            }
+            Err(refusal) => refusal,
+        };
+        if let Some(neighbour) = refusal.wanted
+            && self.wanted.push(neighbour).is_err()
+        {
+            self.counters.turns.requests_lost.add(1);
+        }
+        if let Some(counters) = self.counters.interfaces.get(self.ingress) {
+            counters.count(Verdict::Dropped(refusal.reason), 1);
+        }
+        self.pool.give(frame);
+    }
+}
+
 /// The way of a packet that [`Steering::go_on`] has nothing for. Apart, so that the usual way is
 /// short in the processor's instruction cache too.
 #[inline(never)]
@@ -355,8 +427,16 @@ fn decide(
     steering: &Steering<'_>,
     parsed: &Result<(Packet, FlowHash), DropReason>,
     frame: &mut Frame,
-) -> Result<Decision, Refusal> {
-    let (packet, hash) = parsed.as_ref().map_err(|reason| *reason)?;
+    follower: &Follower,
+    counters: &WorkerCounters,
+) -> Result<Decision, Setback> {
+    let (packet, hash) = match parsed {
+        Ok(known) => known,
+        Err(DropReason::Fragment) => {
+            return follower.follow(steering, frame, &counters.fragments);
+        }
+        Err(reason) => return Err((*reason).into()),
+    };
     let decision = steering.decide(packet, *hash, frame.bytes())?;
     if let Some(most) = decision.most_segment {
         clamp(frame.bytes_mut(), packet, most)?;

@@ -181,6 +181,7 @@ impl Page<'_> {
             "network": self.network(),
             "flows": self.flows(&workers),
             "sources": self.sources(),
+            "fragments": self.fragments(&workers),
             "interfaces": self.interfaces(&workers),
             "workers": self.workers(&workers),
             "services": self.services(&workers),
@@ -260,6 +261,22 @@ impl Page<'_> {
             "half_open": sum(|worker| &worker.flows.half_open),
             "half_open_displaced": sum(|worker| &worker.flows.half_open_displaced),
             "half_open_expired": sum(|worker| &worker.flows.half_open_expired),
+        })
+    }
+
+    fn fragments(&self, workers: &[&WorkerCounters]) -> Value {
+        let sum = |of: fn(&WorkerCounters) -> &Counter| -> u64 {
+            workers.iter().map(|worker| of(worker).get()).sum()
+        };
+        let table = self.plane.fragments();
+        json!({
+            "capacity": table.capacity(),
+            "memory_bytes": table.memory_bytes(),
+            "first": sum(|worker| &worker.fragments.first),
+            "followed": sum(|worker| &worker.fragments.followed),
+            "held": sum(|worker| &worker.fragments.held),
+            "displaced": sum(|worker| &worker.fragments.displaced),
+            "unplaced": sum(|worker| &worker.fragments.unplaced),
         })
     }
 

@@ -64,7 +64,7 @@ pub fn exchange(
     let [a, b] = source.port.to_be_bytes();
     let [c, d] = destination.port.to_be_bytes();
     replace_ports(layers.transport, packet, ports.folded(), |ports| {
-        *ports = [a, b, c, d]
+        ports.copy_from_slice(&[a, b, c, d]);
     })
 }
 

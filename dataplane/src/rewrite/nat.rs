@@ -59,7 +59,8 @@ impl Translation {
 /// # Errors
 ///
 /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
-#[inline]
+// Always, as the way that it is most of.
+#[inline(always)]
 pub fn translate(
     frame: &mut [u8],
     packet: &Packet,
@@ -108,20 +109,20 @@ fn apply(
     })
 }
 
-/// Changes the ports of a TCP segment or UDP datagram by `write`, and its checksum by what this and the
-/// change of its addresses add to it.
+/// Changes the ports of a TCP segment or UDP datagram, four bytes, by `write`, and its checksum by what
+/// this and the change of its addresses add to it.
 #[inline]
 pub(super) fn replace_ports(
     transport: &mut [u8],
     packet: &Packet,
     adjustment: Adjustment,
-    write: impl FnOnce(&mut [u8; 4]),
+    write: impl FnOnce(&mut [u8]),
 ) -> Result<(), DropReason> {
-    let ports = transport.first_chunk_mut().ok_or(DropReason::Truncated)?;
-    write(ports);
     if packet.key.protocol() == udp::PROTOCOL {
-        let header = transport.first_chunk_mut::<{ udp::HEADER }>();
-        let header = header.ok_or(DropReason::Truncated)?;
+        let Some(header) = transport.first_chunk_mut::<{ udp::HEADER }>() else {
+            return without_header(packet);
+        };
+        write(&mut header[..4]);
         let old = [header[udp::CHECKSUM], header[udp::CHECKSUM + 1]];
         // Zero says that the sender computed none.
         if old != [0, 0] {
@@ -129,13 +130,27 @@ pub(super) fn replace_ports(
             header[udp::CHECKSUM..].copy_from_slice(&new);
         }
     } else {
-        let header = transport.first_chunk_mut::<{ tcp::HEADER }>();
-        let header = header.ok_or(DropReason::Truncated)?;
+        let Some(header) = transport.first_chunk_mut::<{ tcp::HEADER }>() else {
+            return without_header(packet);
+        };
+        write(&mut header[..4]);
         let old = [header[tcp::CHECKSUM], header[tcp::CHECKSUM + 1]];
         let new = adjustment.apply(old);
         header[tcp::CHECKSUM..tcp::CHECKSUM + 2].copy_from_slice(&new);
     }
     Ok(())
+}
+
+/// What the rest of a packet is to be rewritten as that has no transport header: as it is, if it
+/// is a later fragment, whose header another has.
+#[cold]
+#[inline(never)]
+const fn without_header(packet: &Packet) -> Result<(), DropReason> {
+    if packet.is_later_fragment() {
+        Ok(())
+    } else {
+        Err(DropReason::Truncated)
+    }
 }
 
 /// Completes the checksum of a [`Packet::partial`] segment or datagram. The sum of the pseudo

@@ -126,7 +126,8 @@ impl Way<'_> {
     /// # Errors
     ///
     /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
-    #[inline]
+    // Always: left to itself, the compiler calls it, and saves six registers each time.
+    #[inline(always)]
     pub fn rewrite(&self, frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {
         if concern(packet, self.hop) {
             return self.rewrite_slowly(frame, packet);

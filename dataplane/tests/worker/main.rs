@@ -1,6 +1,8 @@
 //! A whole worker over memory ports, frame in to frame out.
 
 #[cfg(test)]
+mod fragments;
+#[cfg(test)]
 mod frames;
 #[cfg(test)]
 mod full_nat;
@@ -9,5 +11,7 @@ mod full_nat;
 mod hand;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod vlans;
 #[cfg(test)]
 mod world;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_conntrack::source_ports::{Layout, Rests, Seat, SourcePorts};
 use ringgate_conntrack::{Seconds, Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
@@ -95,6 +96,7 @@ pub(crate) struct World {
     pub(crate) wanted: Arc<ArrayQueue<Neighbour>>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) clock: Hand,
+    fragments: Arc<FragmentTable>,
     builder: Builder,
 }
 
@@ -143,20 +145,28 @@ pub(crate) fn backend_mac(host: u8) -> Mac {
     Mac([2, 0, 0, 0, 2, host])
 }
 
-fn snapshot(builder: &mut Builder, file: &str, down: &[SocketAddr]) -> Arc<Snapshot> {
+fn snapshot(
+    builder: &mut Builder,
+    file: &str,
+    down: &[SocketAddr],
+    fib: &Arc<Fib>,
+) -> Arc<Snapshot> {
     let model = ringgate_config::parse("test.toml", file).unwrap().model;
     let health = |_: &_, backend: &ringgate_config::Backend| match down.contains(&backend.address())
     {
         true => Health::Down,
         false => Health::Up,
     };
-    Arc::new(builder.build(&model, health, &fib(), false).unwrap())
+    Arc::new(builder.build(&model, health, fib, false).unwrap())
 }
 
 impl World {
     /// A worker for this configuration over rings of these sizes.
     pub(crate) fn new(file: &str, rings: Rings, partial: bool) -> Self {
-        Self::around(Builder::default(), None, file, rings, partial)
+        let tables = Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap();
+        let fragments = Arc::new(FragmentTable::new(64, Secret([7, 9])).unwrap());
+        let sourced = (Builder::default(), None);
+        Self::around(sourced, file, (rings, partial), tables, fragments)
     }
 
     /// The same with the sources that the configuration names.
@@ -171,9 +181,21 @@ impl World {
             Secret([3, 4]),
         );
         let (ports, seats) = made.unwrap();
+        let tables = Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap();
+        let fragments = Arc::new(FragmentTable::new(64, Secret([7, 9])).unwrap());
         let mut builder = Builder::default();
         builder.with_sources(Arc::new(ports));
-        Self::around(builder, seats.into_iter().next(), file, rings, false)
+        let sourced = (builder, seats.into_iter().next());
+        Self::around(sourced, file, (rings, false), tables, fragments)
+    }
+
+    /// A second worker on the same tables, with the same configuration `file`, and ports of its
+    /// own.
+    pub(crate) fn beside(&mut self, file: &str) -> Self {
+        let tables = self.worker.parts().tables.clone();
+        let fragments = Arc::clone(&self.fragments);
+        let sourced = (Builder::default(), None);
+        Self::around(sourced, file, (Rings::default(), false), tables, fragments)
     }
 
     /// How many source ports flows hold.
@@ -184,11 +206,11 @@ impl World {
     }
 
     fn around(
-        mut builder: Builder,
-        seat: Option<Seat>,
+        (mut builder, seat): (Builder, Option<Seat>),
         file: &str,
-        rings: Rings,
-        partial: bool,
+        (rings, partial): (Rings, bool),
+        tables: Tables,
+        fragments: Arc<FragmentTable>,
     ) -> Self {
         let (ports, pool) = MemoryPort::bundle(2, CHUNKS, rings);
         let counters = Arc::new(WorkerCounters::new(2));
@@ -200,12 +222,13 @@ impl World {
             ports,
             pool,
             partial: vec![partial; 2],
-            tables: Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap(),
+            tables,
+            fragments: Arc::clone(&fragments),
             udp_new_flows: u32::MAX,
             seat,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
-            snapshot: snapshot(&mut builder, file, &[]),
+            snapshot: snapshot(&mut builder, file, &[], &fib()),
             counters: Arc::clone(&counters),
             wanted: Arc::clone(&wanted),
             index: 0,
@@ -218,13 +241,20 @@ impl World {
             wanted,
             mailbox,
             clock,
+            fragments,
             builder,
         }
     }
 
     /// Posts a new snapshot.
     pub(crate) fn publish(&mut self, file: &str, down: &[SocketAddr]) {
-        self.mailbox.post(snapshot(&mut self.builder, file, down));
+        self.publish_over(file, down, &fib());
+    }
+
+    /// The same over other routes and neighbours.
+    pub(crate) fn publish_over(&mut self, file: &str, down: &[SocketAddr], fib: &Arc<Fib>) {
+        let snapshot = snapshot(&mut self.builder, file, down, fib);
+        self.mailbox.post(snapshot);
     }
 
     pub(crate) fn port(&mut self, port: usize) -> &mut MemoryPort {
@@ -260,6 +290,12 @@ impl World {
         counts.push(("contended".into(), flows.contended.get()));
         counts.push(("out_of_window".into(), flows.out_of_window.get()));
         counts.push(("expired".into(), flows.expired.get()));
+        let fragments = &self.counters.fragments;
+        counts.push(("first".into(), fragments.first.get()));
+        counts.push(("followed".into(), fragments.followed.get()));
+        counts.push(("held".into(), fragments.held.get()));
+        counts.push(("displaced".into(), fragments.displaced.get()));
+        counts.push(("unplaced".into(), fragments.unplaced.get()));
         counts
     }
 

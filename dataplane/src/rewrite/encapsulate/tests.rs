@@ -251,7 +251,7 @@ fn padding_and_tags_stay_outside() {
             network: 14 + u16::try_from(longer).unwrap(),
             len: 29,
             entropy: entropy(&parse(&udp(CLIENT[0], VIP[0], b"x"), false).unwrap().key),
-            payload_sum: None,
+            rest_sum: None,
         };
         wrap(&mut frame, &contents, &encapsulation, &HOP).unwrap();
         assert_eq!(frame.bytes(), expected);
