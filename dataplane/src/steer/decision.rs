@@ -4,7 +4,9 @@ use ringgate_conntrack::{Direction, Endpoint};
 
 use crate::backend::{Backend, BackendId, Treatment};
 use crate::parse::Packet;
-use crate::rewrite::{Encapsulation, concern, encapsulate, redirect, rewrite, translate};
+use crate::rewrite::{
+    Encapsulation, Exchange, concern, encapsulate, exchange, redirect, rewrite, translate,
+};
 use crate::route::{Hop, Miss, Neighbour, PortIndex};
 use crate::verdict::DropReason;
 use crate::xsk::Frame;
@@ -20,6 +22,8 @@ pub enum Action {
     ToClient(Endpoint),
     /// The packet, routed once more, goes in another.
     Encapsulate(Encapsulation),
+    /// Both endpoints become these, and the packet, from whom it says, has been routed once more.
+    Exchange(Exchange, Direction),
 }
 
 /// What became of the flow, for the counters.
@@ -77,7 +81,10 @@ impl Decision {
     #[inline]
     #[must_use]
     pub fn is_reply(&self) -> bool {
-        matches!(self.action, Action::ToClient(_))
+        matches!(
+            self.action,
+            Action::ToClient(_) | Action::Exchange(_, Direction::FromBackend)
+        )
     }
 }
 
@@ -88,6 +95,8 @@ pub struct Way<'a> {
     /// Who sent the packet.
     pub(super) direction: Direction,
     pub(super) hop: &'a Hop,
+    /// What the endpoints become, where both are replaced.
+    pub(super) exchange: Option<Exchange>,
 }
 
 impl Way<'_> {
@@ -135,6 +144,10 @@ impl Way<'_> {
             (Treatment::Encapsulate(encapsulation), _) => {
                 encapsulate(frame, packet, encapsulation, self.hop)
             }
+            (Treatment::Exchange, _) => {
+                let endpoints = self.exchange.as_ref().ok_or(DropReason::Unstored)?;
+                exchange(frame.bytes_mut(), packet, endpoints, self.hop)
+            }
             (Treatment::Readdress, _) => self.rewrite_slowly(frame, packet),
         }
     }
@@ -147,9 +160,10 @@ impl Way<'_> {
 
     /// What is done to the packet, in one word.
     fn action(&self, packet: &Packet) -> Action {
-        match self.direction {
-            Direction::FromClient => Action::to(self.backend, packet),
-            Direction::FromBackend => {
+        match (self.exchange, self.direction) {
+            (Some(exchange), direction) => Action::Exchange(exchange, direction),
+            (None, Direction::FromClient) => Action::to(self.backend, packet),
+            (None, Direction::FromBackend) => {
                 let port = packet.key.source().port;
                 Action::ToClient(self.backend.virtual_endpoint(port))
             }
@@ -168,11 +182,12 @@ impl Way<'_> {
 }
 
 impl Action {
-    /// What is done to a client's packet for `backend`.
+    /// What is done to a client's packet for `backend`, unless that depends on its flow
+    /// ([`Treatment::Exchange`]).
     pub(super) fn to(backend: &Backend, packet: &Packet) -> Self {
         match backend.treatment {
             Treatment::Direct => Self::Direct,
-            Treatment::Translate(_) | Treatment::Readdress => {
+            Treatment::Translate(_) | Treatment::Readdress | Treatment::Exchange => {
                 Self::ToBackend(backend.endpoint_for(packet.key.destination().port))
             }
             Treatment::Encapsulate(encapsulation) => Self::Encapsulate(encapsulation),
