@@ -22,7 +22,9 @@
 //! allowance for datagrams, and nothing else; time is an argument.
 
 use ringgate_config::MssClamp;
-use ringgate_conntrack::{Direction, Endpoint, FlowHash, FlowKey, FlowTable, Found, Seconds, Tie};
+use ringgate_conntrack::{
+    Direction, Endpoint, FlowHash, FlowKey, FlowTable, Found, Seconds, Tie, Whose,
+};
 
 use crate::backend::{Backend, BackendId, Cost, virtual_endpoint};
 use crate::newcomers::Newcomers;
@@ -93,23 +95,22 @@ impl<'a> Steering<'a> {
     #[inline(always)]
     pub fn go_on(&self, packet: &Packet, hash: FlowHash) -> Option<Way<'a>> {
         let (table, now) = (self.table, self.now);
-        let whose = table.steady(&packet.key, hash, segment(packet), now)?;
-        let direction = whose.direction;
-        let backend = self.snapshot.backend(BackendId(whose.owner))?;
-        let (hop, exchange) = match direction {
-            _ if backend.exchanges() => {
-                let (hop, exchange) = self.go_on_exchanged(backend, whose, packet)?;
-                (hop, Some(exchange))
-            }
-            Direction::FromClient if backend.state.serves() => (backend.hop.as_ref().ok()?, None),
+        let Whose {
+            owner, direction, ..
+        } = table.steady(&packet.key, hash, segment(packet), now)?;
+        let backend = self.snapshot.backend(BackendId(owner))?;
+        if backend.exchanges() {
+            return None; // see `go_on_exchanged`
+        }
+        let hop = match direction {
+            Direction::FromClient if backend.state.serves() => backend.hop.as_ref().ok()?,
             Direction::FromClient => return None,
-            Direction::FromBackend => (self.way_back(backend, packet)?, None),
+            Direction::FromBackend => self.way_back(backend, packet)?,
         };
         let way = Way {
             backend,
             direction,
             hop,
-            exchange,
         };
         let cost = match direction {
             Direction::FromClient => backend.cost,
@@ -142,6 +143,11 @@ impl<'a> Steering<'a> {
         hash: FlowHash,
         frame: &[u8],
     ) -> Result<Decision, Refusal> {
+        if self.snapshot.exchanges()
+            && let Some(decision) = self.go_on_exchanged(packet, hash)
+        {
+            return Ok(decision);
+        }
         let key = &packet.key;
         if let Some(service) = self.snapshot.service(key.destination(), key.protocol()) {
             // A service as the source would make two services answer each other for ever.

@@ -4,9 +4,7 @@ use ringgate_conntrack::{Direction, Endpoint};
 
 use crate::backend::{Backend, BackendId, Treatment};
 use crate::parse::Packet;
-use crate::rewrite::{
-    Encapsulation, Exchange, concern, encapsulate, exchange, redirect, rewrite, translate,
-};
+use crate::rewrite::{Encapsulation, Exchange, concern, encapsulate, redirect, rewrite, translate};
 use crate::route::{Hop, Miss, Neighbour, PortIndex};
 use crate::verdict::DropReason;
 use crate::xsk::Frame;
@@ -95,8 +93,6 @@ pub struct Way<'a> {
     /// Who sent the packet.
     pub(super) direction: Direction,
     pub(super) hop: &'a Hop,
-    /// What the endpoints become, where both are replaced.
-    pub(super) exchange: Option<Exchange>,
 }
 
 impl Way<'_> {
@@ -144,11 +140,8 @@ impl Way<'_> {
             (Treatment::Encapsulate(encapsulation), _) => {
                 encapsulate(frame, packet, encapsulation, self.hop)
             }
-            (Treatment::Exchange, _) => {
-                let endpoints = self.exchange.as_ref().ok_or(DropReason::Unstored)?;
-                exchange(frame.bytes_mut(), packet, endpoints, self.hop)
-            }
-            (Treatment::Readdress, _) => self.rewrite_slowly(frame, packet),
+            // `Exchange` has a way of its own, see `go_on_exchanged`.
+            (Treatment::Readdress | Treatment::Exchange, _) => self.rewrite_slowly(frame, packet),
         }
     }
 
@@ -160,10 +153,9 @@ impl Way<'_> {
 
     /// What is done to the packet, in one word.
     fn action(&self, packet: &Packet) -> Action {
-        match (self.exchange, self.direction) {
-            (Some(exchange), direction) => Action::Exchange(exchange, direction),
-            (None, Direction::FromClient) => Action::to(self.backend, packet),
-            (None, Direction::FromBackend) => {
+        match self.direction {
+            Direction::FromClient => Action::to(self.backend, packet),
+            Direction::FromBackend => {
                 let port = packet.key.source().port;
                 Action::ToClient(self.backend.virtual_endpoint(port))
             }

@@ -24,7 +24,6 @@ use super::{Action, Decision, FlowEvent, Refusal, Steering, demand, hop_to, keep
 use crate::backend::{Backend, BackendId, Cost};
 use crate::parse::Packet;
 use crate::rewrite::Exchange;
-use crate::route::Hop;
 use crate::verdict::DropReason;
 use crate::wire::tcp;
 
@@ -38,30 +37,37 @@ struct Known<'a> {
 }
 
 impl<'a> Steering<'a> {
-    /// The rest of [`go_on`](Self::go_on), for such flows. Apart, so that others' way is short.
+    /// As [`go_on`](Self::go_on), for such flows. Apart, so that others' way is short.
     #[inline(never)]
-    pub(super) fn go_on_exchanged(
-        &self,
-        backend: &'a Backend,
-        whose: Whose,
-        packet: &Packet,
-    ) -> Option<(&'a Hop, Exchange)> {
-        let hop = backend.hop.as_ref().ok()?;
-        match whose.direction {
+    pub(super) fn go_on_exchanged(&self, packet: &Packet, hash: FlowHash) -> Option<Decision> {
+        let whose = self
+            .table
+            .steady(&packet.key, hash, keep::segment(packet), self.now)?;
+        let backend = self.snapshot.backend(BackendId(whose.owner))?;
+        if !backend.exchanges() {
+            return None;
+        }
+        let to_backend = backend.hop.as_ref().ok()?;
+        let (hop, exchange) = match whose.direction {
             Direction::FromClient if backend.state.serves() => {
-                Some((hop, self.exchange_for(backend, whose.tie, packet)?))
+                (to_backend, self.exchange_for(backend, whose.tie, packet)?)
             }
-            Direction::FromClient => None,
+            Direction::FromClient => return None,
             Direction::FromBackend => {
                 let (client, its) = self.table.key_in(whose.tie.slot()?)?;
-                if hop.port != self.ingress || !self.is_of_one_flow(whose, its, &packet.key) {
+                if to_backend.port != self.ingress || !self.is_of_one_flow(whose, its, &packet.key)
+                {
                     return None;
                 }
                 let exchange = to_client(&client);
                 let to = exchange.destination.address;
-                Some((self.snapshot.fib().hop(to, packet.family).ok()?, exchange))
+                let hop = self.snapshot.fib().hop(to, packet.family).ok()?;
+                (hop, exchange)
             }
-        }
+        };
+        check_path(packet, Cost::ROUTED, hop).ok()?;
+        let action = Action::Exchange(exchange, whose.direction);
+        Some(Decision::new(action, *hop, backend, FlowEvent::None))
     }
 
     /// What is done to a client's packet whose entry has this tie; `None` without a port.
