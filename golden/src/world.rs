@@ -147,6 +147,7 @@ impl<'a> World<'a> {
                 tables,
                 fragments: Arc::new(fragments),
                 udp_new_flows: model.balancer().udp_new_flows(),
+                icmp_per_second: model.balancer().icmp_per_second(),
                 clock: clock.clone(),
                 mailbox: Arc::clone(&mailbox),
                 snapshot: Arc::clone(&snapshot),
