@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringgate_config::Choose;
 use ringgate_conntrack::{Endpoint, FlowKey};
+use ringgate_dataplane::backend::Backend;
 use ringgate_dataplane::clock::Millis;
 use ringgate_dataplane::newcomers::{Newcomers, Tables};
 use ringgate_dataplane::snapshot::Snapshot;
@@ -54,8 +55,17 @@ pub(crate) fn explain(
     let why = match (&backend, is_stored) {
         (Some(_), true) => "the flow is in the table, and a flow keeps its backend".to_owned(),
         (Some(backend), false) => {
-            let (address, all) = (backend.endpoint.to_socket(), service.members.len());
+            let (address, all) = (backend.name(), service.members.len());
             match service.choose {
+                Choose::FlowHash | Choose::SourceHash if service.quic.is_some() => format!(
+                    "the service stores no flows: a datagram goes to the server that its \
+                     connection id names, and one that names none to {address}, whose slot on the \
+                     Maglev ring it is, of {all} backends"
+                ),
+                Choose::FlowHash | Choose::SourceHash if service.stateless => format!(
+                    "the service stores no flows: the slot on its Maglev ring belongs to \
+                     {address}, of {all} backends"
+                ),
                 Choose::FlowHash | Choose::SourceHash => format!(
                     "not in the table: its slot on the service's Maglev ring belongs to {address}, \
                      of {all} backends"
@@ -75,9 +85,9 @@ pub(crate) fn explain(
     };
     json!({
         "service": &*service.name,
-        "backend": backend.map(|backend| backend.endpoint.to_socket().to_string()),
+        "backend": backend.map(Backend::name),
         "state": backend.map(|backend| backend.state.as_str()),
-        "forward": service.forward.as_str(),
+        "forward": backend.map_or(service.forward, |backend| backend.forward).as_str(),
         "stored": is_stored,
         "flow": flow.map(|flow| flow.state.as_str()),
         "why": why,

@@ -6,6 +6,7 @@ mod commands;
 mod control;
 mod explanation;
 mod flows;
+mod offload;
 mod plane;
 mod preflight;
 mod reload;

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use crossbeam::queue::ArrayQueue;
 use ringgate_config::{Mode, Model, PartialChecksums};
 use ringgate_conntrack::Secret;
+use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_dataplane::counters::WorkerCounters;
 use ringgate_dataplane::newcomers::Tables;
 use ringgate_dataplane::pin::{PinError, pin};
@@ -49,6 +50,17 @@ pub(crate) enum StartError {
     /// There is no flow table.
     #[error(transparent)]
     Flows(#[from] FlowsError),
+    /// There is no table for fragments.
+    #[error(
+        "no memory to follow the fragments of {datagrams} datagrams, 64 bytes each: {error}; set a \
+         smaller `fragments` in [balancer], or give the process more"
+    )]
+    Fragments {
+        /// The capacity that was asked for.
+        datagrams: usize,
+        /// What the system said.
+        error: io::Error,
+    },
     /// A worker's sockets could not be opened.
     #[error("worker {worker}: {error}")]
     Open {
@@ -119,6 +131,7 @@ pub(crate) struct Plane {
     interfaces: Vec<Interface>,
     workers: Vec<Running>,
     flows: Flows,
+    fragments: Arc<FragmentTable>,
     wanted: Arc<ArrayQueue<Neighbour>>,
 }
 
@@ -158,6 +171,7 @@ impl Plane {
             interfaces: Vec::new(),
             workers: Vec::new(),
             flows: Flows::new(model.balancer(), plan.secret)?,
+            fragments: fragments(model.balancer().fragments(), plan.secret)?,
             wanted: Arc::new(ArrayQueue::new(WANTED_MOST)),
         };
         plan.snapshot.lifetimes().apply(plane.tables());
@@ -205,7 +219,9 @@ impl Plane {
             pool,
             partial: partial(plan),
             tables: self.flows.tables().clone(),
+            fragments: Arc::clone(&self.fragments),
             udp_new_flows: plan.model.balancer().udp_new_flows(),
+            icmp_per_second: plan.model.balancer().icmp_per_second(),
             clock: plan.clock,
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&plan.snapshot),
@@ -311,6 +327,11 @@ impl Plane {
     /// The flows.
     pub(crate) fn tables(&self) -> &Tables {
         self.flows.tables()
+    }
+
+    /// The datagrams whose fragments are followed.
+    pub(crate) fn fragments(&self) -> &FragmentTable {
+        &self.fragments
     }
 
     /// The kernel's number of the BPF map that the flows lie in, if they do.
@@ -457,6 +478,14 @@ fn count_home(remains: Remains<XskPort>, stopped: &mut Stopped) {
         }
     }
     stopped.home += pool.len();
+}
+
+/// A table for the fragments of so many datagrams. It has the flows' secret: both keep it, and
+/// neither tells.
+fn fragments(datagrams: usize, secret: Secret) -> Result<Arc<FragmentTable>, StartError> {
+    let table = FragmentTable::new(datagrams, secret);
+    let table = table.map_err(|error| StartError::Fragments { datagrams, error })?;
+    Ok(Arc::new(table))
 }
 
 /// Attaches natively where the mode allows it, else generically.

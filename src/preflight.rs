@@ -13,14 +13,15 @@ use ringgate_dataplane::xsk::MAX_QUEUES;
 use rustix::thread::CapabilitySet;
 
 use crate::control::netlink::state::Network;
+use crate::offload::takes_vlan_tags;
 
 /// Oldest kernel with everything that is relied on: XDP links (5.9) and io_uring's
 /// `EXT_ARG` waits (5.11); AF_XDP with need_wakeup is older (5.4).
 const OLDEST_KERNEL: (u32, u32) = (5, 11);
 
 /// Room in a UMEM chunk for a packet: 2048 bytes less the 256 that XDP keeps in front
-/// (`XDP_PACKET_HEADROOM`), less an Ethernet header with one VLAN tag.
-const LARGEST_MTU: u32 = 2048 - 256 - 18;
+/// (`XDP_PACKET_HEADROOM`), less an Ethernet header with two VLAN tags.
+const LARGEST_MTU: u32 = 2048 - 256 - 22;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,6 +114,10 @@ pub(crate) struct InterfaceFacts {
     pub(crate) rx_queues: u16,
     /// Transmit queues in use.
     pub(crate) tx_queues: u16,
+    /// VLAN devices on it, by name.
+    pub(crate) vlan_devices: Vec<String>,
+    /// It takes VLAN tags off the frames that it receives.
+    pub(crate) takes_vlan_tags: bool,
 }
 
 impl InterfaceFacts {
@@ -283,6 +288,7 @@ fn interface_findings(
             "on the peer: ethtool -K PEER tso off gso off tx-udp-segmentation off",
         ));
     }
+    findings.extend(vlan_finding(&subject, facts));
     if findings.is_empty() {
         let kind = if facts.kind.is_empty() {
             "device"
@@ -293,6 +299,31 @@ fn interface_findings(
         findings.push(Finding::good(subject, found));
     }
     findings
+}
+
+/// Tags that were taken off in front of XDP are seen by nobody here: frames of all VLANs look untagged.
+fn vlan_finding(subject: &str, facts: &InterfaceFacts) -> Option<Finding> {
+    if facts.vlan_devices.is_empty() {
+        return None;
+    }
+    let devices = facts.vlan_devices.join(", ");
+    // A veth hands over what its peer sends; its own offload changes nothing about it.
+    if facts.kind == "veth" {
+        return Some(Finding::warning(
+            subject,
+            format!(
+                "has VLAN devices ({devices}), and the peer of a veth keeps tags beside the frame"
+            ),
+            "on the peer: ethtool -K PEER txvlan off tx-vlan-stag-hw-insert off",
+        ));
+    }
+    facts.takes_vlan_tags.then(|| {
+        Finding::warning(
+            subject,
+            format!("has VLAN devices ({devices}), and takes tags off before XDP sees them"),
+            format!("ethtool -K {} rxvlan off", facts.name),
+        )
+    })
 }
 
 /// A worker has one queue index on every interface: a queue without a worker would bypass the
@@ -412,6 +443,9 @@ fn probe_io_uring() -> Result<String, String> {
 
 fn interface_facts(name: &str, network: &Network) -> Option<InterfaceFacts> {
     let link = network.link(name)?;
+    let vlans = network
+        .links()
+        .filter(|other| other.vlan.is_some_and(|vlan| vlan.parent == link.index));
     Some(InterfaceFacts {
         name: name.to_owned(),
         kind: link.kind.clone().unwrap_or_default(),
@@ -419,6 +453,9 @@ fn interface_facts(name: &str, network: &Network) -> Option<InterfaceFacts> {
         mtu: link.mtu,
         rx_queues: queues(name, "rx-"),
         tx_queues: queues(name, "tx-"),
+        vlan_devices: vlans.map(|vlan| vlan.name.clone()).collect(),
+        // A device that cannot be asked has nothing to take tags off with.
+        takes_vlan_tags: takes_vlan_tags(name).unwrap_or(false),
     })
 }
 
@@ -449,6 +486,8 @@ mod tests {
             mtu: 1500,
             rx_queues: queues,
             tx_queues: queues,
+            vlan_devices: Vec::new(),
+            takes_vlan_tags: true,
         })
     }
 
@@ -550,5 +589,27 @@ mod tests {
         );
         let warning = (Level::Warning, "interface front".to_owned());
         assert!(troubles(&generic, &facts()).contains(&warning));
+    }
+
+    #[test]
+    fn tags_that_xdp_does_not_see_are_warned_of_where_there_are_vlans() {
+        let warning = (Level::Warning, "interface front".to_owned());
+        let with = |kind: &str, takes_vlan_tags, vlan: &str| {
+            let mut facts = facts();
+            facts.interfaces[0].iter_mut().for_each(|interface| {
+                kind.clone_into(&mut interface.kind);
+                interface.takes_vlan_tags = takes_vlan_tags;
+                interface.vlan_devices = vlan.split_whitespace().map(str::to_owned).collect();
+            });
+            troubles(FILE, &facts)
+        };
+        assert_eq!(with("", true, "front.100"), std::slice::from_ref(&warning));
+        assert_eq!(with("", false, "front.100"), []);
+        assert_eq!(with("", true, ""), []);
+        assert_eq!(
+            with("veth", false, "front.100"),
+            [warning],
+            "the peer's doing"
+        );
     }
 }

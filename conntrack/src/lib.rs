@@ -38,12 +38,14 @@
 //! | `adopt` | taking over what another process left |
 //! | `census` | how many flows each owner has |
 //! | `source_ports` | which source ports the balancer's own addresses give to flows |
+//! | `fragments` | which ports a fragmented datagram has, for the fragments that do not tell |
 //! | `sync` | the one door to atomics: the standard library's or loom's |
 
 mod adopt;
 mod census;
 mod control;
 mod expiry;
+pub mod fragments;
 mod hash;
 mod header;
 mod index;

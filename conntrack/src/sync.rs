@@ -79,6 +79,11 @@ mod model {
             self.word.fetch_xor(value, ordering)
         }
 
+        pub(crate) fn fetch_add(&self, value: u64, ordering: Ordering) -> u64 {
+            self.visit();
+            self.word.fetch_add(value, ordering)
+        }
+
         pub(crate) fn compare_exchange(
             &self,
             current: u64,

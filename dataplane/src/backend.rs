@@ -139,6 +139,16 @@ impl Backend {
         }
     }
 
+    /// As operators call it: its address, with its port where it has one of its own.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let socket = self.endpoint.to_socket();
+        match socket.port() {
+            0 => socket.ip().to_string(),
+            _ => socket.to_string(),
+        }
+    }
+
     /// Whether it sends from `endpoint`.
     #[must_use]
     pub fn is_at(&self, endpoint: Endpoint) -> bool {

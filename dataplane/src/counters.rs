@@ -52,6 +52,8 @@ pub struct InterfaceCounters {
     pub received_bytes: Counter,
     /// Packets handed to the TX ring of their egress interface.
     pub forwarded: Counter,
+    /// Packets handed to a TX ring as the balancer's own answer.
+    pub answered: Counter,
     /// Packets dropped, by [`DropReason::index`].
     pub dropped: [Counter; DropReason::COUNT],
 }
@@ -62,6 +64,7 @@ impl InterfaceCounters {
     pub fn count(&self, verdict: Verdict, packets: u64) {
         match verdict {
             Verdict::Forwarded => self.forwarded.add(packets),
+            Verdict::Answered => self.answered.add(packets),
             Verdict::Dropped(reason) => {
                 if let Some(counter) = self.dropped.get(reason.index()) {
                     counter.add(packets);
@@ -132,6 +135,66 @@ pub struct FlowCounters {
     pub half_open_expired: Counter,
 }
 
+/// What one worker did in ICMP. Not verdicts: the frames of errors that were relayed, and of answers,
+/// are in those; copies are in neither.
+#[derive(Debug, Default)]
+pub struct IcmpCounters {
+    /// Errors of others sent to backends, copies not counted.
+    pub to_backends: Counter,
+    /// Errors of others sent to clients.
+    pub to_clients: Counter,
+    /// Errors from within tunnels, sent to the inner packets' senders.
+    pub from_tunnels: Counter,
+    /// Errors sent about packets that did not fit.
+    pub too_big: Counter,
+    /// Errors sent about packets whose hops were used up.
+    pub time_exceeded: Counter,
+    /// Echo requests answered.
+    pub echo_replies: Counter,
+    /// Errors not sent because of the limits.
+    pub withheld: Counter,
+    /// Copies of errors handed to a TX ring.
+    pub copies: Counter,
+    /// Copies not made because of the limits.
+    pub copies_withheld: Counter,
+    /// Copies not made or not sent: no free frame, no way to the backend, or no room in the TX ring.
+    pub copies_lost: Counter,
+}
+
+impl IcmpCounters {
+    /// Every counter with its name, as in `status` and `docs/COUNTERS.md`.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, &Counter); 10] {
+        [
+            ("to_backends", &self.to_backends),
+            ("to_clients", &self.to_clients),
+            ("from_tunnels", &self.from_tunnels),
+            ("too_big", &self.too_big),
+            ("time_exceeded", &self.time_exceeded),
+            ("echo_replies", &self.echo_replies),
+            ("withheld", &self.withheld),
+            ("copies", &self.copies),
+            ("copies_withheld", &self.copies_withheld),
+            ("copies_lost", &self.copies_lost),
+        ]
+    }
+}
+
+/// What happened to fragments at one worker.
+#[derive(Debug, Default)]
+pub struct FragmentCounters {
+    /// First fragments that were forwarded.
+    pub first: Counter,
+    /// Later fragments that were forwarded like their first.
+    pub followed: Counter,
+    /// Later fragments that came before their first, and were kept for a moment.
+    pub held: Counter,
+    /// Datagrams whose place another took before their time was up.
+    pub displaced: Counter,
+    /// Datagrams that got no place: other workers were writing there.
+    pub unplaced: Counter,
+}
+
 /// How one worker spends its turns.
 #[derive(Debug, Default)]
 pub struct LoopCounters {
@@ -195,6 +258,10 @@ pub struct WorkerCounters {
     backends: Box<[BackendCounters]>,
     /// Flow events.
     pub flows: CachePadded<FlowCounters>,
+    /// ICMP.
+    pub icmp: CachePadded<IcmpCounters>,
+    /// Fragments.
+    pub fragments: CachePadded<FragmentCounters>,
     /// Turns.
     pub turns: CachePadded<LoopCounters>,
 }
@@ -210,6 +277,8 @@ impl WorkerCounters {
                 .map(|_| BackendCounters::default())
                 .collect(),
             flows: CachePadded::default(),
+            icmp: CachePadded::default(),
+            fragments: CachePadded::default(),
             turns: CachePadded::default(),
         }
     }
@@ -239,10 +308,11 @@ mod tests {
     fn each_verdict_moves_its_own_counter_only() {
         let counters = InterfaceCounters::default();
         counters.count(Verdict::Forwarded, 3);
+        counters.count(Verdict::Answered, 99);
         for (n, reason) in (1..).zip(DropReason::ALL) {
             counters.count(Verdict::Dropped(*reason), n);
         }
-        assert_eq!(counters.forwarded.get(), 3);
+        assert_eq!((counters.forwarded.get(), counters.answered.get()), (3, 99));
         for (n, reason) in (1..).zip(DropReason::ALL) {
             assert_eq!(counters.dropped(*reason), n);
         }

@@ -11,7 +11,8 @@
 //! 4. [`snapshot`] ([`service`], [`backend`], [`maglev`], [`route`]): what control published
 //!    ([`slow_start`]: how much of its weight a backend has that comes back);
 //! 5. [`steer`]: which backend, or which client;
-//! 6. [`rewrite`](mod@rewrite): addresses, ports, checksums, TTL;
+//! 6. [`rewrite`](mod@rewrite): addresses, ports, checksums, TTL ([`fragments`]: and where those go
+//!    that do not tell their ports; [`icmp`]: errors, and what cannot go on);
 //! 7. [`verdict`], [`counters`]: how it left, counted once;
 //! 8. [`worker`]: the loop that is this list.
 //!
@@ -31,6 +32,8 @@ pub mod clock;
 pub mod counters;
 pub mod flow_map;
 pub mod flush;
+pub mod fragments;
+pub mod icmp;
 pub mod listens;
 pub mod maglev;
 pub mod newcomers;

@@ -6,27 +6,25 @@
 //! costs one look-up of each kind and at most [`PORT_RANGES_MAX`](ringgate_config::limits::PORT_RANGES_MAX)
 //! comparisons.
 
-use ipnet::IpNet;
 use ringgate_config::Listen;
 use ringgate_conntrack::Endpoint;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::route::Prefixes;
+use crate::route::Nets;
 
 /// See the module's documentation. A service is named by its position in the snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct Listens {
     exact: FxHashMap<(Endpoint, u8), u16>,
+    /// The addresses of those.
+    addresses: FxHashSet<[u64; 2]>,
     tcp: Ranges,
     udp: Ranges,
 }
 
 /// The services of one protocol that have several addresses or ports.
 #[derive(Debug, Clone, Default)]
-struct Ranges {
-    v4: Prefixes<u32, Box<[Range]>>,
-    v6: Prefixes<u128, Box<[Range]>>,
-}
+struct Ranges(Nets<Box<[Range]>>);
 
 /// Ports, and whose they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +39,7 @@ impl Listens {
     #[must_use]
     pub fn new(services: &[(Listen, u8)]) -> Self {
         let numbered = || (0..=u16::MAX).zip(services);
-        let exact = numbered()
+        let exact: FxHashMap<(Endpoint, u8), u16> = numbered()
             .filter_map(|(index, (listen, protocol))| {
                 let endpoint = Endpoint::from_socket(listen.exact()?);
                 Some(((endpoint, *protocol), index))
@@ -57,6 +55,7 @@ impl Listens {
             )
         };
         Self {
+            addresses: exact.keys().map(|(at, _)| at.address).collect(),
             exact,
             tcp: of(Protocol::Tcp),
             udp: of(Protocol::Udp),
@@ -71,13 +70,20 @@ impl Listens {
         exact.or_else(|| self.find_wide(destination, protocol))
     }
 
+    /// Whether some service has this address, on whatever ports.
+    #[must_use]
+    pub fn has(&self, address: [u64; 2]) -> bool {
+        let is_wide = |ranges: &Ranges| ranges.0.get(address).is_some();
+        self.addresses.contains(&address) || is_wide(&self.tcp) || is_wide(&self.udp)
+    }
+
     fn find_wide(&self, destination: Endpoint, protocol: u8) -> Option<u16> {
         let ranges = match Protocol::of(protocol)? {
             Protocol::Tcp => &self.tcp,
             Protocol::Udp => &self.udp,
         };
         let port = destination.port;
-        let of_address = ranges.of(destination.address)?;
+        let of_address = ranges.0.get(destination.address)?;
         let mut found = of_address
             .iter()
             .filter(|range| (range.first..=range.last).contains(&port));
@@ -118,30 +124,9 @@ impl Ranges {
                 service: *service,
             };
             let what = covering.into_iter().map(range).collect();
-            match listen.prefix() {
-                IpNet::V4(prefix) => {
-                    let (address, mask) = (prefix.addr().to_bits(), prefix.netmask().to_bits());
-                    ranges.v4.insert(address, prefix.prefix_len(), mask, what);
-                }
-                IpNet::V6(prefix) => {
-                    let (address, mask) = (prefix.addr().to_bits(), prefix.netmask().to_bits());
-                    ranges.v6.insert(address, prefix.prefix_len(), mask, what);
-                }
-            }
+            ranges.0.insert(listen.prefix(), what);
         }
         ranges
-    }
-
-    fn of(&self, address: [u64; 2]) -> Option<&[Range]> {
-        let [high, low] = address;
-        let endpoint = Endpoint { address, port: 0 };
-        let found = if endpoint.is_v4() {
-            self.v4
-                .get(u32::from_be_bytes(Endpoint::v4_octets(address)))
-        } else {
-            self.v6.get(u128::from(high) << 64 | u128::from(low))
-        };
-        found.map(|ranges| &**ranges)
     }
 }
 
@@ -184,7 +169,11 @@ mod tests {
             ("10.1.0.1:85", 132, None),
         ] {
             assert_eq!(listens.find(at(to), protocol), service, "{to}");
+            let has = listens.has(at(to).address);
+            assert_eq!(has, !to.starts_with("11.") && !to.contains("db9"), "{to}");
         }
+        let exact = Listens::new(&[(listen("192.0.2.1/32", 80..=80), 6)]);
+        assert!(exact.has(at("192.0.2.1:9").address) && !exact.has(at("192.0.2.2:80").address));
     }
 
     proptest! {

@@ -147,6 +147,11 @@ impl Newcomers {
         &self.half_open
     }
 
+    /// The time of the batch.
+    pub(crate) fn now(&self) -> Millis {
+        self.now.get()
+    }
+
     /// The time on the half-open table's clock.
     #[inline]
     #[must_use]

@@ -7,10 +7,13 @@
 //! bytes, the IPv4 header checksum, sources that exist. TCP and UDP checksums are the receiving
 //! host's to judge and are never repaired, with one exception: see [`Packet::partial`].
 //!
+//! Fragments are no packets of their own, and refused by [`parse`]; [`parse_piece`] describes them.
+//!
 //! Nearly all packets have neither VLAN tags nor IPv4 options nor anything else unusual: `plain`
 //! knows those and no others, and gives no reasons. What it does not take, `general` judges.
 
-mod general;
+pub(crate) mod general;
+mod piece;
 mod plain;
 
 use ringgate_conntrack::FlowKey;
@@ -21,6 +24,8 @@ use crate::wire::ipv4::{self, Ipv4Mut};
 use crate::wire::ipv6::{self, Ipv6Mut};
 use crate::wire::tcp;
 use crate::wire::vlan::Tags;
+
+pub use piece::{Piece, parse_piece};
 
 /// IP version of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,7 +57,9 @@ pub struct Packet {
     pub network: u16,
     /// Offset of the TCP or UDP header from the start of the frame, bytes.
     pub transport: u16,
-    /// Offset of the end of the TCP segment or UDP datagram, bytes. What follows is padding.
+    /// Offset of the end of the TCP segment or UDP datagram, or of the fragment's part of it,
+    /// bytes. What follows is padding. The same as `transport` in a later fragment, see
+    /// [`Packet::is_later_fragment`].
     pub end: u16,
     /// Length of the IP packet, bytes: what an MTU is compared with.
     pub ip_len: u16,
@@ -65,6 +72,15 @@ impl Packet {
     #[inline]
     pub(crate) fn is_tagged(&self) -> bool {
         usize::from(self.network) != ethernet::HEADER
+    }
+
+    /// Whether it is a fragment but not its datagram's first one. Such a packet has no transport
+    /// header: its key's ports are those of its first fragment, and none of its bytes are to be
+    /// taken for a header's. All other packets have one that is whole.
+    #[inline]
+    #[must_use]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.transport == self.end
     }
 }
 
@@ -113,13 +129,13 @@ const fn are_possible_flags(flags: u8) -> bool {
 
 /// An IPv4 address (network order) as the IPv4-mapped words of an [`Endpoint`].
 #[inline]
-fn mapped(octets: [u8; 4]) -> [u64; 2] {
+pub(crate) fn mapped(octets: [u8; 4]) -> [u64; 2] {
     [0, 0xFFFF_0000_0000 | u64::from(u32::from_be_bytes(octets))]
 }
 
 /// An IPv6 address (network order) as the words of an [`Endpoint`].
 #[inline]
-fn words(octets: [u8; 16]) -> [u64; 2] {
+pub(crate) fn words(octets: [u8; 16]) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, rest @ ..] = octets;
     [
         u64::from_be_bytes([a, b, c, d, e, f, g, h]),
@@ -134,7 +150,7 @@ pub struct Layers<'a> {
     pub ethernet: EthernetMut<'a>,
     /// The fixed part of the IP header.
     pub network: NetworkMut<'a>,
-    /// TCP or UDP header and data, without padding.
+    /// TCP or UDP header and data, without padding; empty in a later fragment.
     pub transport: &'a mut [u8],
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use ringgate_config::{Choose, Forward, Listen, MssClamp};
+use ringgate_config::{Choose, Forward, Fragments, Listen, MssClamp, Vlan};
 use ringgate_conntrack::{Endpoint, FlowKey};
 
 use crate::backend::BackendId;
 use crate::maglev::Ring;
 use crate::quic::Routes;
 use crate::rotation::Rotation;
+use crate::wire::vlan::Tags;
 
 /// Up to so many backends, the one with the fewest flows is looked for among all: that many counts
 /// are read, about as many cache lines, for a new flow.
@@ -28,10 +29,14 @@ pub struct Service {
     pub listen: Listen,
     /// Its IANA protocol number.
     pub protocol: u8,
+    /// The only VLAN that its packets come in; `None`: any, or none.
+    pub vlan: Option<Vlan>,
     /// How packets are forwarded to those of its backends that do not say otherwise.
     pub forward: Forward,
     /// What is done about the segment sizes that its connections begin with.
     pub mss_clamp: MssClamp,
+    /// What happens to fragments.
+    pub fragments: Fragments,
     /// Its flows are not stored: the ring decides about every packet.
     pub stateless: bool,
     /// Which backend the connection ids of QUIC name.
@@ -66,6 +71,16 @@ pub enum Order {
 }
 
 impl Service {
+    /// Whether packets that come with these tags may be for it.
+    #[inline]
+    #[must_use]
+    pub fn admits(&self, tags: Tags) -> bool {
+        self.vlan.is_none_or(|vlan| {
+            let wanted = [Some(vlan.outer), vlan.inner];
+            tags.ids().eq(wanted.into_iter().flatten())
+        })
+    }
+
     /// The `nth` choice of backend for a flow of which only a packet is known; `None` while no
     /// backend takes new flows.
     #[inline]

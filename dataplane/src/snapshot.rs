@@ -14,6 +14,7 @@ use ringgate_conntrack::Endpoint;
 
 use crate::backend::{Backend, BackendId, BackendIdentity, Health, NoSlot, Registry};
 use crate::clock::Millis;
+use crate::fragments::{Policies, Policy};
 use crate::listens::Listens;
 use crate::maglev::{Member, Ring};
 use crate::profiles::{Lifetimes, Profiles};
@@ -40,6 +41,7 @@ pub struct Snapshot {
     pub draining: bool,
     services: Vec<Service>,
     listens: Listens,
+    fragments: Policies,
     returns: Returns,
     backends: Vec<Option<Backend>>,
     fib: Arc<Fib>,
@@ -68,11 +70,23 @@ impl Snapshot {
         self.listens.find(destination, protocol)
     }
 
+    /// What is to become of fragments to `address` whose ports are not known.
+    #[must_use]
+    pub fn fragments_to(&self, address: [u64; 2], protocol: u8) -> Policy {
+        self.fragments.of(address, protocol)
+    }
+
     /// The service at a position, as [`Backend::service`] and [`Return::Service`] name it.
     #[inline]
     #[must_use]
     pub fn service_at(&self, index: u16) -> Option<&Service> {
         self.services.get(usize::from(index))
+    }
+
+    /// Whether some service listens on this address.
+    #[must_use]
+    pub fn is_service_address(&self, address: [u64; 2]) -> bool {
+        self.listens.has(address)
     }
 
     /// What a packet from `source` is a reply of, if that is a NAT backend.
@@ -211,10 +225,7 @@ impl Builder {
                 ..self.service(service, &standings)
             });
         }
-        let listens: Vec<(Listen, u8)> = services
-            .iter()
-            .map(|service| (service.listen, service.protocol))
-            .collect();
+        let listens: Vec<(Listen, u8)> = model.services().iter().map(listen_of).collect();
         self.rings
             .retain(|listen, _| standing_services.contains(listen));
         self.turns
@@ -227,6 +238,7 @@ impl Builder {
             draining,
             services,
             listens: Listens::new(&listens),
+            fragments: fragments(model),
             returns,
             backends,
             fib: Arc::clone(fib),
@@ -250,8 +262,10 @@ impl Builder {
             name: service.name().into(),
             listen: *service.listen(),
             protocol: service.protocol().number(),
+            vlan: service.vlan(),
             forward: service.forward(),
             mss_clamp: service.mss_clamp(),
+            fragments: service.fragments(),
             stateless: service.stateless(),
             quic: None,
             choose: service.choose(),
@@ -322,6 +336,15 @@ fn returns(model: &Model) -> Returns {
             .map(move |(_, identity)| (index, identity))
     });
     Returns::new(&backends.collect::<Vec<_>>())
+}
+
+/// What the services want of fragments.
+fn fragments(model: &Model) -> Policies {
+    let wishes = model.services().iter().map(|service| {
+        let (listen, protocol) = listen_of(service);
+        (listen, protocol, service.fragments())
+    });
+    Policies::new(&wishes.collect::<Vec<_>>())
 }
 
 /// What makes a service the same one after a reload.

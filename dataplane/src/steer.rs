@@ -36,6 +36,7 @@ use crate::verdict::DropReason;
 use crate::wire::{tcp, udp};
 
 mod decision;
+mod follow;
 mod half_open;
 mod keep;
 mod open;
@@ -143,6 +144,9 @@ impl<'a> Steering<'a> {
             {
                 return Err(DropReason::BadSource.into());
             }
+            if !service.admits(packet.tags) {
+                return Err(DropReason::WrongVlan.into());
+            }
             let mut decision = if service.stateless {
                 self.forward_stateless(service, packet, frame)?
             } else {
@@ -176,6 +180,9 @@ impl<'a> Steering<'a> {
         packet: &Packet,
         hash: FlowHash,
     ) -> Result<Decision, Refusal> {
+        if packet.is_later_fragment() {
+            return self.follow(service, packet, hash);
+        }
         let (backend, event) = match self.table.lookup(&packet.key, hash, self.now) {
             Some(found) if reopens(&found, packet) => {
                 self.forget(&found, packet);
@@ -245,7 +252,7 @@ impl<'a> Steering<'a> {
             .fib()
             .hop(key.destination().address, packet.family)?;
         let action = Action::ToClient(virtual_address);
-        check_path(packet, Cost::ROUTED, &hop)?;
+        demand(packet, Cost::ROUTED, &hop)?;
         let event = known.map_or(FlowEvent::None, |(home, (found, backend))| {
             home.observe(&found, backend, packet, || {
                 Some(FlowKey::new(
@@ -265,13 +272,13 @@ impl<'a> Steering<'a> {
 
     /// The backend that sent a reply whose entry is `found`; `None` when the entry is of times
     /// past: the backend is gone, or serves another service by now.
-    fn sender(&self, found: &Found, key: &FlowKey) -> Option<&'a Backend> {
+    pub(crate) fn sender(&self, found: &Found, key: &FlowKey) -> Option<&'a Backend> {
         let backend = self.snapshot.backend(BackendId(found.owner))?;
         (backend.returns() && backend.is_at(key.source())).then_some(backend)
     }
 
     /// Whose reply it is, from the configuration alone.
-    fn unstored_reply(
+    pub(crate) fn unstored_reply(
         &self,
         whose: Return,
         key: &FlowKey,
@@ -300,7 +307,7 @@ impl<'a> Steering<'a> {
 
     /// The backend that `id` names, if packets of its flows may be sent to it.
     #[inline]
-    fn serving(&self, id: BackendId) -> Option<&'a Backend> {
+    pub(crate) fn serving(&self, id: BackendId) -> Option<&'a Backend> {
         self.snapshot
             .backend(id)
             .filter(|backend| backend.state.serves())
@@ -322,8 +329,16 @@ fn reopens(found: &Found, packet: &Packet) -> bool {
 #[inline]
 fn way_to(backend: &Backend, packet: &Packet) -> Result<(Action, Hop), Refusal> {
     let hop = backend.hop?;
-    check_path(packet, backend.cost, &hop)?;
+    demand(packet, backend.cost, &hop)?;
     Ok((Action::to(backend, packet), hop))
+}
+
+/// As [`check_path`], and says what would fit.
+fn demand(packet: &Packet, cost: Cost, hop: &Hop) -> Result<(), Refusal> {
+    check_path(packet, cost, hop).map_err(|reason| Refusal {
+        mtu: Some(hop.mtu.saturating_sub(cost.bytes.into())),
+        ..reason.into()
+    })
 }
 
 /// What the way out demands of a packet: hops to live, and room.

@@ -153,3 +153,44 @@ fn ones_sum(bytes: &[u8], start: u32) -> u16 {
     }
     u16::try_from(sum).unwrap()
 }
+
+/// Cuts a frame with one IP packet into fragments with so many bytes of payload (a multiple of
+/// eight), but for the last, as a host would (RFC 791 §3.2, RFC 8200 §4.5).
+pub(crate) fn cut(frame: &[u8], identification: u32, bytes: usize) -> Vec<Vec<u8>> {
+    let start = transport_offset(frame);
+    let (head, payload) = frame.split_at(start);
+    let count = payload.len().div_ceil(bytes);
+    let pieces = payload.chunks(bytes).enumerate().map(|(index, payload)| {
+        let (offset, more) = (index * bytes, index + 1 < count);
+        piece(head, payload, identification, offset, more)
+    });
+    pieces.collect()
+}
+
+/// One fragment of the packet that begins with `head`.
+pub(crate) fn piece(
+    head: &[u8],
+    payload: &[u8],
+    identification: u32,
+    offset: usize,
+    more: bool,
+) -> Vec<u8> {
+    let offset = u16::try_from(offset / 8).unwrap();
+    let mut head = head.to_vec();
+    if head[14] >> 4 == 4 {
+        let total = u16::try_from(head.len() - 14 + payload.len()).unwrap();
+        head[16..18].copy_from_slice(&total.to_be_bytes());
+        head[18..20].copy_from_slice(&identification.to_be_bytes()[2..]);
+        let word = offset | u16::from(more) << 13;
+        head[20..22].copy_from_slice(&word.to_be_bytes());
+        let ttl = head[22];
+        set_ttl(&mut head, ttl);
+        return [&head, payload].concat();
+    }
+    let total = u16::try_from(8 + payload.len()).unwrap();
+    head[18..20].copy_from_slice(&total.to_be_bytes());
+    let next = std::mem::replace(&mut head[20], 44);
+    let word = (offset << 3 | u16::from(more)).to_be_bytes();
+    let identification = identification.to_be_bytes();
+    [&head, &[next, 0][..], &word, &identification, payload].concat()
+}

@@ -8,6 +8,9 @@
 pub enum Verdict {
     /// Handed to the TX ring of the egress interface.
     Forwarded,
+    /// Handed to the TX ring of the interface that leads to its sender, as the balancer's own
+    /// answer.
+    Answered,
     /// Its frame went back to the pool, for this reason.
     Dropped(DropReason),
 }
@@ -43,7 +46,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// The frame ends before the headers it announces.
     Truncated = "truncated", "the sender built a broken frame";
-    /// The EtherType is neither IPv4 nor IPv6.
+    /// The EtherType, behind at most two VLAN tags, is neither IPv4 nor IPv6.
     NotIp = "not_ip", "the steering program should have passed it to the kernel: report it";
     /// IPv4 version or header length field out of range.
     BadIpv4Header = "bad_ipv4_header", "the sender built a broken packet";
@@ -55,14 +58,34 @@ drop_reasons! {
     BadLength = "bad_length", "the sender built a broken packet";
     /// A TCP data offset below five words, or flags that no TCP sends together.
     BadTcpHeader = "bad_tcp_header", "a scanner, or a broken sender";
-    /// A piece of a fragmented datagram.
-    Fragment = "fragment", "lower the sender's MTU: fragments are not forwarded in this release";
-    /// Neither TCP nor UDP, or behind IPv6 extension headers.
+    /// A fragment to or from a service with `fragments = "drop"`.
+    Fragment = "fragment", "lower the sender's MTU, or set the service's fragments = \"track\"";
+    /// A first fragment without the whole transport header, or a later one that reaches into it
+    /// (RFC 1858, RFC 3128).
+    TinyFragment = "tiny_fragment", "somebody tries to get past filters: no stack sends such fragments";
+    /// A fragment that is empty, or ends beyond the longest packet, or within eight bytes though
+    /// more follow.
+    BadFragment = "bad_fragment", "the sender built a broken packet";
+    /// A later fragment whose datagram's first one did not come in time, or not before the balancer
+    /// stopped.
+    FragmentTimeout = "fragment_timeout", "the first fragment was lost or dropped; many: raise [balancer] fragments, or lower the senders' MTU";
+    /// A later fragment that waited for its datagram's first one until others needed its place.
+    FragmentDisplaced = "fragment_displaced", "a flood of fragments, or a path that reorders them heavily: lower the senders' MTU";
+    /// Neither TCP nor UDP, or behind other IPv6 extension headers than one for fragments.
     UnsupportedProtocol = "unsupported_protocol", "the steering program should have passed it to the kernel: report it";
+    /// The checksum of an ICMP message does not add up.
+    BadIcmpChecksum = "bad_icmp_checksum", "the packet was damaged on the way: check cabling and NIC errors";
+    /// An ICMP message of a type, or with IP options, that is neither answered nor forwarded.
+    IcmpIgnored = "icmp_ignored", "normal: source quench, for one, is to be ignored (RFC 6633)";
+    /// An ICMP error that quotes no packet of a service, or too little of it.
+    IcmpUnknown = "icmp_unknown", "a few: normal after a reload; many: somebody forges errors, or a router quotes too little";
+    /// An ICMP error from within a tunnel, that was to be reported to the inner packet's sender
+    /// while the limits allowed no more.
+    IcmpLimited = "icmp_limited", "raise icmp-per-second, if so many errors are to be expected";
     /// A source address that no host may use (RFC 1122 §3.2.1.3), equal to the destination, or a
     /// service's own.
     BadSource = "bad_source", "somebody forges packets: filter them at the border";
-    /// TTL or hop limit used up where we route (RFC 791, RFC 8200).
+    /// TTL or hop limit used up where we route (RFC 791, RFC 8200), and the sender was not told.
     TtlExpired = "ttl_expired", "a routing loop, or a traceroute passing through";
     /// Neither to a service nor from a backend of one.
     NotForUs = "not_for_us", "normal for a moment after a reload; else report it";
@@ -70,6 +93,8 @@ drop_reasons! {
     NoBackend = "no_backend", "bring a backend up, or set when-empty = \"open\"";
     /// A new flow while the balancer drains before stopping.
     Draining = "draining", "normal while stopping: another balancer should hold the address by now";
+    /// For a service that asks for another VLAN than the packet came in, or for one at all.
+    WrongVlan = "wrong_vlan", "normal for a moment after a reload; else somebody sends past the VLAN, or the service's vlan is wrong";
     /// A backend's reply that came in by another interface than the one that leads to it.
     WrongInterface = "wrong_interface", "somebody forges replies, or routes to and from the backend differ";
     /// A reply from a backend of several services, of a flow that is not in the table.
@@ -82,8 +107,8 @@ drop_reasons! {
     NoNeighbour = "no_neighbour", "normal for a first packet; else the next hop does not answer ARP or ND";
     /// The host has no address of its own to send to a tunnel's far end from.
     NoSource = "no_source", "give the egress interface an address, or the tunnel a source";
-    /// The packet is larger than the egress interface's MTU.
-    TooBig = "too_big", "give both sides the same MTU";
+    /// The packet is larger than the egress MTU, and its sender was not told.
+    TooBig = "too_big", "give both sides the same MTU, or set mss-clamp; IPv4 without don't-fragment is never answered";
     /// The TX ring of the egress interface is full.
     EgressFull = "egress_full", "the egress link or its worker is saturated";
 }

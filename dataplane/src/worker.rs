@@ -13,10 +13,13 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
-use ringgate_conntrack::{Cursor, FlowHash, FlowTable, Seconds};
+use ringgate_conntrack::fragments::FragmentTable;
+use ringgate_conntrack::{Cursor, FlowHash, FlowTable};
 
 use crate::clock::{Clock, Millis};
 use crate::counters::WorkerCounters;
+use crate::fragments::{Follower, Setback};
+use crate::icmp::Icmp;
 use crate::newcomers::{Newcomers, Tables};
 use crate::parse::{Packet, parse_to};
 use crate::port::{BATCH, Batch, Port};
@@ -24,9 +27,13 @@ use crate::publish::Mailbox;
 use crate::rewrite::{clamp, rewrite};
 use crate::route::{Neighbour, PortIndex};
 use crate::snapshot::Snapshot;
-use crate::steer::{Decision, FlowEvent, Refusal, Steering};
+use crate::steer::{Decision, Steering};
 use crate::verdict::{DropReason, Verdict};
 use crate::xsk::{Frame, Pool};
+
+mod desk;
+
+use desk::Desk;
 
 /// Idle turns before the first sleep: a turn over two empty ports costs about 100 ns, so this is
 /// about 50 µs, in which the next packet of a busy link arrives.
@@ -56,8 +63,12 @@ pub struct Parts<P, C> {
     pub partial: Vec<bool>,
     /// The flows, shared with all workers.
     pub tables: Tables,
+    /// The datagrams whose fragments are followed, shared with all workers.
+    pub fragments: Arc<FragmentTable>,
     /// Most datagram flows that all workers together store in a second.
     pub udp_new_flows: u32,
+    /// Most ICMP errors that all workers together send of their own in a second.
+    pub icmp_per_second: u32,
     /// The time.
     pub clock: C,
     /// Where control posts snapshots.
@@ -85,6 +96,8 @@ pub struct Worker<P, C> {
     parsed: ArrayVec<Result<(Packet, FlowHash), DropReason>, BATCH>,
     egress: Vec<Batch>,
     newcomers: Newcomers,
+    follower: Follower,
+    icmp: Icmp,
     /// Where the sweeps of the two tables go on.
     cursors: [Cursor; 2],
     kept_until: Millis,
@@ -114,6 +127,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
             parts.workers,
             kept_until,
         );
+        let follower = Follower::new(Arc::clone(&parts.fragments));
+        let icmp = Icmp::new(parts.icmp_per_second, parts.workers, kept_until);
         let (batch, parsed) = (Batch::new(), ArrayVec::new());
         Self {
             parts,
@@ -121,6 +136,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
             parsed,
             egress,
             newcomers,
+            follower,
+            icmp,
             cursors,
             kept_until,
         }
@@ -142,6 +159,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
             }
             std::hint::spin_loop();
         }
+        self.follower
+            .give_up(&self.parts.counters, &mut self.parts.pool);
         Remains {
             ports: self.parts.ports,
             pool: self.parts.pool,
@@ -162,8 +181,11 @@ impl<P: Port, C: Clock> Worker<P, C> {
             if !self.batch.is_empty() {
                 total += self.batch.len();
                 self.parse_batch(ingress);
-                self.steer_batch(ingress, now.seconds());
+                self.steer_batch(ingress, now);
                 self.transmit(ingress);
+            }
+            if self.follower.is_waiting() {
+                self.look_again(ingress, now);
             }
         }
         for port in &mut self.parts.ports {
@@ -219,8 +241,9 @@ impl<P: Port, C: Clock> Worker<P, C> {
     }
 
     /// The second pass: each frame to its egress, or back to the pool.
-    fn steer_batch(&mut self, ingress: usize, now: Seconds) {
+    fn steer_batch(&mut self, ingress: usize, now: Millis) {
         let Parts {
+            ports,
             snapshot,
             tables,
             pool,
@@ -232,7 +255,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             snapshot,
             table: &tables.flows,
             newcomers: &self.newcomers,
-            now,
+            now: now.seconds(),
             ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
         };
         for (mut frame, parsed) in self.batch.drain(..).zip(&self.parsed) {
@@ -248,30 +271,70 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 egress.push(frame);
                 continue;
             }
-            let refusal = match decide(&steering, parsed, &mut frame) {
-                Ok(decision) => {
-                    count_flow(counters, &decision, frame.len() as u64);
-                    match self.egress.get_mut(usize::from(decision.hop.port)) {
-                        Some(egress) => {
-                            egress.push(frame);
-                            continue;
-                        }
-                        None => DropReason::NoRoute.into(),
-                    }
+            let decided = decide(&steering, parsed, &mut frame, &self.follower, counters);
+            let outcome = match &decided {
+                Ok(decision) => Ok(decision),
+                Err(Setback::Refused(refusal)) => Err(*refusal),
+                Err(Setback::Early(datagram)) => {
+                    let here = (steering.ingress, now);
+                    self.follower.hold(frame, *datagram, here, counters, pool);
+                    continue;
                 }
-                Err(refusal) => refusal,
             };
-            if let Some(neighbour) = refusal.wanted
-                && wanted.push(neighbour).is_err()
-            {
-                counters.turns.requests_lost.add(1);
-            }
-            if let Some(counters) = counters.interfaces.get(ingress) {
-                counters.count(Verdict::Dropped(refusal.reason), 1);
-            }
-            pool.give(frame);
+            let mut desk = Desk {
+                steering: &steering,
+                icmp: &mut self.icmp,
+                ports,
+                counters,
+                pool,
+                wanted,
+                egress: &mut self.egress,
+                ingress,
+            };
+            desk.settle(
+                frame,
+                outcome,
+                parsed.as_ref().ok().map(|(packet, _)| packet),
+            );
         }
         self.parsed.clear();
+    }
+
+    /// A look at the fragments that came by `ingress` before the first of their datagram.
+    #[cold]
+    #[inline(never)]
+    fn look_again(&mut self, ingress: usize, now: Millis) {
+        let Parts {
+            ports,
+            snapshot,
+            tables,
+            pool,
+            counters,
+            wanted,
+            ..
+        } = &mut self.parts;
+        let steering = Steering {
+            snapshot,
+            table: &tables.flows,
+            newcomers: &self.newcomers,
+            now: now.seconds(),
+            ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
+        };
+        let mut desk = Desk {
+            steering: &steering,
+            icmp: &mut self.icmp,
+            ports,
+            counters,
+            pool,
+            wanted,
+            egress: &mut self.egress,
+            ingress,
+        };
+        self.follower
+            .look_again(&steering, now, &counters.fragments, |frame, outcome| {
+                desk.settle(frame, outcome, None);
+            });
+        self.transmit(ingress);
     }
 
     /// Hands the batch's packets to their egress ports; what does not fit is dropped.
@@ -342,36 +405,20 @@ fn decide(
     steering: &Steering<'_>,
     parsed: &Result<(Packet, FlowHash), DropReason>,
     frame: &mut Frame,
-) -> Result<Decision, Refusal> {
-    let (packet, hash) = parsed.as_ref().map_err(|reason| *reason)?;
+    follower: &Follower,
+    counters: &WorkerCounters,
+) -> Result<Decision, Setback> {
+    let (packet, hash) = match parsed {
+        Ok(known) => known,
+        Err(DropReason::Fragment) => {
+            return follower.follow(steering, frame, &counters.fragments);
+        }
+        Err(reason) => return Err((*reason).into()),
+    };
     let decision = steering.decide(packet, *hash, frame.bytes())?;
     if let Some(most) = decision.most_segment {
         clamp(frame.bytes_mut(), packet, most)?;
     }
     rewrite(frame, packet, &decision.action, &decision.hop)?;
     Ok(decision)
-}
-
-/// Counts what a forwarded packet did to its flow and its backend.
-fn count_flow(counters: &WorkerCounters, decision: &Decision, bytes: u64) {
-    match decision.event {
-        FlowEvent::None => {}
-        FlowEvent::Created => counters.flows.created.add(1),
-        FlowEvent::Rehashed => counters.flows.rehashed.add(1),
-        FlowEvent::TableFull => counters.flows.table_full.add(1),
-        FlowEvent::Contended => counters.flows.contended.add(1),
-        FlowEvent::OutOfWindow => counters.flows.out_of_window.add(1),
-        FlowEvent::TooFast => counters.flows.too_fast.add(1),
-        FlowEvent::HalfOpen { displaced } => {
-            counters.flows.half_open.add(1);
-            counters.flows.half_open_displaced.add(displaced.into());
-        }
-    }
-    let Some(backend) = decision.backend.and_then(|id| counters.backend(id)) else {
-        return;
-    };
-    backend.count(decision.is_reply(), bytes);
-    if matches!(decision.event, FlowEvent::Created | FlowEvent::Rehashed) {
-        backend.flows.add(1);
-    }
 }

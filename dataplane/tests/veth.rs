@@ -214,10 +214,14 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
+            Self::in_mode(XdpMode::Native)
+        }
+
+        fn in_mode(mode: XdpMode) -> Self {
             veth("a0", "a1", 1);
             ip("addr add 10.0.0.1/24 dev a0");
             ip("addr add 2001:db8::1/64 dev a0 nodad");
-            let mut steer = SteeringProgram::attach("a0", XdpMode::Native).unwrap();
+            let mut steer = SteeringProgram::attach("a0", mode).unwrap();
             let services = [("10.0.0.1:80", UDP), ("[2001:db8::1]:80", UDP)];
             let returns = [("10.0.0.7:8080", UDP), ("[2001:db8::7]:8080", UDP)];
             let locals: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
@@ -287,8 +291,13 @@ mod tests {
     #[test]
     #[ignore = "needs CAP_NET_ADMIN"]
     fn services_and_returns_are_taken() {
-        in_namespace(|| {
-            let mut world = Scene::new();
+        takes(XdpMode::Native);
+        takes(XdpMode::Generic);
+    }
+
+    fn takes(mode: XdpMode) {
+        in_namespace(move || {
+            let mut world = Scene::in_mode(mode);
             world.steer.register(0, world.port.as_fd()).unwrap();
             // From a backend's service port, to a client behind us.
             let returns = [

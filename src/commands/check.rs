@@ -75,10 +75,16 @@ fn describe(model: &Model, snapshot: &Snapshot) -> String {
                 u64::from(backend.weight())
             };
             let of_weights = percent(weight, weights);
-            let note = if backend.disabled() { "  disabled" } else { "" };
+            let mut note = String::new();
+            if backend.forward() != service.forward() {
+                note += &format!("  {}", backend.forward());
+            }
+            if backend.disabled() {
+                note += "  disabled";
+            }
             lines.push(format!(
                 "  {:<28} weight {:>5} = {of_weights:>7}   slots {share:>6} = {of_slots:>7}{note}",
-                backend.address().to_string(),
+                backend.name(),
                 backend.weight(),
             ));
         }

@@ -83,6 +83,7 @@ fn render(status: &Value) -> String {
             ),
         );
     }
+    render_icmp(&mut page, &status["icmp"]);
     for interface in list(&status["interfaces"]) {
         render_interface(&mut page, interface);
     }
@@ -90,6 +91,18 @@ fn render(status: &Value) -> String {
         render_service(&mut page, service);
     }
     page
+}
+
+/// What there was of ICMP, on one line.
+fn render_icmp(page: &mut String, icmp: &Value) {
+    let counters = icmp.as_object().into_iter().flatten();
+    let some = counters.filter(|(_, count)| count.as_u64() > Some(0));
+    let some: Vec<String> = some
+        .map(|(what, count)| format!("  {what} {count}"))
+        .collect();
+    if !some.is_empty() {
+        line(page, &format!("icmp{}", some.concat()));
+    }
 }
 
 fn render_interface(page: &mut String, interface: &Value) {
@@ -107,10 +120,11 @@ fn render_interface(page: &mut String, interface: &Value) {
     line(
         page,
         &format!(
-            "  received {} ({} bytes)  forwarded {}  dropped {}",
+            "  received {} ({} bytes)  forwarded {}  answered {}  dropped {}",
             interface["received"],
             interface["received_bytes"],
             interface["forwarded"],
+            interface["answered"],
             interface["dropped_total"],
         ),
     );

@@ -28,7 +28,7 @@
 //! | file | owns |
 //! |---|---|
 //! | [`driver`] | operations, completions, which driver |
-//! | [`ring`] | the driver over io_uring; the only unsafe code of the daemon |
+//! | [`ring`] | the driver over io_uring; the only unsafe code of the control thread |
 //! | [`epoll`] | the driver over epoll |
 //! | [`slab`] | the fixed slab under both |
 //! | [`netlink`] | links, addresses, routes, neighbours |

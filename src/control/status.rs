@@ -177,6 +177,8 @@ impl Page<'_> {
             },
             "network": self.network(),
             "flows": self.flows(&workers),
+            "icmp": icmp(&workers),
+            "fragments": self.fragments(&workers),
             "interfaces": self.interfaces(&workers),
             "workers": self.workers(&workers),
             "services": self.services(&workers),
@@ -243,6 +245,22 @@ impl Page<'_> {
         })
     }
 
+    fn fragments(&self, workers: &[&WorkerCounters]) -> Value {
+        let sum = |of: fn(&WorkerCounters) -> &Counter| -> u64 {
+            workers.iter().map(|worker| of(worker).get()).sum()
+        };
+        let table = self.plane.fragments();
+        json!({
+            "capacity": table.capacity(),
+            "memory_bytes": table.memory_bytes(),
+            "first": sum(|worker| &worker.fragments.first),
+            "followed": sum(|worker| &worker.fragments.followed),
+            "held": sum(|worker| &worker.fragments.held),
+            "displaced": sum(|worker| &worker.fragments.displaced),
+            "unplaced": sum(|worker| &worker.fragments.unplaced),
+        })
+    }
+
     fn interfaces(&self, workers: &[&WorkerCounters]) -> Value {
         let pages = self
             .plane
@@ -273,6 +291,7 @@ impl Page<'_> {
                     "received": sum(|c| &c.received),
                     "received_bytes": sum(|c| &c.received_bytes),
                     "forwarded": sum(|c| &c.forwarded),
+                    "answered": sum(|c| &c.answered),
                     "dropped_total": total,
                     "dropped": dropped,
                     "port": self.plane.port_counters(port),
@@ -353,7 +372,8 @@ impl Page<'_> {
                 })
             });
         json!({
-            "address": backend.address().to_string(),
+            "address": backend.name(),
+            "forward": backend.forward().as_str(),
             "weight": backend.weight(),
             "effective_weight": built.map(|built| f64::from(built.weight) / f64::from(scale)),
             "state": built.map(|backend| backend.state.as_str()),
@@ -370,4 +390,16 @@ impl Page<'_> {
             "bits_per_second": bits,
         })
     }
+}
+
+/// What all workers did in ICMP.
+fn icmp(workers: &[&WorkerCounters]) -> Value {
+    let mut sums = Map::new();
+    for worker in workers {
+        for (name, counter) in worker.icmp.named() {
+            let before = sums.get(name).and_then(Value::as_u64).unwrap_or(0);
+            sums.insert(name.to_owned(), (before + counter.get()).into());
+        }
+    }
+    sums.into()
 }

@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use ringgate_conntrack::Secret;
+use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::clock::{Clock, Millis};
 use ringgate_dataplane::counters::WorkerCounters;
@@ -27,6 +29,9 @@ use ringgate_dataplane::xsk::Pool;
 use crate::micro::frames::Frames;
 use crate::micro::order::{BURST, Walk};
 use crate::micro::table;
+
+/// Datagrams whose fragments are followed: the default of `[balancer] fragments`.
+const FRAGMENTS: usize = 8192;
 
 /// Where packets come from, and where backends are.
 const FRONT: u16 = 0;
@@ -380,6 +385,8 @@ impl World {
     /// As [`World::new`].
     pub(crate) fn around(tables: Tables, threads: usize, backends: u16) -> Result<Self, String> {
         let snapshot = snapshot(backends)?;
+        let fragments = FragmentTable::new(FRAGMENTS, Secret([5, 7]));
+        let fragments = Arc::new(fragments.map_err(|error| error.to_string())?);
         let lanes = (0..threads).map(|index| {
             let (ports, pool) = ports();
             let worker = Worker::new(Parts {
@@ -387,8 +394,10 @@ impl World {
                 pool,
                 partial: vec![false; 2],
                 tables: tables.clone(),
+                fragments: Arc::clone(&fragments),
                 // A storm of new flows is what is measured.
                 udp_new_flows: u32::MAX,
+                icmp_per_second: 1000,
                 clock: Still,
                 mailbox: Arc::new(Mailbox::default()),
                 snapshot: Arc::clone(&snapshot),

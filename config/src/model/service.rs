@@ -192,6 +192,14 @@ impl Backend {
         self.address
     }
 
+    /// As operators call it: its address, with its port where it has one of its own.
+    pub fn name(&self) -> String {
+        match self.address.port() {
+            0 => self.address.ip().to_string(),
+            _ => self.address.to_string(),
+        }
+    }
+
     /// How packets reach it: what it says itself, and else the service.
     pub const fn forward(&self) -> Forward {
         self.forward

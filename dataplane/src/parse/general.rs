@@ -10,7 +10,7 @@ use crate::verdict::DropReason;
 use crate::wire::checksum;
 use crate::wire::ethernet;
 use crate::wire::ipv4::{self, Ipv4};
-use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::ipv6::{self, FragmentHeader, Ipv6};
 use crate::wire::tcp::{self, Tcp};
 use crate::wire::udp::{self, Udp};
 use crate::wire::vlan::Framing;
@@ -19,6 +19,16 @@ use crate::wire::vlan::Framing;
 #[cold]
 #[inline(never)]
 pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, DropReason> {
+    let (framing, network) = parse_network(frame)?;
+    if network.fragment.is_some() {
+        return Err(DropReason::Fragment);
+    }
+    let transport = parse_transport(network.protocol, network.payload, false)?;
+    describe(&framing, &network, &transport, partial_possible)
+}
+
+/// Everything up to the transport header.
+pub(crate) fn parse_network(frame: &[u8]) -> Result<(Framing, Network<'_>), DropReason> {
     let framing = Framing::of(frame).ok_or(DropReason::Truncated)?;
     let bytes = frame.get(framing.network..).unwrap_or_default();
     let network = match framing.ethertype {
@@ -30,7 +40,16 @@ pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, Drop
     if network.source == network.destination || !is_possible_source(network.source) {
         return Err(DropReason::BadSource);
     }
-    let transport = parse_transport(network.protocol, network.payload)?;
+    Ok((framing, network))
+}
+
+/// Puts together what was found.
+pub(super) fn describe(
+    framing: &Framing,
+    network: &Network<'_>,
+    transport: &Transport,
+    partial_possible: bool,
+) -> Result<Packet, DropReason> {
     let source = Endpoint {
         address: network.source,
         port: transport.source_port,
@@ -65,14 +84,26 @@ pub(super) fn parse(frame: &[u8], partial_possible: bool) -> Result<Packet, Drop
 }
 
 /// What the two IP versions have in common once checked.
-struct Network<'a> {
-    family: Family,
-    source: [u64; 2],
-    destination: [u64; 2],
-    protocol: u8,
-    ttl: u8,
-    header_len: usize,
-    payload: &'a [u8],
+pub(crate) struct Network<'a> {
+    pub(crate) family: Family,
+    pub(crate) source: [u64; 2],
+    pub(crate) destination: [u64; 2],
+    pub(crate) protocol: u8,
+    pub(crate) ttl: u8,
+    /// Headers before the payload, bytes.
+    pub(crate) header_len: usize,
+    pub(crate) payload: &'a [u8],
+    /// `None` where the payload is the whole datagram's.
+    pub(crate) fragment: Option<Fragment>,
+}
+
+/// Which part of a datagram a payload is.
+pub(crate) struct Fragment {
+    pub(super) identification: u32,
+    /// Where it begins, bytes.
+    pub(super) offset: usize,
+    /// Others follow.
+    pub(super) more: bool,
 }
 
 #[inline]
@@ -89,9 +120,11 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Network<'_>, DropReason> {
     let payload = bytes
         .get(header_len..view.total_len())
         .ok_or(DropReason::BadLength)?;
-    if view.is_fragment() {
-        return Err(DropReason::Fragment);
-    }
+    let fragment = view.is_fragment().then(|| Fragment {
+        identification: view.identification().into(),
+        offset: view.fragment_offset(),
+        more: view.more_fragments(),
+    });
     Ok(Network {
         family: Family::V4,
         source: mapped(view.source()),
@@ -100,6 +133,7 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Network<'_>, DropReason> {
         ttl: view.ttl(),
         header_len,
         payload,
+        fragment,
     })
 }
 
@@ -116,7 +150,7 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Network<'_>, DropReason> {
     }
     let end = ipv6::HEADER + view.payload_len();
     let payload = bytes.get(ipv6::HEADER..end).ok_or(DropReason::BadLength)?;
-    Ok(Network {
+    let network = Network {
         family: Family::V6,
         source: words(view.source()),
         destination: words(view.destination()),
@@ -124,11 +158,36 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Network<'_>, DropReason> {
         ttl: view.hop_limit(),
         header_len: ipv6::HEADER,
         payload,
+        fragment: None,
+    };
+    if view.next_header() == ipv6::FRAGMENT {
+        return without_fragment_header(network);
+    }
+    Ok(network)
+}
+
+/// Goes on behind a fragment header. One that stands in a whole packet, an "atomic fragment", is as
+/// good as none (RFC 6946).
+fn without_fragment_header(network: Network<'_>) -> Result<Network<'_>, DropReason> {
+    let split = FragmentHeader::split(network.payload);
+    let (header, payload) = split.ok_or(DropReason::Truncated)?;
+    let is_atomic = header.offset() == 0 && !header.more_fragments();
+    Ok(Network {
+        protocol: header.next_header(),
+        header_len: network.header_len + ipv6::FRAGMENT_HEADER,
+        payload,
+        fragment: (!is_atomic).then(|| Fragment {
+            identification: header.identification(),
+            offset: header.offset(),
+            more: header.more_fragments(),
+        }),
+        ..network
     })
 }
 
 /// What TCP and UDP have in common once checked.
-struct Transport {
+#[derive(Default)]
+pub(super) struct Transport {
     source_port: u16,
     destination_port: u16,
     checksum: u16,
@@ -138,8 +197,13 @@ struct Transport {
     len: usize,
 }
 
+/// What is in a payload, to which more belongs that is not here if `continues`.
 #[inline]
-fn parse_transport(protocol: u8, payload: &[u8]) -> Result<Transport, DropReason> {
+pub(super) fn parse_transport(
+    protocol: u8,
+    payload: &[u8],
+    continues: bool,
+) -> Result<Transport, DropReason> {
     match protocol {
         tcp::PROTOCOL => {
             let view = Tcp::from_bytes(payload).ok_or(DropReason::Truncated)?;
@@ -161,7 +225,8 @@ fn parse_transport(protocol: u8, payload: &[u8]) -> Result<Transport, DropReason
         udp::PROTOCOL => {
             let view = Udp::from_bytes(payload).ok_or(DropReason::Truncated)?;
             // Shorter than the IP payload is legal (RFC 768 has no such rule, and kernels trim).
-            if view.len() < udp::HEADER || view.len() > payload.len() {
+            let is_too_long = view.len() > payload.len() && !continues;
+            if view.len() < udp::HEADER || is_too_long {
                 return Err(DropReason::BadLength);
             }
             Ok(Transport {
@@ -170,7 +235,7 @@ fn parse_transport(protocol: u8, payload: &[u8]) -> Result<Transport, DropReason
                 checksum: view.checksum(),
                 tcp_flags: 0,
                 tcp_sequence: 0,
-                len: view.len(),
+                len: view.len().min(payload.len()),
             })
         }
         _ => Err(DropReason::UnsupportedProtocol),
@@ -180,7 +245,7 @@ fn parse_transport(protocol: u8, payload: &[u8]) -> Result<Transport, DropReason
 /// Whether a packet may come from `address`: not unspecified, loopback, multicast or broadcast
 /// (RFC 1122 §3.2.1.3, RFC 4291 §2.5 and §2.7).
 #[inline]
-fn is_possible_source([high, low]: [u64; 2]) -> bool {
+pub(crate) fn is_possible_source([high, low]: [u64; 2]) -> bool {
     if is_mapped([high, low]) {
         let [first, ..] = Endpoint::v4_octets([high, low]);
         let is_broadcast = low & 0xFFFF_FFFF == 0xFFFF_FFFF;

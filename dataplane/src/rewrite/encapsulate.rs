@@ -69,6 +69,8 @@ pub struct Encapsulation {
     is_udp: bool,
     /// Its checksum is made.
     has_checksum: bool,
+    /// Something in the headers differs by flow.
+    spreads: bool,
     /// Where in `head` the type of the inner packet stands, by its family.
     inner: Inner,
     /// The outer addresses, as in [`Endpoint`](ringgate_conntrack::Endpoint).
@@ -76,6 +78,9 @@ pub struct Encapsulation {
     destination: [u64; 2],
     /// Bits of the source that differ by flow.
     varying: [u64; 2],
+    /// One's-complement sums of what is the same for all packets: the IP header; and the pseudo
+    /// header, the UDP header and what follows it.
+    sums: [u64; 2],
     dscp: Dscp,
 }
 
@@ -109,7 +114,8 @@ impl Encapsulation {
         let (protocol, rest) = head.split_at_mut(ip);
         let outer = write_ip(protocol, family, destination);
         let (number, len, inner) = match forward {
-            Forward::Ipip => (IPV4, 0, Inner::Protocol(outer)),
+            // Which of the two it is, each packet says.
+            Forward::Ipip => (0, 0, Inner::Protocol(outer)),
             Forward::Gre => {
                 let len = write_gre(rest, tunnel.key);
                 (PROTOCOL_GRE, len, Inner::EtherType(place(ip + 2)))
@@ -129,12 +135,25 @@ impl Encapsulation {
             Forward::Nat | Forward::FullNat | Forward::DsrL2 => return None,
         };
         head[usize::from(outer)] = number;
+        if family == Family::V4 {
+            head[12..16].copy_from_slice(&octets(source)[12..]);
+        } else {
+            head[8..24].copy_from_slice(&octets(source));
+        }
+        let (header, datagram) = head.split_at(ip);
+        let pseudo = checksum::pseudo_header(source, destination, udp::PROTOCOL, 0);
+        let sums = [
+            checksum::sum(header),
+            checksum::add(pseudo, checksum::sum(datagram)),
+        ];
         Some(Self {
             head,
+            sums,
             len: place(ip + len),
             family,
             is_udp: number == udp::PROTOCOL,
-            has_checksum: tunnel.checksum,
+            has_checksum: tunnel.checksum && number == udp::PROTOCOL,
+            spreads: number == udp::PROTOCOL || family == Family::V6 || varying != [0, 0],
             inner,
             source,
             destination,
@@ -227,21 +246,28 @@ pub struct Contents {
     pub len: u16,
     /// Same for all packets of a flow; all bits alike.
     pub entropy: u64,
-    /// One's-complement sum of the bytes that follow the IP header, unfolded, if it is known.
-    pub payload_sum: Option<u64>,
+    /// One's-complement sum, unfolded, of what follows the first eight bytes of an IPv6 packet, or of
+    /// a whole IPv4 packet, if it is known.
+    pub rest_sum: Option<u64>,
 }
 
 impl Contents {
     /// Of a TCP or UDP packet, whose checksum is complete.
     #[inline]
-    fn of(frame: &[u8], packet: &Packet) -> Self {
-        let key = &packet.key;
+    fn of(frame: &[u8], packet: &Packet, encapsulation: &Encapsulation) -> Self {
         Self {
             family: packet.family,
             network: packet.network,
             len: packet.ip_len,
-            entropy: entropy(key),
-            payload_sum: known_sum(frame, packet),
+            entropy: if encapsulation.spreads {
+                entropy(&packet.key)
+            } else {
+                0
+            },
+            rest_sum: encapsulation
+                .has_checksum
+                .then(|| known_sum(frame, packet))
+                .flatten(),
         }
     }
 }
@@ -249,7 +275,7 @@ impl Contents {
 /// A number of a flow, all of whose bits depend on all of its addresses and ports. It spreads; it
 /// keeps no secret.
 #[inline]
-fn entropy(key: &FlowKey) -> u64 {
+pub(crate) fn entropy(key: &FlowKey) -> u64 {
     // Any odd constant without pattern does: the golden ratio's (Knuth, TAOCP 3, §6.4).
     const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut mixed = 0u64;
@@ -259,12 +285,17 @@ fn entropy(key: &FlowKey) -> u64 {
     mixed ^ mixed >> 32
 }
 
-/// The sum of a segment or datagram with its right checksum: what makes the pseudo header's
-/// zero. `None` if it has none, or covers less than the packet.
+/// As [`Contents::rest_sum`]. A segment or datagram with its right checksum sums up to what makes the pseudo
+/// header's zero; the addresses in front of it are in the pseudo header too, and a right IPv4 header is zero
+/// with its addresses. `None` if there is no checksum, or it covers less than the packet.
 #[inline]
 fn known_sum(frame: &[u8], packet: &Packet) -> Option<u64> {
     let len = packet.end - packet.transport;
-    let is_all = packet.end == packet.network + packet.ip_len;
+    // Nothing behind it, and nothing in front but an IPv4 header, whose sum is known with its
+    // options, or IPv6's own: a fragment header counts.
+    let is_behind = packet.family == Family::V4
+        || usize::from(packet.transport - packet.network) == ipv6::HEADER;
+    let is_all = packet.end == packet.network + packet.ip_len && is_behind;
     let key = &packet.key;
     if key.protocol() != tcp::PROTOCOL {
         let at = usize::from(packet.transport) + udp::CHECKSUM;
@@ -273,8 +304,13 @@ fn known_sum(frame: &[u8], packet: &Packet) -> Option<u64> {
             return None;
         }
     }
-    let (source, destination) = (key.source().address, key.destination().address);
-    let pseudo = checksum::pseudo_header(source, destination, key.protocol(), len.into());
+    let pseudo = match packet.family {
+        Family::V4 => {
+            let (source, destination) = (key.source().address, key.destination().address);
+            checksum::pseudo_header(source, destination, key.protocol(), len.into())
+        }
+        Family::V6 => u64::from(key.protocol()) + u64::from(len),
+    };
     is_all.then_some(!pseudo)
 }
 
@@ -295,7 +331,26 @@ pub fn encapsulate(
     if packet.partial {
         super::nat::complete(frame.bytes_mut(), packet)?;
     }
-    let contents = Contents::of(frame.bytes(), packet);
+    let contents = Contents::of(frame.bytes(), packet, encapsulation);
+    wrap(frame, &contents, encapsulation, hop)
+}
+
+/// As [`encapsulate`], a frame that has a fragment: what its transport checksum covers is not all
+/// here, so it tells nothing of the sum.
+///
+/// # Errors
+///
+/// As [`encapsulate`].
+pub fn encapsulate_piece(
+    frame: &mut Frame,
+    packet: &Packet,
+    encapsulation: &Encapsulation,
+    hop: &Hop,
+) -> Result<(), DropReason> {
+    let contents = Contents {
+        rest_sum: None,
+        ..Contents::of(frame.bytes(), packet, encapsulation)
+    };
     wrap(frame, &contents, encapsulation, hop)
 }
 
@@ -317,7 +372,7 @@ pub fn wrap(
     let inner = frame.bytes_mut().get_mut(start..end);
     let inner = inner.ok_or(DropReason::Truncated)?;
     let traffic_class = age(inner, contents.family).ok_or(DropReason::Truncated)?;
-    let payload = if encapsulation.is_udp && encapsulation.has_checksum {
+    let payload = if encapsulation.has_checksum {
         inner_sum(inner, contents)
     } else {
         0
@@ -376,15 +431,14 @@ fn age(inner: &mut [u8], family: Family) -> Option<u8> {
 /// The sum of an inner packet.
 #[inline]
 fn inner_sum(inner: &[u8], contents: &Contents) -> u64 {
-    let header = match contents.family {
-        // Options included: a right header is zero in one's complement.
+    let first = match contents.family {
         Family::V4 => 0,
         Family::V6 => inner
-            .first_chunk::<{ ipv6::HEADER }>()
-            .map_or(0, |header| checksum::sum(header)),
+            .first_chunk()
+            .map_or(0, |first| u64::from_be_bytes(*first)),
     };
-    match contents.payload_sum {
-        Some(payload) => checksum::add(header, payload),
+    match contents.rest_sum {
+        Some(rest) => checksum::add(first, rest),
         None => checksum::sum(inner),
     }
 }
@@ -418,68 +472,83 @@ impl Encapsulation {
             }
             Inner::Itself => {}
         }
-        let source = [
-            self.source[0] | contents.entropy & self.varying[0],
-            self.source[1] | contents.entropy & self.varying[1],
+        let varies = [
+            contents.entropy & self.varying[0],
+            contents.entropy & self.varying[1],
         ];
+        if varies != [0, 0] {
+            self.write_source(outer, varies);
+        }
+        let varies = checksum::add(varies[0], varies[1]);
+        let protocol = self.inner_number(contents.family);
         // Checked against an MTU, so within 16 bits.
         let total = contents.len.wrapping_add(self.overhead());
         let ip = match self.family {
-            Family::V4 => write_v4(outer, source, total, traffic_class),
-            Family::V6 => write_v6(outer, source, total, traffic_class, contents.entropy),
+            Family::V4 => {
+                let number = if self.is_udp { 0 } else { protocol };
+                self.write_v4(outer, total, traffic_class, (number, varies))
+            }
+            Family::V6 => write_v6(outer, total, traffic_class, contents.entropy),
         };
         if self.is_udp
             && let Some(datagram) = outer.get_mut(ip.into()..)
         {
+            let [high, low, ..] = contents.entropy.to_be_bytes();
+            let port = FIRST_PORT | u16::from_be_bytes([high, low]);
             let len = total.wrapping_sub(ip);
-            self.write_udp(datagram, source, len, (contents.entropy, inner));
+            put(datagram, 0, port);
+            put(datagram, 4, len);
+            if self.has_checksum {
+                // The length counts twice: in the pseudo header and in the datagram's own.
+                let fields = u64::from(port) + 2 * u64::from(len);
+                let outer = checksum::add(self.sums[1], checksum::add(fields, varies));
+                let sum = checksum::add(outer, checksum::add(protocol, inner));
+                let field = udp::written((!checksum::fold(sum)).to_be_bytes());
+                put(datagram, udp::CHECKSUM, u16::from_be_bytes(field));
+            }
         }
     }
 
+    /// What the inner packet's protocol number adds to the sum of GUE's header. It is a low byte.
     #[inline]
-    fn write_udp(
-        &self,
-        datagram: &mut [u8],
-        source: [u64; 2],
-        len: u16,
-        (entropy, inner): (u64, u64),
-    ) {
-        let [high, low, ..] = entropy.to_be_bytes();
-        put(datagram, 0, FIRST_PORT | u16::from_be_bytes([high, low]));
-        put(datagram, 4, len);
-        if self.has_checksum {
-            let pseudo =
-                checksum::pseudo_header(source, self.destination, udp::PROTOCOL, len.into());
-            let headers = checksum::add(pseudo, checksum::sum(datagram));
-            let sum = checksum::fold(checksum::add(headers, inner));
-            let field = udp::written((!sum).to_be_bytes());
-            put(datagram, udp::CHECKSUM, u16::from_be_bytes(field));
+    fn inner_number(&self, family: Family) -> u64 {
+        match (self.inner, family) {
+            (Inner::Protocol(_), Family::V4) => IPV4.into(),
+            (Inner::Protocol(_), Family::V6) => IPV6.into(),
+            (Inner::EtherType(_) | Inner::Itself, _) => 0,
         }
     }
-}
 
-/// Completes an outer IPv4 header. Returns its length, bytes.
-#[inline]
-fn write_v4(outer: &mut [u8], source: [u64; 2], total: u16, traffic_class: u8) -> u16 {
-    if let Some(header) = outer.first_chunk_mut::<{ ipv4::HEADER }>() {
-        header[1] = traffic_class;
-        header[2..4].copy_from_slice(&total.to_be_bytes());
-        header[12..16].copy_from_slice(&octets(source)[12..]);
-        let checksum = !checksum::fold(checksum::sum(header));
-        header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    /// Writes the source with those bits of it that differ by flow.
+    fn write_source(&self, outer: &mut [u8], varies: [u64; 2]) {
+        let octets = octets([self.source[0] | varies[0], self.source[1] | varies[1]]);
+        let (at, octets) = match self.family {
+            Family::V4 => (12..16, &octets[12..]),
+            Family::V6 => (8..24, &octets[..]),
+        };
+        if let Some(field) = outer.get_mut(at) {
+            field.copy_from_slice(octets);
+        }
     }
-    20
+
+    /// Completes an outer IPv4 header. `varies` is what its protocol number and its source add to the sum.
+    /// Returns its length, bytes.
+    #[inline]
+    fn write_v4(&self, outer: &mut [u8], total: u16, traffic_class: u8, varies: (u64, u64)) -> u16 {
+        if let Some(header) = outer.first_chunk_mut::<{ ipv4::HEADER }>() {
+            header[1] = traffic_class;
+            header[2..4].copy_from_slice(&total.to_be_bytes());
+            let fields = u64::from(traffic_class) + u64::from(total) + varies.0;
+            let sum = checksum::add(self.sums[0], checksum::add(fields, varies.1));
+            header[10..12].copy_from_slice(&(!checksum::fold(sum)).to_be_bytes());
+        }
+        20
+    }
 }
 
 /// Completes an outer IPv6 header. Returns its length, bytes.
 #[inline]
-fn write_v6(
-    outer: &mut [u8],
-    source: [u64; 2],
-    total: u16,
-    traffic_class: u8,
-    entropy: u64,
-) -> u16 {
+fn write_v6(outer: &mut [u8], total: u16, traffic_class: u8, entropy: u64) -> u16 {
     /// Bits of the flow label.
     const LABEL: u32 = 0x000F_FFFF;
     if let Some(header) = outer.first_chunk_mut::<{ ipv6::HEADER }>() {
@@ -488,7 +557,6 @@ fn write_v6(
         let first = 6 << 28 | u32::from(traffic_class) << 20 | label;
         header[..4].copy_from_slice(&first.to_be_bytes());
         header[4..6].copy_from_slice(&total.wrapping_sub(40).to_be_bytes());
-        header[8..24].copy_from_slice(&octets(source));
     }
     40
 }

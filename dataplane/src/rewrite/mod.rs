@@ -11,7 +11,8 @@ mod mss;
 mod nat;
 mod tags;
 
-pub use encapsulate::{Contents, Encapsulation, encapsulate, wrap};
+pub(crate) use encapsulate::entropy;
+pub use encapsulate::{Contents, Encapsulation, encapsulate, encapsulate_piece, wrap};
 pub use mss::{clamp, fitting};
 pub use nat::{Translation, translate};
 pub(crate) use tags::concern;
@@ -60,6 +61,29 @@ fn rewrite_packet(
         Action::ToClient(listen) => Translation::of_source(packet.key.source(), listen),
     };
     translate(frame.bytes_mut(), packet, &translation, hop)
+}
+
+/// As [`rewrite`], a frame that has a fragment.
+///
+/// # Errors
+///
+/// As [`rewrite`].
+pub fn rewrite_piece(
+    frame: &mut Frame,
+    packet: &Packet,
+    action: &Action,
+    hop: &Hop,
+) -> Result<(), DropReason> {
+    match action {
+        Action::Encapsulate(encapsulation) => {
+            encapsulate_piece(frame, packet, encapsulation, hop)?;
+        }
+        _ => rewrite_packet(frame, packet, action, hop)?,
+    }
+    if concern(packet, hop) {
+        set_tags(frame, packet.tags, hop)?;
+    }
+    Ok(())
 }
 
 /// Sends `frame`, from which `packet` was parsed, on to `hop` as it is.

@@ -59,7 +59,8 @@ impl Translation {
 /// # Errors
 ///
 /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
-#[inline]
+// Always, as the way that it is most of.
+#[inline(always)]
 pub fn translate(
     frame: &mut [u8],
     packet: &Packet,
@@ -104,8 +105,9 @@ fn apply(
         NetworkMut::V6(header) => header.translate(translation.side, translation.address),
     }
     if packet.key.protocol() == udp::PROTOCOL {
-        let header = layers.transport.first_chunk_mut::<{ udp::HEADER }>();
-        let header = header.ok_or(DropReason::Truncated)?;
+        let Some(header) = layers.transport.first_chunk_mut::<{ udp::HEADER }>() else {
+            return without_header(packet);
+        };
         replace(&mut header[..4], translation.side, translation.port);
         let old = [header[udp::CHECKSUM], header[udp::CHECKSUM + 1]];
         // Zero says that the sender computed none.
@@ -114,14 +116,27 @@ fn apply(
             header[udp::CHECKSUM..].copy_from_slice(&new);
         }
     } else {
-        let header = layers.transport.first_chunk_mut::<{ tcp::HEADER }>();
-        let header = header.ok_or(DropReason::Truncated)?;
+        let Some(header) = layers.transport.first_chunk_mut::<{ tcp::HEADER }>() else {
+            return without_header(packet);
+        };
         replace(&mut header[..4], translation.side, translation.port);
         let old = [header[tcp::CHECKSUM], header[tcp::CHECKSUM + 1]];
         let new = translation.transport.apply(old);
         header[tcp::CHECKSUM..tcp::CHECKSUM + 2].copy_from_slice(&new);
     }
     Ok(())
+}
+
+/// What the rest of a packet is to be rewritten as that has no transport header: as it is, if it
+/// is a later fragment, whose header another has.
+#[cold]
+#[inline(never)]
+const fn without_header(packet: &Packet) -> Result<(), DropReason> {
+    if packet.is_later_fragment() {
+        Ok(())
+    } else {
+        Err(DropReason::Truncated)
+    }
 }
 
 /// Completes the checksum of a [`Packet::partial`] segment or datagram. The sum of the pseudo

@@ -8,6 +8,8 @@
 use std::hash::Hash;
 use std::ops::{BitAnd, RangeInclusive};
 
+use ipnet::IpNet;
+use ringgate_conntrack::Endpoint;
 use rustc_hash::FxHashMap;
 
 /// What is known of prefixes of addresses `A`, which are numbers: the first bit is the highest.
@@ -78,6 +80,50 @@ impl<A: Copy + Ord + Hash + BitAnd<Output = A>, T> Prefixes<A, T> {
             }
         }
         self.default.as_ref()
+    }
+}
+
+/// What is known of prefixes of both IP versions.
+#[derive(Debug, Clone)]
+pub(crate) struct Nets<T> {
+    v4: Prefixes<u32, T>,
+    v6: Prefixes<u128, T>,
+}
+
+impl<T> Default for Nets<T> {
+    fn default() -> Self {
+        Self {
+            v4: Prefixes::default(),
+            v6: Prefixes::default(),
+        }
+    }
+}
+
+impl<T> Nets<T> {
+    /// Adds or replaces what is known of a prefix.
+    pub(crate) fn insert(&mut self, prefix: IpNet, what: T) {
+        let bits = prefix.prefix_len();
+        match prefix {
+            IpNet::V4(prefix) => {
+                let mask = prefix.netmask().to_bits();
+                self.v4.insert(prefix.addr().to_bits(), bits, mask, what);
+            }
+            IpNet::V6(prefix) => {
+                let mask = prefix.netmask().to_bits();
+                self.v6.insert(prefix.addr().to_bits(), bits, mask, what);
+            }
+        }
+    }
+
+    /// What is known of the longest prefix that `address`, in the words of an [`Endpoint`], is in.
+    pub(crate) fn get(&self, address: [u64; 2]) -> Option<&T> {
+        let [high, low] = address;
+        if (Endpoint { address, port: 0 }).is_v4() {
+            let octets = Endpoint::v4_octets(address);
+            self.v4.get(u32::from_be_bytes(octets))
+        } else {
+            self.v6.get(u128::from(high) << 64 | u128::from(low))
+        }
     }
 }
 

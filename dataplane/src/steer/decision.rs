@@ -117,7 +117,8 @@ impl Way<'_> {
     /// # Errors
     ///
     /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
-    #[inline]
+    // Always: left to itself, the compiler calls it, and saves six registers each time.
+    #[inline(always)]
     pub fn rewrite(&self, frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {
         if concern(packet, self.hop) {
             return self.rewrite_slowly(frame, packet);
@@ -186,6 +187,8 @@ pub struct Refusal {
     pub reason: DropReason,
     /// A next hop that control should ask the kernel for.
     pub wanted: Option<Neighbour>,
+    /// Of a packet that is too big: the longest that would fit, bytes.
+    pub mtu: Option<u32>,
 }
 
 impl From<DropReason> for Refusal {
@@ -193,6 +196,7 @@ impl From<DropReason> for Refusal {
         Self {
             reason,
             wanted: None,
+            mtu: None,
         }
     }
 }
@@ -205,6 +209,7 @@ impl From<Miss> for Refusal {
             Miss::NoNeighbour(neighbour) => Self {
                 reason: DropReason::NoNeighbour,
                 wanted: Some(neighbour),
+                mtu: None,
             },
         }
     }

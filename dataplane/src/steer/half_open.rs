@@ -18,7 +18,7 @@ use crate::service::Service;
 
 impl<'a> Steering<'a> {
     /// The same with the half-open flows for its table, on their clock.
-    pub(super) fn half_open(&self) -> Self {
+    pub(crate) fn half_open(&self) -> Self {
         Self {
             table: self.newcomers.half_open(),
             now: self.newcomers.tick(),

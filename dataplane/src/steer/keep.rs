@@ -25,6 +25,10 @@ impl Steering<'_> {
         packet: &Packet,
         other: impl FnOnce() -> Option<FlowKey>,
     ) -> FlowEvent {
+        // It says nothing of its sender.
+        if packet.is_later_fragment() {
+            return FlowEvent::None;
+        }
         if !self.keeps_up(found, packet) {
             return FlowEvent::OutOfWindow;
         }

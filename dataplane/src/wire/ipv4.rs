@@ -52,6 +52,24 @@ impl<'a> Ipv4<'a> {
         u32::from_ne_bytes(words[1]) & 0x3FFF_u32.to_be() != 0
     }
 
+    /// What all fragments of a datagram have in common.
+    #[must_use]
+    pub fn identification(self) -> u16 {
+        be16!(self.0, 4)
+    }
+
+    /// Whether fragments follow.
+    #[must_use]
+    pub fn more_fragments(self) -> bool {
+        self.0[6] & 0x20 != 0
+    }
+
+    /// Where a fragment's payload begins in that of its datagram, bytes.
+    #[must_use]
+    pub fn fragment_offset(self) -> usize {
+        usize::from(be16!(self.0, 6) & 0x1FFF) * 8
+    }
+
     /// Time to live, hops.
     #[inline]
     #[must_use]
@@ -162,6 +180,21 @@ mod tests {
                 fragment,
                 "{word:#06x}"
             );
+        }
+    }
+
+    #[test]
+    fn a_fragment_says_where_it_belongs() {
+        let mut header = Ipv4Header::new(8, 64, etherparse::IpNumber::UDP, [1; 4], [2; 4]).unwrap();
+        header.identification = 0xABCD;
+        for (offset, more) in [(0, true), (185, false), (0x1FFF, true)] {
+            header.fragment_offset = etherparse::IpFragOffset::try_new(offset).unwrap();
+            (header.more_fragments, header.dont_fragment) = (more, false);
+            let bytes = header.to_bytes();
+            let view = Ipv4::from_bytes(&bytes).unwrap();
+            assert_eq!(view.identification(), 0xABCD);
+            assert_eq!(view.fragment_offset(), usize::from(offset) * 8);
+            assert_eq!(view.more_fragments(), more);
         }
     }
 

@@ -1,9 +1,15 @@
-//! IPv6 fixed header (RFC 8200 §3).
+//! IPv6 fixed header (RFC 8200 §3), and the fragment header (§4.5).
 
 use super::{Side, be16, replace};
 
 /// Length of the fixed header, bytes.
 pub const HEADER: usize = 40;
+
+/// Length of the fragment header, bytes.
+pub const FRAGMENT_HEADER: usize = 8;
+
+/// IANA protocol number that announces a fragment header.
+pub const FRAGMENT: u8 = 44;
 
 /// A read-only view of an IPv6 fixed header.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +70,43 @@ impl<'a> Ipv6<'a> {
     }
 }
 
+/// A read-only view of a fragment header.
+#[derive(Debug, Clone, Copy)]
+pub struct FragmentHeader<'a>(&'a [u8; FRAGMENT_HEADER]);
+
+impl<'a> FragmentHeader<'a> {
+    /// The header at the front of `bytes`, and what follows it; `None` when `bytes` is too short.
+    #[must_use]
+    pub fn split(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (header, rest) = bytes.split_first_chunk()?;
+        Some((Self(header), rest))
+    }
+
+    /// IANA protocol number of the datagram's first header after this one.
+    #[must_use]
+    pub fn next_header(self) -> u8 {
+        self.0[0]
+    }
+
+    /// Where the fragment's payload begins in that of its datagram, bytes.
+    #[must_use]
+    pub fn offset(self) -> usize {
+        usize::from(be16!(self.0, 2) & 0xFFF8)
+    }
+
+    /// Whether fragments follow.
+    #[must_use]
+    pub fn more_fragments(self) -> bool {
+        self.0[3] & 1 != 0
+    }
+
+    /// What all fragments of a datagram have in common.
+    #[must_use]
+    pub fn identification(self) -> u32 {
+        u32::from(be16!(self.0, 4)) << 16 | u32::from(be16!(self.0, 6))
+    }
+}
+
 /// A mutable view of an IPv6 fixed header. IPv6 has no header checksum.
 #[derive(Debug)]
 pub struct Ipv6Mut<'a>(pub(crate) &'a mut [u8; HEADER]);
@@ -115,5 +158,25 @@ mod tests {
         header.hop_limit = 62;
         assert_eq!(bytes, header.to_bytes());
         assert!(Ipv6::from_bytes(&bytes[..39]).is_none());
+    }
+
+    #[test]
+    fn a_fragment_header_agrees_with_the_oracle() {
+        for (offset, more) in [(0, true), (181, false), (0x1FFF, true)] {
+            let header = etherparse::Ipv6FragmentHeader {
+                next_header: IpNumber::UDP,
+                fragment_offset: etherparse::IpFragOffset::try_new(offset).unwrap(),
+                more_fragments: more,
+                identification: 0x89AB_CDEF,
+            };
+            let mut bytes = header.to_bytes().to_vec();
+            bytes.push(7);
+            let (view, rest) = FragmentHeader::split(&bytes).unwrap();
+            assert_eq!((view.next_header(), rest), (17, &[7][..]));
+            assert_eq!(view.offset(), usize::from(offset) * 8);
+            assert_eq!(view.more_fragments(), more);
+            assert_eq!(view.identification(), 0x89AB_CDEF);
+            assert!(FragmentHeader::split(&bytes[..7]).is_none());
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 use ringgate_config::{Backend, Service};
+use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_conntrack::{Endpoint, FlowKey, FlowTable, Secret, State, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::clock::Clock as _;
@@ -108,7 +109,9 @@ impl World {
             pool,
             partial: vec![false; 2],
             tables: tables.clone(),
+            fragments: Arc::new(FragmentTable::new(64, Secret([7, 9])).unwrap()),
             udp_new_flows: u32::MAX,
+            icmp_per_second: 1000,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&snapshot),

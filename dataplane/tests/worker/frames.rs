@@ -9,7 +9,7 @@ use ringgate_dataplane::verdict::DropReason;
 use super::world::{CLIENT, OWN, SERVICES, World, backend_mac};
 
 /// A UDP frame of IPv4 or IPv6 as a host sends it.
-fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
     let (source, destination): (std::net::SocketAddr, std::net::SocketAddr) =
         (source.parse().unwrap(), destination.parse().unwrap());
     let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 1, 2], OWN[0].0);
@@ -31,7 +31,7 @@ fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The same frame one hop later, between these hardware addresses.
-fn routed(mut frame: Vec<u8>, destination: [u8; 6], source: [u8; 6]) -> Vec<u8> {
+pub(crate) fn routed(mut frame: Vec<u8>, destination: [u8; 6], source: [u8; 6]) -> Vec<u8> {
     frame[..6].copy_from_slice(&destination);
     frame[6..12].copy_from_slice(&source);
     if frame[14] >> 4 == 6 {
@@ -56,7 +56,7 @@ fn delta(before: &[(String, u64)], after: &[(String, u64)]) -> Vec<(String, u64)
 }
 
 /// Injects a frame, turns, and asserts all that came of it.
-fn expect(
+pub(crate) fn expect(
     world: &mut World,
     port: usize,
     frame: &[u8],

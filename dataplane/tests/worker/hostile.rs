@@ -10,7 +10,8 @@
 
 use std::net::SocketAddr;
 
-use super::world::{OWN, SERVICES, World};
+use super::messages::{Ip, message};
+use super::world::{CLIENT, OWN, SERVICES, TUNNELS, World, backend_mac};
 use etherparse::PacketBuilder;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::verdict::DropReason;
@@ -66,7 +67,62 @@ fn seeds() -> Vec<(usize, Vec<u8>)> {
             }
         }
     }
+    // Longer than the egress interfaces take.
+    for (port, protocol, from, to) in &pairs[..4] {
+        seeds.push((*port, frame(*protocol, from, to, 0x18, &[7; 1600])));
+    }
+    seeds.extend(messages());
     seeds
+}
+
+/// Errors about the flows of [`seeds`], in both directions, and echo requests.
+fn messages() -> Vec<(usize, Vec<u8>)> {
+    let mut messages = Vec::new();
+    for (port, protocol, from, to) in [
+        (0, 6, "10.100.0.1:80", "10.1.0.2:4242"),
+        (0, 17, "[fd00:100::1]:53", "[fd00:1::2]:4242"),
+        (0, 6, "10.100.0.2:80", "10.1.0.2:4242"),
+        (1, 17, "10.1.0.2:4242", "10.2.0.11:5353"),
+        (1, 6, "[fd00:1::2]:4242", "[fd00:2::11]:8080"),
+    ] {
+        let quoted = frame(protocol, from, to, 0x10, b"what was sent");
+        let source: SocketAddr = from.parse().unwrap();
+        let (router, errors, echo) = match source {
+            SocketAddr::V4(_) => ("198.51.100.7", [(3, 4), (3, 1), (11, 0), (12, 0)], 8),
+            SocketAddr::V6(_) => ("2001:db8:7::7", [(2, 0), (1, 4), (3, 0), (4, 1)], 128),
+        };
+        let to = source.ip().to_string();
+        let macs = [OWN[0].0, CLIENT.0];
+        for (kind, code) in errors {
+            for most in [28, 48, quoted.len() - 14] {
+                let ip = Ip::new(router, &to, 64);
+                let error = (kind, code, [0, 0, 5, 0]);
+                let end = quoted.len().min(14 + most);
+                messages.push((port, message(macs, ip, error, &quoted[14..end])));
+            }
+        }
+        let client = if echo == 8 { "10.1.0.2" } else { "fd00:1::2" };
+        let asked = Ip::new(client, &to, 64);
+        messages.push((port, message(macs, asked, (echo, 0, [0; 4]), b"ping")));
+    }
+    // A router within a tunnel, about an outer packet.
+    let inner = frame(17, "10.1.0.2:4242", "10.100.0.3:80", 0, b"what was sent");
+    let macs = [OWN[1].0, backend_mac(11).0];
+    let mut outer = message(
+        macs,
+        Ip::new("10.9.0.1", "10.2.0.11", 64),
+        (0, 0, [0; 4]),
+        &inner[14..],
+    );
+    outer.drain(34..42);
+    outer[17] -= 8;
+    outer[23] = 4;
+    for (kind, code) in [(3, 4), (3, 1), (11, 0)] {
+        let ip = Ip::new("198.51.100.7", "10.9.0.1", 64);
+        let error = (kind, code, [0, 0, 5, 0]);
+        messages.push((1, message(macs, ip, error, &outer[14..])));
+    }
+    messages
 }
 
 fn frame(protocol: u8, from: &str, to: &str, flags: u8, payload: &[u8]) -> Vec<u8> {
@@ -104,7 +160,7 @@ fn frame(protocol: u8, from: &str, to: &str, flags: u8, payload: &[u8]) -> Vec<u
 fn spoil(frame: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..random.below(4) {
         let len = frame.len();
-        match random.below(9) {
+        match random.below(11) {
             0 => frame.truncate(random.below(len + 1)),
             1 => frame.extend((0..random.below(64)).map(|n| n.to_be_bytes()[7])),
             2 if len > 20 => frame[14 + random.below(6)] = random.byte(),
@@ -119,6 +175,19 @@ fn spoil(frame: &mut Vec<u8>, random: &mut Random) {
                 let total = u16::try_from(frame.len() - 14).unwrap();
                 frame[16..18].copy_from_slice(&total.to_be_bytes());
             }
+            8 if len > 34 && frame[14] >> 4 == 4 => {
+                let field = fragment_field(random, 0) | u16::from(random.below(2) == 0) << 13;
+                frame[20..22].copy_from_slice(&field.to_be_bytes());
+            }
+            9 if len > 54 && frame[14] >> 4 == 6 => {
+                let field = fragment_field(random, 3) | u16::from(random.below(2) == 0);
+                let [high, low] = field.to_be_bytes();
+                let header = [frame[20], random.byte(), high, low, 0, 0, 0, 1];
+                frame.splice(54..54, header);
+                frame[20] = 44;
+                let payload = u16::try_from(frame.len() - 54).unwrap();
+                frame[18..20].copy_from_slice(&payload.to_be_bytes());
+            }
             _ if len > 0 => {
                 let at = random.below(len);
                 frame[at] ^= 1 << random.below(8);
@@ -129,6 +198,59 @@ fn spoil(frame: &mut Vec<u8>, random: &mut Random) {
     if random.below(4) != 0 {
         seal(frame);
     }
+    if random.below(4) != 0 {
+        seal_icmp(frame);
+    }
+}
+
+/// Where a frame's ICMP message is, and the sum of its pseudo header's words.
+fn icmp(frame: &[u8]) -> Option<(std::ops::Range<usize>, u32)> {
+    let word = |at: usize| {
+        Some(usize::from(u16::from_be_bytes(
+            *frame.get(at..)?.first_chunk()?,
+        )))
+    };
+    let (range, pseudo) = match (frame.get(14)? >> 4, frame.get(20)?, frame.get(23)?) {
+        (4, _, 1) => {
+            let start = 14 + usize::from(frame[14] & 15) * 4;
+            (start..14 + word(16)?, 0)
+        }
+        (6, 58, _) => {
+            let len = word(18)?;
+            let addresses = u32::from(ones_sum(frame.get(22..54)?));
+            (54..54 + len, addresses + 58 + u32::try_from(len).unwrap())
+        }
+        _ => return None,
+    };
+    let is_there = range.len() >= 8 && frame.len() >= range.end;
+    is_there.then_some((range, pseudo))
+}
+
+/// The ICMP checksum field's right value, were it zero; zero if it is right.
+fn icmp_sum(frame: &[u8]) -> Option<u16> {
+    let (range, pseudo) = icmp(frame)?;
+    let mut sum = pseudo + u32::from(ones_sum(&frame[range]));
+    while sum > 0xFFFF {
+        sum = (sum & 0xFFFF) + (sum >> 16);
+    }
+    Some(!u16::try_from(sum).unwrap())
+}
+
+/// Makes the ICMP checksum right, if there is one.
+fn seal_icmp(frame: &mut [u8]) {
+    let Some((range, _)) = icmp(frame) else {
+        return;
+    };
+    frame[range.start + 2..range.start + 4].fill(0);
+    if let Some(sum) = icmp_sum(frame) {
+        frame[range.start + 2..range.start + 4].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// A fragment's offset, in units of eight bytes, from this bit on: mostly a small one.
+fn fragment_field(random: &mut Random, from: u32) -> u16 {
+    let offset = [0, 0, 1, 2, 3, 0x1FFF][random.below(6)];
+    offset << from
 }
 
 /// Makes the IPv4 header checksum right, if there is one.
@@ -154,17 +276,53 @@ fn ones_sum(bytes: &[u8]) -> u16 {
     u16::try_from(sum).unwrap()
 }
 
+/// The oracle of ICMP: what leaves is right itself, and carries the data that came, be it as what an
+/// error quotes, or as what was to be echoed.
+fn assert_is_a_message(before: &[u8], after: &[u8]) {
+    assert_eq!(icmp_sum(after), Some(0), "the ICMP checksum is right");
+    let (new, _) = icmp(after).unwrap();
+    let header = new.start - 14;
+    if header < 40 {
+        assert_eq!(ones_sum(&after[14..new.start]), 0xFFFF);
+    }
+    // IPv4 in what an error quotes: where it begins.
+    let inner = icmp(before).and_then(|(old, _)| {
+        let outer = before.get(old.start + 8..)?;
+        let header = usize::from(*outer.first()? & 15) * 4;
+        (*outer.get(9)? == 4 && after.len() < before.len()).then_some(old.start + 8 + header)
+    });
+    if let Some((old, _)) = icmp(before).filter(|_| inner.is_none()) {
+        assert_eq!((before.len(), old.clone()), (after.len(), new));
+        assert!(icmp_sum(before) == Some(0), "a wrong one goes nowhere");
+        // Beyond the headers that are quoted at most: 60 bytes of IPv4, 20 of TCP.
+        let data = (old.start + 8 + 80).min(old.end);
+        assert_eq!(before[data..], after[data..]);
+    } else {
+        let quoted = &after[new.start + 8..new.end];
+        let most = if header < 40 { 548 } else { 1232 };
+        // Of an outer packet, what is in it.
+        let start = inner.unwrap_or(14);
+        assert_eq!(quoted, &before[start..start + quoted.len()]);
+        assert!(quoted.len() == most || quoted.len() <= before.len() - 14);
+    }
+}
+
 /// The oracle: `after` is `before`, changed only where the mode may, and as wrong as it was.
 fn assert_only_what_the_mode_says(before: &[u8], after: &[u8]) {
     assert_eq!(before.len(), after.len());
     let is_v4 = before[14] >> 4 == 4;
     let (addresses, ttl) = if is_v4 { (26..34, 22) } else { (22..54, 21) };
-    let transport = if is_v4 {
-        14 + usize::from(before[14] & 15) * 4
+    let word = |at: usize| u16::from_be_bytes([before[at], before[at + 1]]);
+    let (transport, protocol, offset) = if is_v4 {
+        let header = usize::from(before[14] & 15) * 4;
+        (14 + header, before[23], word(20) & 0x1FFF)
+    } else if before[20] == 44 {
+        (62, before[54], word(56) >> 3)
     } else {
-        54
+        (54, before[20], 0)
     };
-    let protocol = before[if is_v4 { 23 } else { 20 }];
+    // A later fragment has none.
+    let has_header = offset == 0;
     let checksum = transport + if protocol == 6 { 16 } else { 6 };
     let is_routed = before[ttl] != after[ttl];
     for (at, (old, new)) in before.iter().zip(after).enumerate() {
@@ -173,8 +331,8 @@ fn assert_only_what_the_mode_says(before: &[u8], after: &[u8]) {
                 && (at == ttl
                     || is_v4 && (24..26).contains(&at)
                     || addresses.contains(&at)
-                    || (transport..transport + 4).contains(&at)
-                    || (checksum..checksum + 2).contains(&at));
+                    || has_header && (transport..transport + 4).contains(&at)
+                    || has_header && (checksum..checksum + 2).contains(&at));
         assert!(
             old == new || may_change,
             "byte {at} changed from {old:#x} to {new:#x}"
@@ -190,6 +348,9 @@ fn assert_only_what_the_mode_says(before: &[u8], after: &[u8]) {
             0xFFFF,
             "the header checksum is right"
         );
+    }
+    if !has_header {
+        return;
     }
     if protocol == 17 && before[checksum..checksum + 2] == [0, 0] {
         assert_eq!(after[checksum..checksum + 2], [0, 0], "none stays none");
@@ -223,7 +384,7 @@ fn hostile_frames_are_counted_and_change_nothing_but_what_the_mode_says() {
     );
     let mut random = Random(seed | 1);
     let seeds = seeds();
-    let mut world = World::new(SERVICES, Rings::default(), false);
+    let mut world = World::new(&[SERVICES, TUNNELS].concat(), Rings::default(), false);
     let mut frame = Vec::new();
     for _ in 0..frames {
         let (port, start) = &seeds[random.below(seeds.len())];
@@ -252,10 +413,15 @@ fn hostile_frames_are_counted_and_change_nothing_but_what_the_mode_says() {
             .iter()
             .all(|interface| interface.forwarded.get() > frames / 20)
     );
+    for (name, counter) in world.counters.icmp.named() {
+        // The world is emptied after each frame, and few of these name unknown flows.
+        let is_rare = matches!(name, "copies_lost" | "copies_withheld");
+        assert!(is_rare || counter.get() > 0, "{name} was never counted");
+    }
 }
 
 /// What a stranger's frame can be dropped for.
-const REACHED: [DropReason; 14] = [
+const REACHED: [DropReason; 19] = [
     DropReason::Truncated,
     DropReason::NotIp,
     DropReason::BadIpv4Header,
@@ -263,30 +429,42 @@ const REACHED: [DropReason; 14] = [
     DropReason::BadIpv6Header,
     DropReason::BadLength,
     DropReason::BadTcpHeader,
-    DropReason::Fragment,
+    DropReason::TinyFragment,
+    DropReason::BadFragment,
+    DropReason::FragmentTimeout,
     DropReason::UnsupportedProtocol,
     DropReason::BadSource,
     DropReason::TtlExpired,
     DropReason::NotForUs,
     DropReason::NoRoute,
     DropReason::NoNeighbour,
+    DropReason::BadIcmpChecksum,
+    DropReason::IcmpIgnored,
+    DropReason::IcmpUnknown,
 ];
 
-/// Sends one frame through the worker and looks at what leaves.
+/// Sends one frame through the worker and looks at what leaves. What waits for another is given
+/// no time to find it.
 fn send_one(world: &mut World, port: usize, frame: &[u8]) {
+    let held = world.counters.fragments.held.get();
     assert!(world.port(port).inject(frame));
     assert_eq!(world.worker.turn(), 1);
+    if world.counters.fragments.held.get() > held {
+        world.clock.advance(100);
+        assert_eq!(world.worker.turn(), 0);
+    }
     for out in 0..2 {
-        world
-            .port(out)
-            .drain_sent(|after| assert_only_what_the_mode_says(frame, after));
+        world.port(out).drain_sent(|after| match icmp(after) {
+            Some(_) => assert_is_a_message(frame, after),
+            None => assert_only_what_the_mode_says(frame, after),
+        });
     }
     while world.wanted.pop().is_some() {}
 }
 
 #[test]
 fn frames_cut_at_every_byte_are_counted() {
-    let mut world = World::new(SERVICES, Rings::default(), false);
+    let mut world = World::new(&[SERVICES, TUNNELS].concat(), Rings::default(), false);
     let mut sent = 0;
     for (port, frame) in seeds() {
         for len in 0..=frame.len() {

@@ -1,11 +1,25 @@
 //! A whole worker over memory ports, frame in to frame out.
 
 #[cfg(test)]
+mod fragments;
+#[cfg(test)]
 mod frames;
 #[cfg(test)]
 #[path = "../support/hand.rs"]
 mod hand;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod icmp_errors;
+#[cfg(test)]
+mod icmp_reports;
+#[cfg(test)]
+mod icmp_tunnels;
+#[cfg(test)]
+mod icmp_vlans;
+#[cfg(test)]
+mod messages;
+#[cfg(test)]
+mod vlans;
 #[cfg(test)]
 mod world;

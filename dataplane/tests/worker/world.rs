@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_conntrack::{Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::counters::WorkerCounters;
@@ -86,6 +87,48 @@ pub(crate) const SERVICES: &str = r#"
       address = "[fd00:2::12]"
 "#;
 
+/// A tunnel of each mode, to backends of either family, from addresses of its own.
+pub(crate) const TUNNELS: &str = r#"
+    [[service]]
+    name = "ipip44"
+    listen = "10.100.0.3:80"
+    protocol = "udp"
+    forward = "ipip"
+    tunnel = { source = "10.9.0.1" }
+    table-size = 251
+      [[service.backend]]
+      address = "10.2.0.11"
+      [[service.backend]]
+      address = "10.2.0.12"
+    [[service]]
+    name = "gre46"
+    listen = "10.100.0.4:80"
+    protocol = "udp"
+    forward = "gre"
+    tunnel = { source = "fd00:9::1", key = 7 }
+    table-size = 251
+      [[service.backend]]
+      address = "[fd00:2::11]"
+    [[service]]
+    name = "gue64"
+    listen = "[fd00:100::3]:80"
+    protocol = "udp"
+    forward = "gue"
+    tunnel = { source = "10.9.0.0/24", variant = 0 }
+    table-size = 251
+      [[service.backend]]
+      address = "10.2.0.12"
+    [[service]]
+    name = "gue66"
+    listen = "[fd00:100::4]:80"
+    protocol = "udp"
+    forward = "gue"
+    tunnel = { source = "fd00:9::1" }
+    table-size = 251
+      [[service.backend]]
+      address = "[fd00:2::12]"
+"#;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -94,6 +137,7 @@ pub(crate) struct World {
     pub(crate) wanted: Arc<ArrayQueue<Neighbour>>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) clock: Hand,
+    fragments: Arc<FragmentTable>,
     builder: Builder,
 }
 
@@ -142,19 +186,44 @@ pub(crate) fn backend_mac(host: u8) -> Mac {
     Mac([2, 0, 0, 0, 2, host])
 }
 
-fn snapshot(builder: &mut Builder, file: &str, down: &[SocketAddr]) -> Arc<Snapshot> {
+fn snapshot(
+    builder: &mut Builder,
+    file: &str,
+    down: &[SocketAddr],
+    fib: &Arc<Fib>,
+) -> Arc<Snapshot> {
     let model = ringgate_config::parse("test.toml", file).unwrap().model;
     let health = |_: &_, backend: &ringgate_config::Backend| match down.contains(&backend.address())
     {
         true => Health::Down,
         false => Health::Up,
     };
-    Arc::new(builder.build(&model, health, &fib(), false).unwrap())
+    Arc::new(builder.build(&model, health, fib, false).unwrap())
 }
 
 impl World {
     /// A worker for this configuration over rings of these sizes.
     pub(crate) fn new(file: &str, rings: Rings, partial: bool) -> Self {
+        let tables = Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap();
+        let fragments = Arc::new(FragmentTable::new(64, Secret([7, 9])).unwrap());
+        Self::around(file, rings, partial, tables, fragments)
+    }
+
+    /// A second worker on the same tables, with the same configuration `file`, and ports of its
+    /// own.
+    pub(crate) fn beside(&mut self, file: &str) -> Self {
+        let tables = self.worker.parts().tables.clone();
+        let fragments = Arc::clone(&self.fragments);
+        Self::around(file, Rings::default(), false, tables, fragments)
+    }
+
+    fn around(
+        file: &str,
+        rings: Rings,
+        partial: bool,
+        tables: Tables,
+        fragments: Arc<FragmentTable>,
+    ) -> Self {
         let mut builder = Builder::default();
         let (ports, pool) = MemoryPort::bundle(2, CHUNKS, rings);
         let counters = Arc::new(WorkerCounters::new(2));
@@ -166,11 +235,13 @@ impl World {
             ports,
             pool,
             partial: vec![partial; 2],
-            tables: Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap(),
+            tables,
+            fragments: Arc::clone(&fragments),
             udp_new_flows: u32::MAX,
+            icmp_per_second: 1000,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
-            snapshot: snapshot(&mut builder, file, &[]),
+            snapshot: snapshot(&mut builder, file, &[], &fib()),
             counters: Arc::clone(&counters),
             wanted: Arc::clone(&wanted),
             index: 0,
@@ -183,13 +254,20 @@ impl World {
             wanted,
             mailbox,
             clock,
+            fragments,
             builder,
         }
     }
 
     /// Posts a new snapshot.
     pub(crate) fn publish(&mut self, file: &str, down: &[SocketAddr]) {
-        self.mailbox.post(snapshot(&mut self.builder, file, down));
+        self.publish_over(file, down, &fib());
+    }
+
+    /// The same over other routes and neighbours.
+    pub(crate) fn publish_over(&mut self, file: &str, down: &[SocketAddr], fib: &Arc<Fib>) {
+        let snapshot = snapshot(&mut self.builder, file, down, fib);
+        self.mailbox.post(snapshot);
     }
 
     pub(crate) fn port(&mut self, port: usize) -> &mut MemoryPort {
@@ -211,6 +289,7 @@ impl World {
                 interface.received_bytes.get(),
             ));
             counts.push((format!("{port}.forwarded"), interface.forwarded.get()));
+            counts.push((format!("{port}.answered"), interface.answered.get()));
             for reason in DropReason::ALL {
                 counts.push((
                     format!("{port}.{}", reason.name()),
@@ -225,10 +304,19 @@ impl World {
         counts.push(("contended".into(), flows.contended.get()));
         counts.push(("out_of_window".into(), flows.out_of_window.get()));
         counts.push(("expired".into(), flows.expired.get()));
+        for (name, counter) in self.counters.icmp.named() {
+            counts.push((format!("icmp.{name}"), counter.get()));
+        }
+        let fragments = &self.counters.fragments;
+        counts.push(("first".into(), fragments.first.get()));
+        counts.push(("followed".into(), fragments.followed.get()));
+        counts.push(("held".into(), fragments.held.get()));
+        counts.push(("displaced".into(), fragments.displaced.get()));
+        counts.push(("unplaced".into(), fragments.unplaced.get()));
         counts
     }
 
-    /// received = forwarded + Σ dropped, at each interface.
+    /// received = forwarded + answered + Σ dropped, at each interface.
     pub(crate) fn assert_identity(&self) {
         for interface in &self.counters.interfaces {
             let dropped: u64 = DropReason::ALL
@@ -237,7 +325,7 @@ impl World {
                 .sum();
             assert_eq!(
                 interface.received.get(),
-                interface.forwarded.get() + dropped
+                interface.forwarded.get() + interface.answered.get() + dropped
             );
         }
     }

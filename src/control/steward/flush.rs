@@ -102,7 +102,7 @@ fn backend(
             .members
             .iter()
             .filter_map(|id| snapshot.backend(*id));
-        backends.map(|backend| (backend.id, backend.endpoint.to_socket()))
+        backends.map(|backend| (backend, backend.endpoint.to_socket()))
     };
     let is_meant = |address: SocketAddr| match text.parse::<SocketAddr>() {
         Ok(whole) => whole == address,
@@ -110,13 +110,13 @@ fn backend(
     };
     let mut meant = all().filter(|(_, address)| is_meant(*address));
     match (meant.next(), meant.next()) {
-        (Some((id, address)), None) => Ok((Scope::Backend(id), Some(address.to_string()))),
+        (Some((backend, _)), None) => Ok((Scope::Backend(backend.id), Some(backend.name()))),
         (Some(_), Some(_)) => {
             let message = format!("several backends have the address {text}: add the port");
             Err(Response::error(400, &message))
         }
         (None, _) => {
-            let addresses = all().map(|(_, address)| address.to_string());
+            let addresses = all().map(|(backend, _)| backend.name());
             let what = format!("backend {text:?} in service {:?}", &*service.name);
             Err(missing(&what, "backends", addresses))
         }

@@ -228,10 +228,13 @@ fn icmp(choices: &mut Choices<'_>) -> Vec<u8> {
         2 => spoil(choices, &mut quoted),
         _ => {}
     }
-    // To the sender of what is quoted, as errors are; from anybody.
-    let is_v4 = quoted_ip.is_v4;
+    error(choices, quoted_ip.is_v4, quoted_ip.source, &quoted)
+}
+
+/// An error about what is quoted, to its sender, as errors are; from anybody.
+fn error(choices: &mut Choices<'_>, is_v4: bool, to: Address, quoted: &[u8]) -> Vec<u8> {
     let from = address(choices, is_v4);
-    let ip = Ip::between(choices, is_v4, from, quoted_ip.source);
+    let ip = Ip::between(choices, is_v4, from, to);
     let kind = if is_v4 {
         choices.of(&[
             [3, 4],
@@ -255,7 +258,58 @@ fn icmp(choices: &mut Choices<'_>) -> Vec<u8> {
             [137, 0],
         ])
     };
-    message(&ip, kind, choices.octets(), &quoted)
+    message(&ip, kind, choices.octets(), quoted)
+}
+
+/// Where the IP packet of a frame begins that has left.
+fn network(frame: &[u8]) -> usize {
+    let mut at = 14;
+    while matches!(frame[at - 2..at], [0x81, 0] | [0x88, 0xA8] | [0x91, 0]) {
+        at += 4;
+    }
+    at
+}
+
+/// An error about a frame that has left, as a router on its way sends it.
+pub fn complaint(choices: &mut Choices<'_>, about: &[u8]) -> Vec<u8> {
+    let mut quoted = about[network(about)..].to_vec();
+    let is_v4 = quoted[0] >> 4 == 4;
+    let mut to = [0; 16];
+    if is_v4 {
+        to[..4].copy_from_slice(&quoted[12..16]);
+    } else {
+        to.copy_from_slice(&quoted[8..24]);
+    }
+    match choices.below(4) {
+        0 => quoted.truncate(28),
+        1 => quoted.truncate(usize::from(choices.byte())),
+        _ => {}
+    }
+    let mut packet = error(choices, is_v4, to, &quoted);
+    spoil(choices, &mut packet);
+    framed(choices, &packet)
+}
+
+/// The answer to a frame that has left: both ends change places. The checksum stays as it was, since it
+/// does not know of places, but for the flags of TCP.
+pub fn answer(choices: &mut Choices<'_>, to: &[u8]) -> Vec<u8> {
+    let mut packet = to[network(to)..].to_vec();
+    let (protocol, ttl, ends, len, start) = if packet[0] >> 4 == 4 {
+        (packet[9], 8, 12, 4, usize::from(packet[0] & 15) * 4)
+    } else {
+        (packet[6], 7, 8, 16, 40)
+    };
+    packet[ends..ends + 2 * len].rotate_left(len);
+    packet[ttl] = 64;
+    if matches!(protocol, TCP | UDP) && packet.len() >= start + 20 {
+        packet[start..start + 4].rotate_left(2);
+        if protocol == TCP && choices.flip() {
+            packet[start + 13] = choices.of(&[0x12, 0x10, 0x11, 0x04]);
+        }
+    }
+    sums::seal(&mut packet);
+    spoil(choices, &mut packet);
+    framed(choices, &packet)
 }
 
 /// A packet in another, as tunnels have it.

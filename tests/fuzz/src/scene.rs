@@ -1,6 +1,7 @@
 //! A whole worker over memory ports, with services of every mode, that starts anew for every input.
 //!
-//! An input is a row of steps: a frame arrives, time passes, the next snapshot is posted. After
+//! An input is a row of steps: a frame arrives, or the answer to what left last, or an error about it;
+//! time passes; the next snapshot is posted. After
 //! each, what has left is looked at, and at the end everything is accounted for: every packet
 //! once, and every frame.
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_conntrack::{FlowTable, Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::clock::{Clock, Millis};
@@ -47,6 +49,9 @@ const STEPS: usize = 24;
 
 /// Entries of the tables: few, so that they fill.
 const FLOWS: usize = 64;
+
+/// How long a step of time can be, milliseconds: up to what ends every flow.
+const TIMES: [u64; 7] = [1, 20, 100, 1_000, 10_000, 100_000, 8_000_000];
 
 /// Its services.
 const SERVICES: &str = include_str!("services.toml");
@@ -225,6 +230,8 @@ struct Scene {
     at_rest: usize,
     before: [u64; 2],
     injected: u64,
+    /// What left last.
+    last: Vec<u8>,
 }
 
 impl Scene {
@@ -237,12 +244,16 @@ impl Scene {
         let (mailbox, clock) = (Arc::new(Mailbox::default()), Hand::default());
         clock.advance(5000);
         let (secret, timeouts) = (Secret([7, 9]), Timeouts::default());
-        let flows = FlowTable::in_memory(FLOWS, secret, timeouts).unwrap();
+        // Without a census of whose flows they are, which takes longer to make than all else.
+        let table = || Arc::new(FlowTable::in_memory(FLOWS, secret, timeouts).unwrap());
+        let (flows, half_open) = (table(), table());
         let worker = Worker::new(Parts {
             ports,
             pool,
             partial: vec![shape & 1 != 0, shape & 2 != 0],
-            tables: Tables::beside(flows, FLOWS, secret, timeouts).unwrap(),
+            tables: Tables { flows, half_open },
+            fragments: Arc::new(FragmentTable::new(FLOWS, secret).unwrap()),
+            icmp_per_second: if shape & 8 == 0 { 1000 } else { 1 },
             udp_new_flows: if shape & 4 == 0 { u32::MAX } else { 1 },
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
@@ -264,41 +275,49 @@ impl Scene {
             next: 1,
             at_rest,
             injected: 0,
+            last: Vec::new(),
         }
     }
 
     fn step(&mut self, choices: &mut Choices<'_>, kinds: &[Kind]) {
         let what = choices.byte();
-        match what {
-            0..224 => {
-                let kind = kinds[usize::from(what >> 3) % kinds.len()];
-                let frame = packets::frame(choices, kind);
-                let port = usize::from(what & 1);
-                self.injected += u64::from(self.worker.parts().ports[port].inject(&frame));
-                // Some arrive together.
-                if what & 6 != 6 {
-                    self.turn();
-                }
-            }
-            224..236 => {
-                self.clock
-                    .advance([1, 20, 100, 1_000, 10_000, 100_000, 8_000_000][choices.below(7)]);
-                self.turn();
-            }
-            _ => {
-                if let Some(snapshot) = self.snapshots.get(self.next) {
-                    self.mailbox.post(Arc::clone(snapshot));
-                    self.next += 1;
-                }
-                self.turn();
-            }
+        let port = usize::from(what & 1);
+        let frame = match what {
+            0..152 => packets::frame(choices, kinds[usize::from(what >> 3) % kinds.len()]),
+            152..192 if !self.last.is_empty() => packets::answer(choices, &self.last),
+            192..224 if !self.last.is_empty() => packets::complaint(choices, &self.last),
+            152..224 => return,
+            224..236 => return self.pass(choices.of(&TIMES)),
+            236.. => return self.post(),
+        };
+        self.injected += u64::from(self.worker.parts().ports[port].inject(&frame));
+        // Some arrive together.
+        if what & 6 != 6 {
+            self.turn();
         }
+    }
+
+    fn pass(&mut self, millis: u64) {
+        self.clock.advance(millis);
+        self.turn();
+    }
+
+    fn post(&mut self) {
+        if let Some(snapshot) = self.snapshots.get(self.next) {
+            self.mailbox.post(Arc::clone(snapshot));
+            self.next += 1;
+        }
+        self.turn();
     }
 
     fn turn(&mut self) {
         self.worker.turn();
         for (index, port) in self.worker.parts().ports.iter_mut().enumerate() {
-            port.drain_sent(|frame| assert_may_leave(frame, OWN[index]));
+            port.drain_sent(|frame| {
+                assert_may_leave(frame, OWN[index]);
+                self.last.clear();
+                self.last.extend_from_slice(frame);
+            });
         }
         while self.wanted.pop().is_some() {}
     }
@@ -332,7 +351,7 @@ fn accounts(counters: &WorkerCounters) -> [u64; 2] {
             .map(|reason| interface.dropped(*reason))
             .sum();
         sums[0] += interface.received.get();
-        sums[1] += interface.forwarded.get() + dropped;
+        sums[1] += interface.forwarded.get() + interface.answered.get() + dropped;
     }
     sums
 }
@@ -346,7 +365,7 @@ fn assert_may_leave(frame: &[u8], own: Mac) {
     }
     assert!(at <= 20, "three tags");
     let packet = &frame[at + 2..];
-    if frame[at..at + 2] == [8, 0] {
+    let (header, protocol) = if frame[at..at + 2] == [8, 0] {
         let header = usize::from(packet[0] & 15) * 4;
         assert!(packet[0] >> 4 == 4 && header >= 20);
         assert_eq!(
@@ -354,14 +373,26 @@ fn assert_may_leave(frame: &[u8], own: Mac) {
             0xFFFF,
             "the header checksum"
         );
-        let total = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-        assert!((header..=packet.len()).contains(&total), "the length");
-        assert_ne!(packet[8], 0, "a packet that has no hop left");
+        (header, packet[9])
     } else {
         assert_eq!(frame[at..at + 2], [0x86, 0xDD]);
         assert_eq!(packet[0] >> 4, 6);
-        let len = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
-        assert!(40 + len <= packet.len(), "the length");
-        assert_ne!(packet[7], 0, "a packet that has no hop left");
+        (40, packet[6])
+    };
+    let is_v4 = packet[0] >> 4 == 4;
+    let (field, from, ttl) = if is_v4 { (2, 0, 8) } else { (4, 40, 7) };
+    let end = from + usize::from(u16::from_be_bytes([packet[field], packet[field + 1]]));
+    assert!((header..=packet.len()).contains(&end), "the length");
+    assert_ne!(packet[ttl], 0, "a packet that has no hop left");
+    let is_fragment = is_v4 && u16::from_be_bytes([packet[6], packet[7]]) & 0x3FFF != 0;
+    if matches!((is_v4, protocol), (true, 1) | (false, 58)) && !is_fragment {
+        // Made here or passed on: a wrong one goes nowhere.
+        let bytes = &packet[header..end];
+        let sum = if is_v4 {
+            sums::fold(sums::add(bytes, 0))
+        } else {
+            sums::transport(packet, protocol, bytes)
+        };
+        assert_eq!(sum, 0xFFFF, "the ICMP checksum");
     }
 }

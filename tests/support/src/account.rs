@@ -14,21 +14,23 @@ pub struct Line {
     lost_by_kernel: u64,
     received: u64,
     forwarded: u64,
+    answered: u64,
     dropped: u64,
     dropped_by_reason: u64,
     transmitted: u64,
     completed: u64,
 }
 
-/// All interfaces' accounts.
+/// All interfaces' accounts, and the copies of ICMP errors, which are no packets that were received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account(Vec<Line>);
+pub struct Account(Vec<Line>, u64);
 
 impl Account {
     /// Reads it from a status.
     #[must_use]
     pub fn of(status: &Status) -> Self {
-        Self(status.list("/interfaces").iter().map(Line::of).collect())
+        let lines = status.list("/interfaces").iter().map(Line::of).collect();
+        Self(lines, status.number("/icmp/copies"))
     }
 
     /// Whether no packet of a service was counted since `before`. What passes to the kernel does
@@ -51,12 +53,12 @@ impl Account {
     pub fn faults(&self) -> Vec<String> {
         let mut faults: Vec<String> = self.0.iter().flat_map(Line::faults).collect();
         let sum = |of: fn(&Line) -> u64| self.0.iter().map(of).sum::<u64>();
-        let forwarded = sum(|line| line.forwarded);
+        let left = sum(|line| line.forwarded + line.answered) + self.1;
         let transmitted = sum(|line| line.transmitted);
         let completed = sum(|line| line.completed);
-        if forwarded != transmitted {
+        if left != transmitted {
             faults.push(format!(
-                "forwarded {forwarded}, but transmitted {transmitted}"
+                "forwarded, answered or copied {left}, but transmitted {transmitted}"
             ));
         }
         if transmitted != completed {
@@ -82,6 +84,7 @@ impl Line {
             lost_by_kernel: number("/kernel/rx_dropped") + number("/kernel/rx_ring_full"),
             received: number("/received"),
             forwarded: number("/forwarded"),
+            answered: number("/answered"),
             dropped: number("/dropped_total"),
             dropped_by_reason: interface.numbers("/dropped").values().sum(),
             transmitted: number("/port/transmitted"),
@@ -102,9 +105,9 @@ impl Line {
                 self.received + self.lost_by_kernel,
             ),
             (
-                "received = forwarded + dropped",
+                "received = forwarded + answered + dropped",
                 self.received,
-                self.forwarded + self.dropped,
+                self.forwarded + self.answered + self.dropped,
             ),
             (
                 "dropped = the sum of its reasons",
@@ -125,7 +128,7 @@ impl fmt::Display for Account {
             writeln!(
                 f,
                 "{}: arrived {}, passed {}, redirected {}, lost by the kernel {}, received {}, \
-                 forwarded {}, dropped {}; transmitted {}, completed {}",
+                 forwarded {}, answered {}, dropped {}; transmitted {}, completed {}",
                 line.name,
                 line.arrived,
                 line.passed,
@@ -133,6 +136,7 @@ impl fmt::Display for Account {
                 line.lost_by_kernel,
                 line.received,
                 line.forwarded,
+                line.answered,
                 line.dropped,
                 line.transmitted,
                 line.completed,
@@ -155,33 +159,38 @@ mod tests {
             lost_by_kernel: 1,
             received: 9,
             forwarded,
-            dropped: 3,
-            dropped_by_reason: 3,
-            transmitted: 6,
-            completed: 6,
+            answered: 1,
+            dropped: 2,
+            dropped_by_reason: 2,
+            transmitted: 8,
+            completed: 8,
         }
     }
 
     #[test]
     fn passing_packets_do_not_disturb_the_quiet_and_others_do() {
-        let before = Account(vec![line(6)]);
-        let checked = Account(vec![Line {
+        let before = Account(vec![line(6)], 1);
+        let checked = Line {
             arrived: 15,
             passed: 5,
             ..line(6)
-        }]);
-        let busy = Account(vec![Line {
+        };
+        let checked = Account(vec![checked], 1);
+        let busy = Line {
             arrived: 13,
             redirected: 11,
             ..line(6)
-        }]);
+        };
+        let busy = Account(vec![busy], 1);
         assert!(checked.is_as_quiet_as(&before) && !busy.is_as_quiet_as(&before));
     }
 
     #[test]
     fn an_account_that_adds_up_has_no_faults_and_a_lost_packet_is_one() {
-        assert_eq!(Account(vec![line(6)]).faults(), Vec::<String>::new());
-        let faults = Account(vec![line(5)]).faults();
+        assert_eq!(Account(vec![line(6)], 1).faults(), Vec::<String>::new());
+        let faults = Account(vec![line(5)], 1).faults();
         assert_eq!(faults.len(), 2, "{faults:?}"); // of the interface, and of the sums
+        let faults = Account(vec![line(6)], 0).faults();
+        assert_eq!(faults.len(), 1, "{faults:?}"); // a copy that nobody made
     }
 }

@@ -15,6 +15,7 @@ const FLOWS: usize = 65_536;
 pub struct Backend {
     address: String,
     weight: u32,
+    lines: Vec<String>,
 }
 
 impl Backend {
@@ -24,7 +25,15 @@ impl Backend {
         Self {
             address: address.into(),
             weight: 100,
+            lines: Vec::new(),
         }
+    }
+
+    /// With one more line of the file, as it is.
+    #[must_use]
+    pub fn with(mut self, line: impl Into<String>) -> Self {
+        self.lines.push(line.into());
+        self
     }
 
     /// With another weight.
@@ -46,6 +55,7 @@ pub struct Service {
     is_checked: bool,
     check_port: Option<u16>,
     slow_start: &'static str,
+    lines: Vec<String>,
     backends: Vec<Backend>,
 }
 
@@ -61,6 +71,7 @@ impl Service {
             is_checked: false,
             check_port: None,
             slow_start: "0s",
+            lines: Vec::new(),
             backends: Vec::new(),
         }
     }
@@ -79,6 +90,17 @@ impl Service {
             forward: "dsr-l2",
             ..self
         }
+    }
+
+    /// Whose backends are the far ends of tunnels, with these keys of the `tunnel` table.
+    pub fn tunnel(self, forward: &'static str, keys: &str) -> Self {
+        Self { forward, ..self }.with(format!("tunnel = {{ {keys} }}"))
+    }
+
+    /// With one more line of the file, as it is.
+    pub fn with(mut self, line: impl Into<String>) -> Self {
+        self.lines.push(line.into());
+        self
     }
 
     /// Whose new flows get their backend by this choice.
@@ -105,6 +127,12 @@ impl Service {
     /// Whose backends take so long to their full share when they come back.
     pub fn slow_start(self, slow_start: &'static str) -> Self {
         Self { slow_start, ..self }
+    }
+
+    /// Which serves only this VLAN, as in the file: `100`, or `[200, 100]`.
+    pub fn vlan(mut self, vlan: &'static str) -> Self {
+        self.lines.push(format!("vlan = {vlan}"));
+        self
     }
 
     /// With one more backend.
@@ -148,6 +176,9 @@ impl fmt::Display for Service {
             self.protocol, self.forward, self.choose
         )?;
         writeln!(f, "slow-start = \"{}\"", self.slow_start)?;
+        for line in &self.lines {
+            writeln!(f, "{line}")?;
+        }
         if self.is_checked {
             let every = format!("{CHECK_INTERVAL_MS}ms");
             let port = self
@@ -166,6 +197,9 @@ impl fmt::Display for Service {
                 backend.address
             )?;
             writeln!(f, "  weight = {}", backend.weight)?;
+            for line in &backend.lines {
+                writeln!(f, "  {line}")?;
+            }
         }
         Ok(())
     }

@@ -2,56 +2,15 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::clock::{pause, until};
 use crate::playground::Playground;
-
-/// How often a server looks whether it shall stop.
-const GLANCE: Duration = Duration::from_millis(50);
+use crate::threads::{GLANCE, Threads, goes_on};
 
 /// How long an answer may take: it comes in microseconds or not at all.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// Threads that end when dropped.
-#[derive(Debug)]
-struct Threads {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Threads {
-    fn new() -> Self {
-        Self {
-            stop: Arc::new(AtomicBool::new(false)),
-            threads: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, work: impl FnOnce(&AtomicBool) + Send + 'static) {
-        let stop = Arc::clone(&self.stop);
-        self.threads.push(std::thread::spawn(move || work(&stop)));
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // Relaxed: nothing but the flag is handed over.
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // Its panic, if any, is on standard error already.
-            drop(thread.join());
-        }
-    }
-}
-
-fn goes_on(stop: &AtomicBool) -> bool {
-    // Relaxed: nothing but the flag is handed over.
-    !stop.load(Ordering::Relaxed)
-}
 
 /// A server that sends every datagram back where it came from, unchanged.
 #[derive(Debug)]

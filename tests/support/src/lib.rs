@@ -14,6 +14,7 @@ mod account;
 mod balancer;
 mod clock;
 mod configuration;
+mod decapsulator;
 mod download;
 mod echo;
 mod frame;
@@ -24,12 +25,17 @@ mod playground;
 mod process;
 mod status;
 mod tap;
+mod threads;
+mod tun;
+mod upload;
 mod visit;
+mod wrapping;
 
 pub use account::{Account, Line};
 pub use balancer::Balancer;
 pub use clock::{now, pause, until};
 pub use configuration::{Backend, Configuration, Service};
+pub use decapsulator::{Decapsulator, Emerged};
 pub use download::Download;
 pub use echo::{Conversation, TcpEcho, UdpEcho, ask, check_datagram, pattern, wait_for_the_way};
 pub use frame::{Frame, RawLink};
@@ -40,7 +46,9 @@ pub use playground::{Plan, Playground};
 pub use process::{Process, run};
 pub use status::Status;
 pub use tap::Tap;
+pub use upload::upload;
 pub use visit::{Visits, connect_from, request, visit};
+pub use wrapping::Wrapping;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::process::Stdio;
 use std::time::Duration;
 use std::{fs, io};
@@ -9,14 +10,14 @@ use std::{fs, io};
 use tempfile::TempDir;
 
 use crate::clock::until;
-use crate::payload::Payload;
+use crate::payload::{Payload, sha256_of};
 use crate::playground::Playground;
 use crate::process::Process;
 
 /// nginx on one backend. Serves `/` with the backend's name, `/file` with the payload as fast
-/// as it goes and `/slow` with the payload at the rate asked for, on ports 8080 and 80 of
-/// the backend's addresses (80 for the checks of direct return) and port 80 of the direct-return
-/// addresses.
+/// as it goes and `/slow` with the payload at the rate asked for, and takes what is put below
+/// `/upload/`, on ports 8080 and 80 of the backend's addresses (80 for the checks of direct
+/// return), and port 80 and ports [`Nginx::MORE`] of the direct-return addresses.
 #[derive(Debug)]
 pub struct Nginx {
     process: Process,
@@ -26,6 +27,9 @@ pub struct Nginx {
 }
 
 impl Nginx {
+    /// Ports of the direct-return addresses for services that cannot rewrite them.
+    pub const MORE: RangeInclusive<u16> = 8001..=8004;
+
     /// Starts one on the backend with this number and waits until it listens. `slow_rate` is in
     /// nginx's notation of bytes per second, like `4m`.
     ///
@@ -36,6 +40,7 @@ impl Nginx {
     pub fn start(playground: &Playground, number: u8, payload: &Payload, slow_rate: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let addresses = addresses(number);
+        fs::create_dir(directory.path().join("upload")).unwrap();
         let text = configuration(&directory, number, &addresses, payload, slow_rate);
         fs::write(directory.path().join("nginx.conf"), text).unwrap();
         let node = format!("b{number}");
@@ -60,6 +65,16 @@ impl Nginx {
     pub fn on_all(playground: &Playground, payload: &Payload, slow_rate: &str) -> Vec<Self> {
         let start = |number| Self::start(playground, number, payload, slow_rate);
         playground.backends().map(start).collect()
+    }
+
+    /// The sha256 of what was put as `/upload/NAME`.
+    ///
+    /// # Panics
+    ///
+    /// When nothing was.
+    #[must_use]
+    pub fn uploaded(&self, name: &str) -> String {
+        sha256_of(&self.directory.path().join("upload").join(name))
     }
 
     /// Ends it without warning; its connections are reset.
@@ -125,6 +140,10 @@ fn configuration(
     for address in addresses {
         writeln!(listens, "        listen {address} backlog=4096;").unwrap();
     }
+    let (first, last) = Nginx::MORE.into_inner();
+    for address in ["10.100.0.2", "[fd00:100::2]"] {
+        writeln!(listens, "        listen {address}:{first}-{last};").unwrap();
+    }
     let mut temporary = String::new();
     for what in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         writeln!(temporary, "    {what}_temp_path {path}/{what};").unwrap();
@@ -144,6 +163,7 @@ http {{
 {listens}        location / {{ return 200 \"b{number}\"; }}
         location = /file {{ alias {file}; }}
         location = /slow {{ alias {file}; limit_rate {slow_rate}; }}
+        location /upload/ {{ root {path}; dav_methods PUT; client_max_body_size 0; }}
     }}
 }}
 "

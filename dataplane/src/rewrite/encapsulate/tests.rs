@@ -2,10 +2,11 @@ use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
 use proptest::prelude::*;
 use ringgate_config::IpNet;
 use ringgate_conntrack::Endpoint;
+use ringgate_conntrack::fragments::Ports;
 
 use super::*;
-use crate::parse::parse;
-use crate::testing::{at, framed, make_partial, tcp, udp};
+use crate::parse::{parse, parse_piece};
+use crate::testing::{at, cut, framed, make_partial, piece, tcp, udp};
 use crate::wire::ethernet::Mac;
 use crate::wire::vlan::Tags;
 
@@ -162,6 +163,41 @@ fn gre_has_the_ethertype_and_the_key_if_there_is_one() {
 }
 
 #[test]
+fn what_fragments_do_not_tell_of_the_sum_is_summed() {
+    let tunnel = Tunnel {
+        checksum: true,
+        ..PLAIN
+    };
+    each(|outer, inner, _| {
+        let encapsulation = encapsulation(Forward::Gue, &tunnel, outer);
+        let whole = udp(CLIENT[inner], VIP[inner], &[7; 100]);
+        let is_right = |frame: &[u8], piece: &[u8]| {
+            let payload = opened(frame, outer).payload;
+            assert_eq!(payload[8..], aged(piece));
+            udp_sum_is_right(&payload, SOURCE[outer], FAR_END[outer])
+        };
+        let mut ports = Vec::new();
+        for piece in cut(&whole, 7, 48) {
+            let mut frame = framed(&piece);
+            let packet = parse_piece(&piece).unwrap().of_ports(Ports {
+                source: 4242,
+                destination: 80,
+            });
+            encapsulate_piece(&mut frame, &packet, &encapsulation, &HOP).unwrap();
+            assert!(is_right(frame.bytes(), &piece));
+            ports.push(opened(frame.bytes(), outer).payload[..2].to_vec());
+        }
+        ports.dedup();
+        assert_eq!(ports.len(), 1, "all of a flow take one way");
+        if inner == 1 {
+            let (head, payload) = whole.split_at(54);
+            let atomic = piece(head, payload, 7, 0, false);
+            assert!(is_right(&encapsulated(&atomic, &encapsulation), &atomic));
+        }
+    });
+}
+
+#[test]
 fn gue_is_a_datagram_of_either_variant_whose_checksum_is_right_or_none() {
     each(|outer, inner, frame| {
         for (variant, header) in [(0, vec![0, INNER_PROTOCOL[inner], 0, 0]), (1, vec![])] {
@@ -251,7 +287,7 @@ fn padding_and_tags_stay_outside() {
             network: 14 + u16::try_from(longer).unwrap(),
             len: 29,
             entropy: entropy(&parse(&udp(CLIENT[0], VIP[0], b"x"), false).unwrap().key),
-            payload_sum: None,
+            rest_sum: None,
         };
         wrap(&mut frame, &contents, &encapsulation, &HOP).unwrap();
         assert_eq!(frame.bytes(), expected);

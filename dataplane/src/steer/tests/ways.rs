@@ -1,6 +1,7 @@
 //! Where packets go, and why they go nowhere.
 
 use super::*;
+use crate::testing::{TAGGINGS, tagged};
 use crate::wire::vlan::Tags;
 
 #[test]
@@ -92,7 +93,8 @@ fn an_unknown_neighbour_is_asked_for() {
         refusal,
         Refusal {
             reason: DropReason::NoNeighbour,
-            wanted
+            wanted,
+            mtu: None,
         }
     );
 }
@@ -117,6 +119,30 @@ fn a_reply_must_come_from_where_its_backend_is() {
         State::Established,
         "the forged reset changed nothing"
     );
+}
+
+#[test]
+fn a_service_of_a_vlan_begins_no_flow_from_another() {
+    let mut world = World::new();
+    let bound = "listen = \"10.100.0.1:53\"\n    vlan = [200, 100]";
+    world.reload(&SERVICES.replace("listen = \"10.100.0.1:53\"", bound));
+    let query = udp(CLIENT, "10.100.0.1:53", b"?");
+    for came in TAGGINGS {
+        let is_its = came.ids().eq([200, 100]);
+        let sent = world.send_from(0, &tagged(&query, came));
+        let expected = if is_its {
+            Ok(())
+        } else {
+            Err(DropReason::WrongVlan)
+        };
+        assert_eq!(sent.map(drop), expected, "{came:?}");
+        assert_eq!(world.flows(), 2 * usize::from(is_its));
+    }
+    // Others take what comes.
+    for came in TAGGINGS {
+        let sent = world.send_from(0, &tagged(&tcp(CLIENT, WEB, ACK, b""), came));
+        assert_eq!(sent.map(drop), Ok(()));
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub enum AttachError {
     /// The process may not do this.
     #[error(
         "{interface}: loading XDP programs is not permitted ({source}). Run as root, or with \
-         CAP_BPF and CAP_NET_ADMIN (systemd: AmbientCapabilities=)"
+         CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (systemd: AmbientCapabilities=)"
     )]
     Permission {
         /// Interface name.
