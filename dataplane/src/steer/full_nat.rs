@@ -20,7 +20,7 @@ use ringgate_conntrack::{
 };
 
 use super::open::{Begun, Stored};
-use super::{Action, Decision, FlowEvent, Refusal, Steering, demand, hop_to, keep};
+use super::{Action, Decision, FlowEvent, Refusal, Steering, check_path, demand, hop_to, keep};
 use crate::backend::{Backend, BackendId, Cost};
 use crate::parse::Packet;
 use crate::rewrite::Exchange;
