@@ -184,11 +184,13 @@ fn relay(
         let Some(found) = unwrap(packet, wrapping) else {
             continue;
         };
+        // Held while it is delivered: who has the answer already sees it counted.
+        let mut emerged = emerged.lock().unwrap();
         let delivered = found.and_then(|found| match tun.deliver(found.packet) {
             Ok(()) => Ok(found),
             Err(error) => Err(format!("not taken by the kernel: {error}")),
         });
-        emerged.lock().unwrap().add(delivered);
+        emerged.add(delivered);
     }
 }
 
