@@ -79,7 +79,7 @@ impl<'a> Steering<'a> {
         // A worker does this for a whole batch, each step for all before the next.
         let hash = self.table.prefetch_slot(self.table.locate(hash));
         match self.go_on(packet, hash) {
-            Some(way) => Ok(way.decision(packet)),
+            Some(way) => way.decision(self, packet),
             None => self.decide(packet, hash, frame),
         }
     }
@@ -95,22 +95,19 @@ impl<'a> Steering<'a> {
     #[inline(always)]
     pub fn go_on(&self, packet: &Packet, hash: FlowHash) -> Option<Way<'a>> {
         let (table, now) = (self.table, self.now);
-        let Whose {
-            owner, direction, ..
-        } = table.steady(&packet.key, hash, segment(packet), now)?;
-        let backend = self.snapshot.backend(BackendId(owner))?;
-        if backend.exchanges() {
-            return None; // see `go_on_exchanged`
-        }
+        let whose = table.steady(&packet.key, hash, segment(packet), now)?;
+        let direction = whose.direction;
+        let backend = self.snapshot.backend(BackendId(whose.owner))?;
         let hop = match direction {
             Direction::FromClient if backend.state.serves() => backend.hop.as_ref().ok()?,
             Direction::FromClient => return None,
-            Direction::FromBackend => self.way_back(backend, packet)?,
+            Direction::FromBackend => self.way_back(backend, packet, whose)?,
         };
         let way = Way {
             backend,
             direction,
             hop,
+            whose,
         };
         let cost = match direction {
             Direction::FromClient => backend.cost,
@@ -122,9 +119,12 @@ impl<'a> Steering<'a> {
 
     /// Where a reply from `backend` leaves for its client.
     #[inline]
-    fn way_back(&self, backend: &Backend, packet: &Packet) -> Option<&'a Hop> {
+    fn way_back(&self, backend: &Backend, packet: &Packet, whose: Whose) -> Option<&'a Hop> {
         let is_elsewhere = |hop: &Hop| hop.port != self.ingress;
-        if !backend.returns() || backend.hop.as_ref().is_ok_and(is_elsewhere) {
+        if !backend.returns() {
+            return self.way_back_exchanged(backend, packet, whose);
+        }
+        if backend.hop.as_ref().is_ok_and(is_elsewhere) {
             return None;
         }
         let client = packet.key.destination().address;
@@ -143,11 +143,6 @@ impl<'a> Steering<'a> {
         hash: FlowHash,
         frame: &[u8],
     ) -> Result<Decision, Refusal> {
-        if self.snapshot.exchanges()
-            && let Some(decision) = self.go_on_exchanged(packet, hash)
-        {
-            return Ok(decision);
-        }
         let key = &packet.key;
         if let Some(service) = self.snapshot.service(key.destination(), key.protocol()) {
             // A service as the source would make two services answer each other for ever.

@@ -272,7 +272,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             if let Ok((packet, hash)) = parsed
                 && let Some(way) = steering.go_on(packet, *hash)
                 && let Some(egress) = self.egress.get_mut(usize::from(way.port()))
-                && way.rewrite(&mut frame, packet).is_ok()
+                && way.rewrite(&steering, &mut frame, packet).is_ok()
             {
                 let bytes = frame.len() as u64;
                 if let Some(backend) = counters.backend(way.backend()) {

@@ -137,7 +137,7 @@ fn sample(
         let mut refused = 0;
         time[1] += nanoseconds(parsed.len() as u64, || {
             for (way, (frame, packet, _)) in ways.iter().zip(&mut parsed) {
-                refused += u32::from(way.rewrite(black_box(frame), packet).is_err());
+                refused += u32::from(way.rewrite(steering, black_box(frame), packet).is_err());
             }
         });
         if refused > 0 {

@@ -1,10 +1,13 @@
 //! What comes out of steering: where a packet goes and how, or why it goes nowhere.
 
-use ringgate_conntrack::{Direction, Endpoint};
+use ringgate_conntrack::{Direction, Endpoint, Whose};
 
+use super::Steering;
 use crate::backend::{Backend, BackendId, Treatment};
 use crate::parse::Packet;
-use crate::rewrite::{Encapsulation, Exchange, concern, encapsulate, redirect, rewrite, translate};
+use crate::rewrite::{
+    Encapsulation, Exchange, concern, encapsulate, exchange, redirect, rewrite, translate,
+};
 use crate::route::{Hop, Miss, Neighbour, PortIndex};
 use crate::verdict::DropReason;
 use crate::xsk::Frame;
@@ -93,6 +96,8 @@ pub struct Way<'a> {
     /// Who sent the packet.
     pub(super) direction: Direction,
     pub(super) hop: &'a Hop,
+    /// What its entry says: where both endpoints are replaced, what by.
+    pub(super) whose: Whose,
 }
 
 impl Way<'_> {
@@ -117,16 +122,22 @@ impl Way<'_> {
         self.direction == Direction::FromBackend
     }
 
-    /// Rewrites `frame`, from which `packet` was parsed.
+    /// Rewrites `frame`, from which `packet` was parsed, as `steering` has decided.
     ///
     /// # Errors
     ///
-    /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes.
+    /// [`DropReason::Truncated`] when `frame` is not the one that `packet` describes;
+    /// [`DropReason::Unstored`] when another worker has changed the flow meanwhile. Nothing is changed then.
     // Always: left to itself, the compiler calls it, and saves six registers each time.
     #[inline(always)]
-    pub fn rewrite(&self, frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {
+    pub fn rewrite(
+        &self,
+        steering: &Steering<'_>,
+        frame: &mut Frame,
+        packet: &Packet,
+    ) -> Result<(), DropReason> {
         if concern(packet, self.hop) {
-            return self.rewrite_slowly(frame, packet);
+            return self.rewrite_slowly(steering, frame, packet);
         }
         match (&self.backend.treatment, self.direction) {
             (Treatment::Translate(translations), direction) => {
@@ -140,36 +151,69 @@ impl Way<'_> {
             (Treatment::Encapsulate(encapsulation), _) => {
                 encapsulate(frame, packet, encapsulation, self.hop)
             }
-            // `Exchange` has a way of its own, see `go_on_exchanged`.
-            (Treatment::Readdress | Treatment::Exchange, _) => self.rewrite_slowly(frame, packet),
+            (Treatment::Exchange, _) => self.exchange(steering, frame, packet),
+            (Treatment::Readdress, _) => self.rewrite_slowly(steering, frame, packet),
         }
+    }
+
+    /// Replaces both endpoints. Apart, so that others' way is short.
+    #[inline(never)]
+    fn exchange(
+        &self,
+        steering: &Steering<'_>,
+        frame: &mut Frame,
+        packet: &Packet,
+    ) -> Result<(), DropReason> {
+        let endpoints = steering.exchange_of(self.backend, self.whose, packet);
+        let endpoints = endpoints.ok_or(DropReason::Unstored)?;
+        exchange(frame.bytes_mut(), packet, &endpoints, self.hop)
     }
 
     /// The same, whatever there is to be done.
     #[inline(never)]
-    fn rewrite_slowly(&self, frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {
-        rewrite(frame, packet, &self.action(packet), self.hop)
+    fn rewrite_slowly(
+        &self,
+        steering: &Steering<'_>,
+        frame: &mut Frame,
+        packet: &Packet,
+    ) -> Result<(), DropReason> {
+        let action = self.action(steering, packet);
+        rewrite(
+            frame,
+            packet,
+            &action.ok_or(DropReason::Unstored)?,
+            self.hop,
+        )
     }
 
-    /// What is done to the packet, in one word.
-    fn action(&self, packet: &Packet) -> Action {
-        match self.direction {
-            Direction::FromClient => Action::to(self.backend, packet),
-            Direction::FromBackend => {
+    /// What is done to the packet, in one word; `None` when its flow was changed meanwhile.
+    fn action(&self, steering: &Steering<'_>, packet: &Packet) -> Option<Action> {
+        Some(match (&self.backend.treatment, self.direction) {
+            (Treatment::Exchange, direction) => {
+                let endpoints = steering.exchange_of(self.backend, self.whose, packet)?;
+                Action::Exchange(endpoints, direction)
+            }
+            (_, Direction::FromClient) => Action::to(self.backend, packet),
+            (_, Direction::FromBackend) => {
                 let port = packet.key.source().port;
                 Action::ToClient(self.backend.virtual_endpoint(port))
             }
-        }
+        })
     }
 
-    pub(super) fn decision(&self, packet: &Packet) -> Decision {
-        Decision {
-            action: self.action(packet),
-            hop: *self.hop,
-            backend: Some(self.backend.id),
-            event: FlowEvent::None,
-            most_segment: None, // a flow that goes on has no SYN
-        }
+    pub(super) fn decision(
+        &self,
+        steering: &Steering<'_>,
+        packet: &Packet,
+    ) -> Result<Decision, Refusal> {
+        let action = self.action(steering, packet);
+        let action = action.ok_or(DropReason::Unstored)?;
+        Ok(Decision::new(
+            action,
+            *self.hop,
+            self.backend,
+            FlowEvent::None,
+        ))
     }
 }
 

@@ -20,10 +20,11 @@ use ringgate_conntrack::{
 };
 
 use super::open::{Begun, Stored};
-use super::{Action, Decision, FlowEvent, Refusal, Steering, check_path, demand, hop_to, keep};
+use super::{Action, Decision, FlowEvent, Refusal, Steering, demand, hop_to, keep};
 use crate::backend::{Backend, BackendId, Cost};
 use crate::parse::Packet;
 use crate::rewrite::Exchange;
+use crate::route::Hop;
 use crate::verdict::DropReason;
 use crate::wire::tcp;
 
@@ -37,37 +38,41 @@ struct Known<'a> {
 }
 
 impl<'a> Steering<'a> {
-    /// As [`go_on`](Self::go_on), for such flows. Apart, so that others' way is short.
+    /// Where a reply of such a flow leaves for its client. Apart, so that others' way is short.
     #[inline(never)]
-    pub(super) fn go_on_exchanged(&self, packet: &Packet, hash: FlowHash) -> Option<Decision> {
-        let whose = self
-            .table
-            .steady(&packet.key, hash, keep::segment(packet), self.now)?;
-        let backend = self.snapshot.backend(BackendId(whose.owner))?;
-        if !backend.exchanges() {
+    pub(super) fn way_back_exchanged(
+        &self,
+        backend: &Backend,
+        packet: &Packet,
+        whose: Whose,
+    ) -> Option<&'a Hop> {
+        let is_here = |hop: &Hop| hop.port == self.ingress;
+        if !backend.exchanges() || !backend.hop.as_ref().is_ok_and(is_here) {
             return None;
         }
-        let to_backend = backend.hop.as_ref().ok()?;
-        let (hop, exchange) = match whose.direction {
-            Direction::FromClient if backend.state.serves() => {
-                (to_backend, self.exchange_for(backend, whose.tie, packet)?)
-            }
-            Direction::FromClient => return None,
-            Direction::FromBackend => {
-                let (client, its) = self.table.key_in(whose.tie.slot()?)?;
-                if to_backend.port != self.ingress || !self.is_of_one_flow(whose, its, &packet.key)
-                {
-                    return None;
-                }
-                let exchange = to_client(&client);
-                let to = exchange.destination.address;
-                let hop = self.snapshot.fib().hop(to, packet.family).ok()?;
-                (hop, exchange)
-            }
-        };
-        check_path(packet, Cost::ROUTED, hop).ok()?;
-        let action = Action::Exchange(exchange, whose.direction);
-        Some(Decision::new(action, *hop, backend, FlowEvent::None))
+        let client = self.client_of(whose, &packet.key)?.source().address;
+        self.snapshot.fib().hop(client, packet.family).ok()
+    }
+
+    /// The key of the client's entry of the flow whose reply has `reply` for its key.
+    #[inline]
+    fn client_of(&self, whose: Whose, reply: &FlowKey) -> Option<FlowKey> {
+        let (client, its) = self.table.key_in(whose.tie.slot()?)?;
+        self.is_of_one_flow(whose, its, reply).then_some(client)
+    }
+
+    /// What is done to a packet of a flow that goes on, whose entry this is.
+    #[inline]
+    pub(super) fn exchange_of(
+        &self,
+        backend: &Backend,
+        whose: Whose,
+        packet: &Packet,
+    ) -> Option<Exchange> {
+        match whose.direction {
+            Direction::FromClient => self.exchange_for(backend, whose.tie, packet),
+            Direction::FromBackend => Some(to_client(&self.client_of(whose, &packet.key)?)),
+        }
     }
 
     /// What is done to a client's packet whose entry has this tie; `None` without a port.
