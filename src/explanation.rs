@@ -8,7 +8,7 @@ use ringgate_config::Choose;
 use ringgate_conntrack::{Endpoint, FlowKey};
 use ringgate_dataplane::backend::Backend;
 use ringgate_dataplane::clock::Millis;
-use ringgate_dataplane::newcomers::{Newcomers, Tables};
+use ringgate_dataplane::newcomers::{Newcomers, Tables, held};
 use ringgate_dataplane::snapshot::Snapshot;
 use ringgate_dataplane::steer::Steering;
 use serde_json::{Value, json};
@@ -50,6 +50,14 @@ pub(crate) fn explain(
     };
     let flows = &tables.flows;
     let flow = flows.lookup(&key, flows.hash(&key), now.seconds());
+    let waiting = || {
+        let half_open = steering.newcomers.half_open();
+        half_open.lookup(&key, flows.hash(&key), steering.newcomers.tick())
+    };
+    let source = flow.or_else(waiting).and_then(|flow| {
+        let (lease, sources) = (held(flow.whose())?, snapshot.sources()?);
+        Some(sources.source(lease).to_string())
+    });
     let (id, is_stored) = steering.preview(service, &key);
     let backend = id.and_then(|id| snapshot.backend(id));
     let why = match (&backend, is_stored) {
@@ -88,6 +96,7 @@ pub(crate) fn explain(
         "backend": backend.map(Backend::name),
         "state": backend.map(|backend| backend.state.as_str()),
         "forward": backend.map_or(service.forward, |backend| backend.forward).as_str(),
+        "source": source,
         "stored": is_stored,
         "flow": flow.map(|flow| flow.state.as_str()),
         "why": why,

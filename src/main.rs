@@ -10,6 +10,7 @@ mod offload;
 mod plane;
 mod preflight;
 mod reload;
+mod sources;
 
 use std::process::ExitCode;
 

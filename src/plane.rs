@@ -15,6 +15,7 @@ use crossbeam::queue::ArrayQueue;
 use ringgate_config::{Mode, Model, PartialChecksums};
 use ringgate_conntrack::Secret;
 use ringgate_conntrack::fragments::FragmentTable;
+use ringgate_conntrack::source_ports::Seat;
 use ringgate_dataplane::counters::WorkerCounters;
 use ringgate_dataplane::newcomers::Tables;
 use ringgate_dataplane::pin::{PinError, pin};
@@ -155,12 +156,12 @@ pub(crate) struct Plan<'a> {
 }
 
 impl Plane {
-    /// Brings everything up, in the module's order.
+    /// Brings everything up, in the module's order. Each worker has one of `seats`.
     ///
     /// # Errors
     ///
     /// [`StartError`]; what was up by then is taken down again.
-    pub(crate) fn start(plan: &Plan<'_>) -> Result<Self, StartError> {
+    pub(crate) fn start(plan: &Plan<'_>, seats: Vec<Seat>) -> Result<Self, StartError> {
         let model = plan.model;
         let mut programs = Vec::new();
         for interface in model.interfaces() {
@@ -191,8 +192,9 @@ impl Plane {
         }
         plane.interfaces = name_modes(model, programs, &opened);
         plane.steer(plan.snapshot.steered())?;
+        let mut seats = seats.into_iter();
         for (worker, (ports, pool)) in (0..plan.workers).zip(opened) {
-            plane.spawn(plan, worker, ports, pool)?;
+            plane.spawn(plan, worker, (ports, pool), seats.next())?;
         }
         Ok(plane)
     }
@@ -201,8 +203,8 @@ impl Plane {
         &mut self,
         plan: &Plan<'_>,
         worker: u16,
-        ports: Vec<XskPort>,
-        pool: Pool,
+        (ports, pool): (Vec<XskPort>, Pool),
+        seat: Option<Seat>,
     ) -> Result<(), StartError> {
         let failed = |error| StartError::Spawn { worker, error };
         let duplicate = |port: &XskPort| port.as_fd().try_clone_to_owned();
@@ -222,6 +224,7 @@ impl Plane {
             fragments: Arc::clone(&self.fragments),
             udp_new_flows: plan.model.balancer().udp_new_flows(),
             icmp_per_second: plan.model.balancer().icmp_per_second(),
+            seat,
             clock: plan.clock,
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&plan.snapshot),

@@ -14,6 +14,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::control::netlink::state::Network;
 use crate::offload::takes_vlan_tags;
+use crate::sources::{self, SourceFacts};
 
 /// Oldest kernel with everything that is relied on: XDP links (5.9) and io_uring's
 /// `EXT_ARG` waits (5.11); AF_XDP with need_wakeup is older (5.4).
@@ -48,7 +49,7 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    fn good(subject: impl Into<String>, found: impl Into<String>) -> Self {
+    pub(crate) fn good(subject: impl Into<String>, found: impl Into<String>) -> Self {
         let (subject, found) = (subject.into(), found.into());
         Self {
             level: Level::Good,
@@ -58,7 +59,7 @@ impl Finding {
         }
     }
 
-    fn warning(
+    pub(crate) fn warning(
         subject: impl Into<String>,
         found: impl Into<String>,
         cure: impl Into<String>,
@@ -72,7 +73,7 @@ impl Finding {
         }
     }
 
-    fn refusal(
+    pub(crate) fn refusal(
         subject: impl Into<String>,
         found: impl Into<String>,
         cure: impl Into<String>,
@@ -145,6 +146,8 @@ pub(crate) struct Facts {
     pub(crate) cores: Vec<usize>,
     /// The configured interfaces, in order; `None` where there is no such interface.
     pub(crate) interfaces: Vec<Option<InterfaceFacts>>,
+    /// What concerns the sources of `full-nat`.
+    pub(crate) sources: SourceFacts,
 }
 
 impl Facts {
@@ -162,6 +165,7 @@ impl Facts {
             io_uring: probe_io_uring(),
             cores: ringgate_dataplane::pin::allowed_cores(),
             interfaces: names.map(|i| interface_facts(i.name(), network)).collect(),
+            sources: SourceFacts::gather(network),
         }
     }
 }
@@ -195,6 +199,7 @@ pub(crate) fn judge(model: Option<&Model>, facts: &Facts) -> Vec<Finding> {
         findings.extend(queue_findings(model, facts));
         findings.push(cores(model, facts));
         findings.push(flow_memory(model, facts));
+        findings.extend(sources::judge(model, &facts.sources));
     }
     findings
 }
@@ -500,6 +505,7 @@ mod tests {
             io_uring: Ok("works".to_owned()),
             cores: vec![0, 1],
             interfaces: vec![interface("front", 2), interface("back", 2)],
+            sources: SourceFacts::default(),
         }
     }
 

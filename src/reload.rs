@@ -4,6 +4,9 @@ use std::path::Path;
 
 use ringgate_config::Model;
 
+use crate::preflight::Level;
+use crate::sources::{self, SourceFacts};
+
 /// What is wrong with the new file, a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused(pub(crate) Vec<String>);
@@ -13,7 +16,7 @@ pub(crate) struct Refused(pub(crate) Vec<String>);
 /// # Errors
 ///
 /// Everything that is wrong with it, and everything in it that only a restart can change.
-pub(crate) fn read(path: &Path, running: &Model) -> Result<Model, Refused> {
+pub(crate) fn read(path: &Path, running: &Model, host: &SourceFacts) -> Result<Model, Refused> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|error| Refused(vec![format!("{name}: cannot be read: {error}")]))?;
@@ -22,12 +25,21 @@ pub(crate) fn read(path: &Path, running: &Model) -> Result<Model, Refused> {
     for warning in &parsed.warnings {
         tracing::warn!("{warning}");
     }
+    let line = |what| format!("{name}: {what} cannot change while running; restart for that");
     let fixed = needs_restart(running, &parsed.model);
-    if fixed.is_empty() {
+    let mut refused: Vec<String> = fixed.into_iter().map(line).collect();
+    for finding in sources::judge(&parsed.model, host) {
+        let text = format!("{}: {}; {}", finding.subject, finding.found, finding.cure);
+        match finding.level {
+            Level::Good => {}
+            Level::Warning => tracing::warn!("{text}"),
+            Level::Refusal => refused.push(format!("{name}: {text}")),
+        }
+    }
+    if refused.is_empty() {
         return Ok(parsed.model);
     }
-    let line = |what| format!("{name}: {what} cannot change while running; restart for that");
-    Err(Refused(fixed.into_iter().map(line).collect()))
+    Err(Refused(refused))
 }
 
 /// What differs of that which is taken at start: memory, sockets, threads.
@@ -90,11 +102,29 @@ mod tests {
         ringgate_config::parse("test.toml", text).unwrap().model
     }
 
+    fn host() -> SourceFacts {
+        SourceFacts {
+            own: vec!["10.2.0.1".parse().unwrap()],
+            given: Some(30_000..=60_999),
+            reserved: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn sources_with_the_hosts_own_ports_are_refused() {
+        let reload_with =
+            |source: &str| reload(&format!("[balancer]\nnat-sources = [\"{source}\"]\n{FILE}"));
+        let Refused(problems) = reload_with("10.2.0.1").unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].contains("such as 30000"), "{problems:?}");
+        assert!(reload_with("10.2.0.2").is_ok());
+    }
+
     fn reload(text: &str) -> Result<Model, Refused> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new.toml");
         std::fs::write(&path, text).unwrap();
-        read(&path, &model(FILE))
+        read(&path, &model(FILE), &host())
     }
 
     #[test]
@@ -155,7 +185,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_gone_is_a_problem_too() {
-        let Refused(problems) = read(Path::new("/nonexistent/x.toml"), &model(FILE)).unwrap_err();
+        let Refused(problems) =
+            read(Path::new("/nonexistent/x.toml"), &model(FILE), &host()).unwrap_err();
         assert!(problems[0].contains("cannot be read"));
     }
 }

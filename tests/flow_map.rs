@@ -163,7 +163,7 @@ mod tests {
             let line = |number| words(lines.get(&number, 0).unwrap());
             let [magic, version, _, buckets, _, slots_at, ..] = line(0);
             let [a, b, c, d, e, f, ..] = line(1);
-            assert_eq!((magic.to_be_bytes(), version), (*b"ringflow", 2));
+            assert_eq!((magic.to_be_bytes(), version), (*b"ringflow", 3));
             Self {
                 lines,
                 buckets,

@@ -26,6 +26,9 @@
 //!   to be handed over beside the memory. An adopter numbers owners as its predecessor did, and
 //!   lets numbers that it does not know stand for nobody. It cannot number them anew in the table:
 //!   killed in the middle it would leave both numberings, and no way to tell them apart.
+//! - **The same source ports.** What the ties of the flows hold ([`crate::source_ports::Lease`]) is held:
+//!   their numbers of addresses, groups and the division of ports are the predecessor's, and
+//!   no port of theirs is given out to another flow.
 
 use crate::expiry::{Seconds, Timeouts};
 use crate::header::AdoptError;

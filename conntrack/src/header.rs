@@ -29,7 +29,7 @@ use crate::sync::{AtomicU64, Ordering};
 pub const MAGIC: u64 = 0x7269_6E67_666C_6F77;
 
 /// Version of the layout.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 pub(crate) const HEADER_LINES: usize = 2;
 
@@ -355,7 +355,7 @@ mod tests {
             ));
         }
         let text = changed(1, |_| 1).to_string();
-        assert!(text.contains("version 1, expected 2"), "{text}");
+        assert!(text.contains("version 1, expected 3"), "{text}");
     }
 
     #[test]

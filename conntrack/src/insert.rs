@@ -27,6 +27,7 @@ use crate::key::FlowKey;
 use crate::lanes::{Tag, lanes_in};
 use crate::region::SLOTS;
 use crate::table::{FlowTable, Found, NewFlow, Search};
+use crate::whose::Ended;
 
 /// How often a slot is chosen again after it changed under the choice. Other buckets' inserters
 /// and updaters of its flow can do that.
@@ -39,15 +40,36 @@ const CHOICE_TRIES: u32 = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Insert {
     /// Stored.
-    Inserted,
+    Inserted(Placed),
     /// Stored, in the place of a flow whose time was not up but which may be evicted.
-    Displaced,
+    Displaced(Placed),
     /// The key is in the table already, with this flow.
     Exists(Found),
     /// Both buckets are full of flows that a newcomer must not displace.
     Full,
     /// Another thread was writing the place. Trying again later will do.
     Contended,
+}
+
+/// Where a flow was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Placed {
+    /// The number of its slot.
+    pub slot: u32,
+    /// The entry that was there before, its time up or not.
+    pub ended: Option<Ended>,
+}
+
+impl Insert {
+    /// Where it was stored, if it was.
+    #[must_use]
+    pub const fn placed(&self) -> Option<Placed> {
+        match self {
+            Self::Inserted(placed) | Self::Displaced(placed) => Some(*placed),
+            Self::Exists(_) | Self::Full | Self::Contended => None,
+        }
+    }
 }
 
 /// How little a newcomer disturbs by taking a slot; the least is the best.
@@ -102,13 +124,17 @@ impl FlowTable {
             };
             let entry = new.entry(now);
             let slot = self.slot(choice.place);
-            let before = self.whose(slot).map(|owner| (choice.word.state(), owner));
+            let before = choice.word.state();
+            let ended = before.is_some().then(|| slot.ending());
             if slot.replace(choice.word, &words, Tag::of(hash), &entry) {
-                self.count(before, Some((Some(new.state), entry.owner)));
+                let gone = ended.map(|ended| (before, ended.whose));
+                self.count(gone, Some((Some(new.state), entry.whose)));
+                let slot = choice.place;
+                let placed = Placed { slot, ended };
                 return if choice.displaces {
-                    Insert::Displaced
+                    Insert::Displaced(placed)
                 } else {
-                    Insert::Inserted
+                    Insert::Inserted(placed)
                 };
             }
         }

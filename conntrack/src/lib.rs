@@ -12,6 +12,8 @@
 //!   failure; nothing grows.
 //! - **Eviction** prefers ended flows, then closed, then half-open or unanswered ones. An established
 //!   flow never gives way to a newcomer.
+//! - **Ends** are told once: who takes an entry out of the table, by whatever call, is told what it
+//!   held ([`Ended`], [`Found`]), and nobody else is.
 //! - **Memory** is the caller's ([`Memory`]): private, or shared with other processes and the kernel.
 //! - **Time and secrets** are arguments. Every change names the flow that it is meant for, and does
 //!   nothing if another has its place by now.
@@ -33,6 +35,8 @@
 //! | `header` | what makes memory a table, and what it is refused for |
 //! | `memory` | the lines themselves, mapped |
 //! | `table` | finding, changing |
+//! | `whose` | the word of a slot that says whose a flow is, and what it knows of its other side |
+//! | `tied` | from one entry of a flow to the other |
 //! | `sweep` | going over it as a whole |
 //! | `insert` | placing, and who gives way |
 //! | `adopt` | taking over what another process left |
@@ -63,16 +67,19 @@ mod sync;
 mod table;
 #[cfg(test)]
 mod testing;
+mod tied;
+mod whose;
 
 pub use adopt::Healed;
 pub use census::Census;
 pub use expiry::{Profile, Seconds, Span, Timeouts};
 pub use hash::{FlowHash, Secret};
 pub use header::{AdoptError, MAGIC, NewError, VERSION};
-pub use insert::Insert;
+pub use insert::{Insert, Placed};
 pub use key::{Endpoint, FlowKey};
 pub use memory::{LINE_BYTES, Memory};
 pub use reach::{Reach, STRIKES, Segment, WINDOW};
 pub use state::{Direction, State};
 pub use sweep::Cursor;
 pub use table::{FlowTable, Found, NewFlow};
+pub use whose::{Ended, Tie, Whose};

@@ -16,13 +16,14 @@
 //! |---|---|
 //! | 0 | control (`control`) |
 //! | 1..6 | the key, see [`FlowKey::words`](crate::FlowKey::words) |
-//! | 6 | owner in bits 0..32; bit 32: packets come from the backend |
+//! | 6 | whose it is (`whose`) |
 //! | 7 | how far the sender has come (`reach`) |
 
 use crate::hash::HashKey;
 use crate::header::{self, AdoptError, HEADER_LINES, NewError};
 use crate::memory::{LINE_BYTES, Line, Memory};
 use crate::sync::AtomicU64;
+use crate::whose::Tie;
 
 /// Slots of a bucket: an index of four words holds fifteen 16-bit tags and the gate. A model has
 /// one, which keeps its interleavings few and both buckets of a key in play.
@@ -38,8 +39,9 @@ pub(crate) const SLOTS: u32 = 1;
 /// in a hundred thousand.
 const SLACK: (u64, u64) = (13, 12);
 
-/// So many that places fit 32 bits.
-const MOST_BUCKETS: u64 = 1 << 28;
+/// So many that an entry can name every slot.
+const MOST_BUCKETS: u64 = 1 << 27;
+const _: () = assert!(MOST_BUCKETS * SLOTS as u64 <= Tie::SLOTS);
 
 /// How a table for so many flows is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

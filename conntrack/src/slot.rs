@@ -8,11 +8,11 @@
 //!
 //! | role | who | calls |
 //! |---|---|---|
-//! | reader | any thread | `observe`, `read`, `read_any` |
+//! | reader | any thread | `observe`, `read`, `read_any`, `peek` |
 //! | updater | any thread with a word it has observed | `update` (state, profile and last seen) |
 //! | recorder | any thread with a record it has read | `record` (the reach) |
 //! | inserter | the thread inside the gate of the key's first bucket | `replace` |
-//! | rewriter | any thread with a word it has observed | `rewrite` (owner, direction) |
+//! | rewriter | any thread with a word it has observed | `rewrite` (whose it is) |
 //! | remover | any thread with a word it has observed | `clear` |
 //! | adopter | one thread, before any other process or thread writes again | `reset` |
 //!
@@ -66,9 +66,9 @@ use crate::lanes::Tag;
 use crate::memory::Line;
 use crate::reach::Reach;
 use crate::region::{Region, SLOTS};
-use crate::state::{Direction, State};
+use crate::state::State;
 use crate::sync::{Ordering, fence, spin_loop};
-use crate::table::Found;
+use crate::whose::{Ended, Whose};
 
 /// How often a record that changes under a reader is read again. Writing one takes ten stores;
 /// a reader that finds it unfinished so often has met a writer that is not running, and its packet
@@ -78,49 +78,10 @@ const READ_TRIES: u32 = 16;
 #[cfg(lb_loom)]
 const READ_TRIES: u32 = 2;
 
-/// The bit of the owner's word that says where packets come from.
-const FROM_BACKEND: u64 = 1 << 32;
-
-/// Whose a flow is: the record beside its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Owner {
-    pub(crate) owner: u32,
-    pub(crate) direction: Direction,
-}
-
-impl Owner {
-    pub(crate) const fn of(found: &Found) -> Self {
-        Self {
-            owner: found.owner,
-            direction: found.direction,
-        }
-    }
-
-    const fn to_word(self) -> u64 {
-        match self.direction {
-            Direction::FromClient => self.owner as u64,
-            Direction::FromBackend => self.owner as u64 | FROM_BACKEND,
-        }
-    }
-
-    #[inline]
-    const fn from_word(word: u64) -> Self {
-        let [a, b, c, d, ..] = word.to_le_bytes();
-        Self {
-            owner: u32::from_le_bytes([a, b, c, d]),
-            direction: if word & FROM_BACKEND == 0 {
-                Direction::FromClient
-            } else {
-                Direction::FromBackend
-            },
-        }
-    }
-}
-
 /// What is written of a flow besides its key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
-    pub(crate) owner: Owner,
+    pub(crate) whose: Whose,
     pub(crate) state: State,
     pub(crate) profile: Profile,
     pub(crate) reach: Reach,
@@ -132,7 +93,7 @@ pub(crate) struct Entry {
 pub(crate) struct Seen {
     pub(crate) word: Control,
     pub(crate) state: State,
-    pub(crate) owner: Owner,
+    pub(crate) whose: Whose,
     pub(crate) reach: Reach,
 }
 
@@ -187,14 +148,14 @@ impl<'a> Slot<'a> {
                 spin_loop();
                 continue;
             }
-            let (found, owner, reach) = self.load();
+            let (found, whose, reach) = self.load();
             let fits = are_equal(&found, key);
             if self.still_holds(seen) {
                 return if fits {
                     Reading::Found(Seen {
                         word: seen,
                         state,
-                        owner,
+                        whose,
                         reach,
                     })
                 } else {
@@ -208,11 +169,21 @@ impl<'a> Slot<'a> {
     /// The control word, the owner and the reach, if the record is `key`'s and nobody is writing here: as
     /// [`read`](Self::read), once and without reasons. The word may be that of an empty slot.
     #[inline]
-    pub(crate) fn glance(&self, key: &[u64; 5]) -> Option<(Control, Owner, Reach)> {
+    pub(crate) fn glance(&self, key: &[u64; 5]) -> Option<(Control, Whose, Reach)> {
         let seen = self.observe();
-        let (found, owner, reach) = self.load();
+        let (found, whose, reach) = self.load();
         (!seen.is_busy() && are_equal(&found, key) && self.still_holds(seen))
-            .then_some((seen, owner, reach))
+            .then_some((seen, whose, reach))
+    }
+
+    /// The key and whose it is, if there is a flow and nobody is writing here: as
+    /// [`read_any`](Self::read_any), once.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<(FlowKey, Whose)> {
+        let seen = self.observe();
+        let (key, whose, _) = self.load();
+        let is_whole = !seen.is_busy() && seen.state().is_some() && self.still_holds(seen);
+        is_whole.then(|| (FlowKey::from_words(key), whose))
     }
 
     /// Whatever flow is here, or `None` if there is none or it cannot be read.
@@ -224,12 +195,12 @@ impl<'a> Slot<'a> {
                 spin_loop();
                 continue;
             }
-            let (key, owner, reach) = self.load();
+            let (key, whose, reach) = self.load();
             if self.still_holds(seen) {
                 let flow = Seen {
                     word: seen,
                     state,
-                    owner,
+                    whose,
                     reach,
                 };
                 return Some((FlowKey::from_words(key), flow));
@@ -240,19 +211,30 @@ impl<'a> Slot<'a> {
 
     /// Whose record is here. It belongs to an observed word if a change from that very word
     /// succeeds afterwards.
-    pub(crate) fn whose(&self) -> Owner {
-        let [.., owner, _] = &self.line.words;
+    pub(crate) fn whose(&self) -> Whose {
+        let [.., whose, _] = &self.line.words;
         // Relaxed: nobody else writes it between the observation and the change that confirms it.
-        Owner::from_word(owner.load(Ordering::Relaxed))
+        Whose::from_word(whose.load(Ordering::Relaxed))
+    }
+
+    /// The record here, about to end: told if a change from the very word that was observed succeeds.
+    pub(crate) fn ending(&self) -> Ended {
+        let [.., ports, _, _] = &self.line.words;
+        // Relaxed: as in `whose`.
+        let [protocol, ..] = ports.load(Ordering::Relaxed).to_le_bytes();
+        Ended {
+            whose: self.whose(),
+            protocol,
+        }
     }
 
     #[inline]
-    fn load(&self) -> ([u64; 5], Owner, Reach) {
-        let [_, a, b, c, d, e, owner, reach] = &self.line.words;
+    fn load(&self) -> ([u64; 5], Whose, Reach) {
+        let [_, a, b, c, d, e, whose, reach] = &self.line.words;
         // Relaxed: whether they belong together is for `still_holds` to say.
         let key = [a, b, c, d, e].map(|word| word.load(Ordering::Relaxed));
-        let owner = Owner::from_word(owner.load(Ordering::Relaxed));
-        (key, owner, Reach::from_word(reach.load(Ordering::Relaxed)))
+        let whose = Whose::from_word(whose.load(Ordering::Relaxed));
+        (key, whose, Reach::from_word(reach.load(Ordering::Relaxed)))
     }
 
     /// Whether what was loaded since `seen` is its record.
@@ -326,13 +308,13 @@ impl<'a> Slot<'a> {
     /// Writes the rest of a record and publishes it.
     fn finish(&self, expected: Control, entry: &Entry) {
         let published = expected.renewed(entry.state, entry.profile, entry.now);
-        let [.., owner, reach] = &self.line.words;
+        let [.., whose, reach] = &self.line.words;
         // Relaxed, both: between the fence of `claim` and `publish`. A late recorder's
         // compare-and-swap comes before this exchange and is overwritten, or after and fails. A
         // plain store would do, since none can come between a compare-and-swap and what it read;
         // loom 0.7.2 does not know that rule, and a model is worth the few nanoseconds.
         let word = entry.reach.of_record(published).to_word();
-        owner.store(entry.owner.to_word(), Ordering::Relaxed);
+        whose.store(entry.whose.to_word(), Ordering::Relaxed);
         let _last = reach.swap(word, Ordering::Relaxed);
         self.publish(published);
     }
@@ -396,22 +378,25 @@ fn are_equal(mine: &[u64; 5], theirs: &[u64; 5]) -> bool {
 mod tests {
     use super::*;
     use crate::reach::Segment;
+    use crate::state::Direction;
+    use crate::whose::Tie;
 
     const NOW: Seconds = Seconds(50);
     const KEY: [u64; 5] = [1, 2, 3, 4, 5];
     const OTHER: [u64; 5] = [1, 2, 3, 4, 6];
     const TAG: Tag = Tag::EMPTY;
 
-    fn owner(number: u32) -> Owner {
-        Owner {
+    fn whose(number: u32) -> Whose {
+        Whose {
             owner: number,
             direction: Direction::FromBackend,
+            tie: Tie::to_slot(number * 3),
         }
     }
 
     fn entry(number: u32, state: State, now: Seconds) -> Entry {
         Entry {
-            owner: owner(number),
+            whose: whose(number),
             state,
             profile: Profile::DEFAULT,
             reach: Reach::at(number << 16),
@@ -423,7 +408,7 @@ mod tests {
         Reading::Found(Seen {
             word,
             state,
-            owner: owner(number),
+            whose: whose(number),
             reach: Reach::at(number << 16).of_record(word),
         })
     }
@@ -457,6 +442,12 @@ mod tests {
             }
             let (key, ..) = slot.read_any().unwrap();
             assert_eq!(key.words(), KEY);
+            assert_eq!(slot.peek(), Some((key, whose(7))));
+            let ended = Ended {
+                whose: whose(7),
+                protocol: 5,
+            };
+            assert_eq!(slot.ending(), ended);
         });
     }
 
@@ -467,7 +458,7 @@ mod tests {
             let busy = live.rewriting();
             force(slot, busy);
             assert_eq!(slot.read(&KEY), Reading::Unreadable);
-            assert_eq!(slot.read_any(), None);
+            assert_eq!((slot.read_any(), slot.peek()), (None, None));
             assert!(!slot.update(busy, live));
             assert!(!slot.replace(busy, &OTHER, TAG, &entry(8, State::Closed, NOW)));
             assert!(!slot.rewrite(busy, &entry(8, State::Closed, NOW)));
@@ -481,7 +472,7 @@ mod tests {
         with_slot(|slot| {
             force(slot, put(slot, &KEY, 7).claimed());
             assert_eq!(slot.read(&KEY), Reading::Other);
-            assert_eq!(slot.read_any(), None);
+            assert_eq!((slot.read_any(), slot.peek()), (None, None));
         });
     }
 
@@ -556,18 +547,5 @@ mod tests {
             assert!(slot.record(reach, ahead) && !slot.record(reach, ahead));
             assert!(matches!(slot.read(&OTHER), Reading::Found(seen) if seen.reach == ahead));
         });
-    }
-
-    #[test]
-    fn owners_go_and_come_back() {
-        for number in [0, 1, u32::MAX] {
-            for direction in [Direction::FromClient, Direction::FromBackend] {
-                let owner = Owner {
-                    owner: number,
-                    direction,
-                };
-                assert_eq!(Owner::from_word(owner.to_word()), owner);
-            }
-        }
     }
 }

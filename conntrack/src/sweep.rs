@@ -8,6 +8,7 @@ use crate::key::FlowKey;
 use crate::lanes::lanes_in;
 use crate::region::SLOTS;
 use crate::table::{FlowTable, Found, found};
+use crate::whose::Ended;
 
 /// Where a sweep goes on: a range of buckets and the next one to look at.
 #[derive(Debug, Clone)]
@@ -34,8 +35,15 @@ impl FlowTable {
         }
     }
 
-    /// Removes ended flows from the next `budget` buckets of a share. Returns how many.
-    pub fn sweep(&self, cursor: &mut Cursor, budget: usize, now: Seconds) -> usize {
+    /// Removes ended flows from the next `budget` buckets of a share, and tells `ended` of each.
+    /// Returns how many.
+    pub fn sweep(
+        &self,
+        cursor: &mut Cursor,
+        budget: usize,
+        now: Seconds,
+        mut ended: impl FnMut(Ended),
+    ) -> usize {
         let size = cursor.to - cursor.from;
         let budget = u32::try_from(budget).map_or(size, |budget| budget.min(size));
         let mut removed = 0;
@@ -55,10 +63,11 @@ impl FlowTable {
                 if word.state().is_none() || !self.has_ended(word, now) {
                     continue;
                 }
-                let owner = self.whose(slot);
+                let ending = slot.ending();
                 if slot.clear(word) {
                     removed += 1;
-                    self.count(owner.map(|owner| (word.state(), owner)), None);
+                    self.count(Some((word.state(), ending.whose)), None);
+                    ended(ending);
                 }
             }
         }

@@ -18,9 +18,10 @@ use crate::lanes::{Tag, lanes_in};
 use crate::memory::Memory;
 use crate::reach::{Reach, Segment};
 use crate::region::{Region, SLOTS, Shape};
-use crate::slot::{Entry, Owner, Reading, Seen, Slot};
+use crate::slot::{Entry, Reading, Seen, Slot};
 use crate::state::{Direction, State};
 use crate::sync::{Ordering, Setting};
+use crate::whose::{Tie, Whose};
 
 /// How often an update is tried again after another thread's update of the same flow. Each
 /// failure means that one of those succeeded; they come at changes of state and when an age is
@@ -39,6 +40,8 @@ pub struct Found {
     pub owner: u32,
     /// What the caller stored: who sends its packets.
     pub direction: Direction,
+    /// What the caller stored: what is known of the other side.
+    pub tie: Tie,
     /// How far that sender had come.
     pub reach: Reach,
     pub(crate) place: u32,
@@ -59,6 +62,24 @@ impl Found {
     pub const fn profile(&self) -> Profile {
         self.word.profile()
     }
+
+    /// The number of its slot, below [`FlowTable::slots`].
+    #[inline]
+    #[must_use]
+    pub const fn slot(&self) -> u32 {
+        self.place
+    }
+
+    /// Whose it is.
+    #[inline]
+    #[must_use]
+    pub const fn whose(&self) -> Whose {
+        Whose {
+            owner: self.owner,
+            direction: self.direction,
+            tie: self.tie,
+        }
+    }
 }
 
 /// A flow to be stored.
@@ -70,6 +91,8 @@ pub struct NewFlow {
     pub owner: u32,
     /// The caller's: who sends its packets.
     pub direction: Direction,
+    /// The caller's: what is known of the other side.
+    pub tie: Tie,
     /// Which timeouts it has.
     pub profile: Profile,
     /// How far the sender has come.
@@ -77,12 +100,19 @@ pub struct NewFlow {
 }
 
 impl NewFlow {
+    /// Whose it is.
+    #[must_use]
+    pub const fn whose(&self) -> Whose {
+        Whose {
+            owner: self.owner,
+            direction: self.direction,
+            tie: self.tie,
+        }
+    }
+
     pub(crate) const fn entry(&self, now: Seconds) -> Entry {
         Entry {
-            owner: Owner {
-                owner: self.owner,
-                direction: self.direction,
-            },
+            whose: self.whose(),
             state: self.state,
             profile: self.profile,
             reach: self.reach,
@@ -92,7 +122,7 @@ impl NewFlow {
 }
 
 /// What a slot holds, for the census: a state, if any, and whose it is.
-pub(crate) type Counted = (Option<State>, Owner);
+pub(crate) type Counted = (Option<State>, Whose);
 
 /// What came of looking for a key in both its buckets.
 pub(crate) enum Search {
@@ -310,7 +340,7 @@ impl FlowTable {
         (lanes != 0).then(|| Self::place(bucket, lanes.trailing_zeros()))
     }
 
-    /// Whose the flow with this key is, and who sends under it, if the flow is where `hash` says
+    /// Whose the flow with this key is, if the flow is where `hash` says
     /// (see [`prefetch_slot`](Self::prefetch_slot)), and a packet with this segment (all zero for a
     /// datagram) neither changes its state nor should renew its age or move its reach. `None` says
     /// nothing: then [`lookup`](Self::lookup) knows. Writes nothing.
@@ -322,7 +352,7 @@ impl FlowTable {
         hash: FlowHash,
         segment: Segment,
         now: Seconds,
-    ) -> Option<(u32, Direction)> {
+    ) -> Option<Whose> {
         let line = self.region.slot_if_any(hash.hint())?;
         let slot = Slot::new(&self.region, line, hash.hint());
         match slot.glance(&key.words()) {
@@ -335,16 +365,15 @@ impl FlowTable {
     #[inline]
     fn if_steady(
         &self,
-        (seen, owner, reach): (Control, Owner, Reach),
+        (seen, whose, reach): (Control, Whose, Reach),
         segment: Segment,
         now: Seconds,
-    ) -> Option<(u32, Direction)> {
-        let Owner { owner, direction } = owner;
+    ) -> Option<Whose> {
         // A flow that is fresh has not ended: see `Limits`.
-        let is_steady = seen.stays(direction, segment.tcp_flags)
+        let is_steady = seen.stays(whose.direction, segment.tcp_flags)
             && !self.is_stale_at(seen, now)
             && reach.covers(segment.sequence);
-        is_steady.then_some((owner, direction))
+        is_steady.then_some(whose)
     }
 
     /// The same for a flow whose tag another flow of its bucket has too.
@@ -356,11 +385,11 @@ impl FlowTable {
         hash: FlowHash,
         segment: Segment,
         now: Seconds,
-    ) -> Option<(u32, Direction)> {
+    ) -> Option<Whose> {
         let Search::Hit(found) = self.search_all(&key.words(), hash) else {
             return None;
         };
-        let record = (found.word, Owner::of(&found), found.reach);
+        let record = (found.word, found.whose(), found.reach);
         self.if_steady(record, segment, now)
     }
 
@@ -377,14 +406,16 @@ impl FlowTable {
     }
 
     /// Puts `new` in the place of a flow that was found, under the same key. `false` when the
-    /// flow is no longer there or another thread is writing it.
+    /// flow is no longer there or another thread is writing it. Of several that try with the same
+    /// finding, by this or [`remove`](Self::remove), one succeeds: what the flow's entry held is
+    /// then that one's.
     pub fn replace(&self, found: &Found, new: NewFlow, now: Seconds) -> bool {
         let entry = new.entry(now);
         self.change(found, |slot, seen| {
             let replaced = slot.rewrite(seen, &entry);
             if replaced {
-                let before = (seen.state(), Owner::of(found));
-                self.count(Some(before), Some((Some(new.state), entry.owner)));
+                let before = (seen.state(), found.whose());
+                self.count(Some(before), Some((Some(new.state), entry.whose)));
             }
             replaced
         })
@@ -449,19 +480,20 @@ impl FlowTable {
             let moved = seen.moved_to(next, seen.profile(), last_seen);
             let updated = moved == seen || slot.update(seen, moved);
             if updated && next != state {
-                let owner = Owner::of(found);
-                self.count(Some((Some(state), owner)), Some((Some(next), owner)));
+                let whose = found.whose();
+                self.count(Some((Some(state), whose)), Some((Some(next), whose)));
             }
             updated
         })
     }
 
-    /// Removes a flow that was found. `false` when it is no longer there.
+    /// Removes a flow that was found. `false` when it is no longer there, so that of several who
+    /// try one has what its entry held.
     pub fn remove(&self, found: &Found) -> bool {
         self.change(found, |slot, seen| {
             let removed = slot.clear(seen);
             if removed {
-                self.count(Some((seen.state(), Owner::of(found))), None);
+                self.count(Some((seen.state(), found.whose())), None);
             }
             removed
         })
@@ -511,28 +543,22 @@ impl FlowTable {
         Slot::new(&self.region, self.region.slot(place), place)
     }
 
-    /// Whose record a slot holds, if that is counted.
-    #[inline]
-    pub(crate) fn whose(&self, slot: Slot<'_>) -> Option<Owner> {
-        self.census.is_some().then(|| slot.whose())
-    }
-
     /// Counts that a flow in a state has gone from a slot, another come. One that is closed is
     /// none any more.
     pub(crate) fn count(&self, gone: Option<Counted>, come: Option<Counted>) {
         let Some(census) = &self.census else { return };
         let living = |counted: Option<Counted>| {
-            let (state, owner) = counted?;
-            (!state?.is_closed()).then_some(owner)
+            let (state, whose) = counted?;
+            (!state?.is_closed()).then_some((whose.owner, whose.direction))
         };
         let (gone, come) = (living(gone), living(come));
         if gone == come {
             return;
         }
-        if let Some(Owner { owner, direction }) = gone {
+        if let Some((owner, direction)) = gone {
             census.leave(owner, direction);
         }
-        if let Some(Owner { owner, direction }) = come {
+        if let Some((owner, direction)) = come {
             census.enter(owner, direction);
         }
     }
@@ -621,8 +647,9 @@ impl FlowTable {
 pub(crate) const fn found(place: u32, seen: Seen) -> Found {
     Found {
         state: seen.state,
-        owner: seen.owner.owner,
-        direction: seen.owner.direction,
+        owner: seen.whose.owner,
+        direction: seen.whose.direction,
+        tie: seen.whose.tie,
         reach: seen.reach,
         place,
         word: seen.word,

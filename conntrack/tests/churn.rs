@@ -7,7 +7,7 @@ use std::thread;
 
 use ringgate_conntrack::{
     Direction, Endpoint, FlowKey, FlowTable, Insert, NewFlow, Profile, Reach, Seconds, Secret,
-    State, Timeouts,
+    State, Tie, Timeouts,
 };
 
 const FLOWS: u32 = 300;
@@ -69,23 +69,24 @@ mod tests {
             state: State::Opening,
             owner: n,
             direction: Direction::FromBackend,
+            tie: Tie::from_bits(n),
             profile: Profile::DEFAULT,
             reach: Reach::UNKNOWN,
         };
         let Some(found) = table.lookup(&key, hash, now) else {
             if let Insert::Exists(found) = table.insert(&key, hash, new, now) {
-                assert_eq!((found.owner, found.direction), (n, Direction::FromBackend));
+                assert_eq!(found.whose(), new.whose());
             }
             return;
         };
-        assert_eq!((found.owner, found.direction), (n, Direction::FromBackend));
+        assert_eq!(found.whose(), new.whose());
         // Relaxed: a plain total.
         found_total.fetch_add(1, Ordering::Relaxed);
         match random >> 60 {
             0 => drop(table.remove(&found)),
             1 => drop(table.replace(&found, new, now)),
             2 => drop(table.advance(&found, Direction::FromClient, 0x04, now)),
-            3 => drop(table.sweep(&mut table.share(0, 1), 4, now)),
+            3 => drop(table.sweep(&mut table.share(0, 1), 4, now, |_| {})),
             _ => drop(table.advance(&found, Direction::FromBackend, 0x10, now)),
         }
     }

@@ -13,13 +13,13 @@
 mod tests {
     use std::cell::UnsafeCell;
     use std::net::IpAddr;
-    use std::sync::atomic::{AtomicU16, Ordering};
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::thread;
 
-    use ringgate_conntrack::source_ports::{Layout, Release, Rests, Seat, SourcePorts};
+    use ringgate_conntrack::source_ports::{Layout, Lease, Release, Rests, Seat, SourcePorts};
     use ringgate_conntrack::{
-        Direction, Endpoint, FlowKey, FlowTable, Insert, NewFlow, Profile, Reach, Seconds, Secret,
-        Span, State, Timeouts,
+        Direction, Endpoint, FlowKey, FlowTable, NewFlow, Profile, Reach, Seconds, Secret, Span,
+        State, Tie, Timeouts,
     };
 
     const THREADS: u32 = 3;
@@ -92,10 +92,11 @@ mod tests {
                 state: State::Established,
                 owner,
                 direction: Direction::FromClient,
+                tie: Tie::NONE,
                 profile: Profile::DEFAULT,
                 reach: Reach::UNKNOWN,
             };
-            if table.insert(&key, hash, flow, NOW) != Insert::Inserted {
+            if table.insert(&key, hash, flow, NOW).placed().is_none() {
                 owned.push(owner);
             }
         }
@@ -120,23 +121,22 @@ mod tests {
             udp: Span(0),
         };
         let (ports, seats) = SourcePorts::new(layout, &[address], rests, Secret([1, 2])).unwrap();
-        let (plain, flow) = (Plain::new(24), AtomicU16::new(0));
-        let own = |from: &Endpoint, mark| plain.own(usize::from(from.port - FIRST_PORT), mark);
+        let (plain, flow) = (Plain::new(24), AtomicU32::new(0));
+        let own = |lease: Lease, mark| plain.own(usize::from(lease.port() - FIRST_PORT), mark);
         let to = Endpoint::from_socket("10.2.0.1:80".parse().unwrap());
         let mut seats: Vec<(Seat, u64)> = seats.into_iter().zip(1..).collect();
         on_threads(&mut seats, |(seat, random)| {
             for round in 0..ROUNDS {
                 let mark = roll(random);
                 let mut mine = 0;
-                if let Ok(from) = ports.allocate(seat, TCP, &to, 0, Seconds(round)) {
-                    own(&from, mark);
-                    mine = from.port;
+                if let Ok(lease) = ports.allocate(seat, TCP, &to, 0, Seconds(round)) {
+                    own(lease, mark);
+                    mine = lease.to_tie().bits();
                 }
                 let other = flow.swap(mine, exchange);
-                if other != 0 {
-                    let from = Endpoint::from_socket((address, other).into());
-                    own(&from, mark);
-                    let released = ports.release(TCP, &from, &to, Seconds(round));
+                if let Some(lease) = Lease::from_tie(Tie::from_bits(other)) {
+                    own(lease, mark);
+                    let released = ports.release(TCP, lease, Seconds(round));
                     assert_eq!(released, Release::Rests);
                 }
             }

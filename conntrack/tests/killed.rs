@@ -13,7 +13,7 @@ mod tests {
 
     use ringgate_conntrack::{
         Direction, Endpoint, FlowKey, FlowTable, Found, Insert, LINE_BYTES, Memory, NewFlow,
-        Profile, Reach, Seconds, Secret, State, Timeouts,
+        Profile, Reach, Seconds, Secret, State, Tie, Timeouts,
     };
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
@@ -46,6 +46,7 @@ mod tests {
             state,
             owner: n << 16 | turn & 0xFFFF,
             direction: Direction::FromClient,
+            tie: Tie::from_bits(n << 16 | turn & 0xFFFF),
             profile: Profile::DEFAULT,
             reach: Reach::at(n),
         }
@@ -57,7 +58,11 @@ mod tests {
 
     fn find(table: &FlowTable, n: u32) -> Option<Found> {
         let found = table.lookup(&key(n), table.hash(&key(n)), NOW)?;
-        assert_eq!(found.owner >> 16, n, "torn");
+        assert_eq!(
+            (found.owner >> 16, found.tie.bits()),
+            (n, found.owner),
+            "torn"
+        );
         Some(found)
     }
 
@@ -80,7 +85,10 @@ mod tests {
         let secret = Secret([3, 5]);
         let table = FlowTable::new(map(&file), CAPACITY, secret, Timeouts::default()).unwrap();
         for n in 0..STEADY {
-            assert_eq!(insert(&table, n, 0, State::Established), Insert::Inserted);
+            assert!(matches!(
+                insert(&table, n, 0, State::Established),
+                Insert::Inserted(_)
+            ));
         }
         drop(table);
         let (mut gates, mut slots) = (0, 0);

@@ -68,6 +68,7 @@ mod tests {
             } else {
                 Direction::FromBackend
             },
+            tie: Tie::from_bits(u32::from(number) << 16 | u32::from(owner)),
             profile: Profile::DEFAULT,
             reach: Reach::at(u32::from(owner) << 16),
         }
@@ -79,7 +80,10 @@ mod tests {
     }
 
     fn put(table: &FlowTable, number: u16, state: State, owner: u16) -> Found {
-        assert_eq!(insert(table, number, state, owner), Insert::Inserted);
+        assert!(matches!(
+            insert(table, number, state, owner),
+            Insert::Inserted(_)
+        ));
         find(table, number).unwrap()
     }
 
@@ -93,8 +97,8 @@ mod tests {
         if let Some(found) = &found {
             let whole = new(number, found.state, owner(found));
             assert_eq!(
-                (found.owner, found.direction),
-                (whole.owner, whole.direction),
+                (found.owner, found.direction, found.tie),
+                (whole.owner, whole.direction, whole.tie),
                 "torn"
             );
         }
@@ -117,7 +121,7 @@ mod tests {
             let theirs = thread.join().unwrap();
             let inserted = [mine, theirs]
                 .iter()
-                .filter(|outcome| **outcome == Insert::Inserted)
+                .filter(|outcome| outcome.placed().is_some())
                 .count();
             assert_eq!(inserted, 1, "{mine:?} {theirs:?}");
             assert_eq!(copies(&table, 1), 1);
@@ -152,8 +156,8 @@ mod tests {
             let table = table();
             let other = Arc::clone(&table);
             let thread = thread::spawn(move || insert(&other, 1, State::Established, 11));
-            let mine = insert(&table, 2, State::Established, 22) == Insert::Inserted;
-            let theirs = thread.join().unwrap() == Insert::Inserted;
+            let mine = insert(&table, 2, State::Established, 22).placed().is_some();
+            let theirs = thread.join().unwrap().placed().is_some();
             assert_eq!(copies(&table, 1), usize::from(theirs));
             assert_eq!(copies(&table, 2), usize::from(mine));
             assert!(mine || theirs);
@@ -172,7 +176,7 @@ mod tests {
             if let Some(found) = find(&table, 1) {
                 assert_eq!(owner(&found), 11);
             }
-            assert_eq!(thread.join().unwrap(), Insert::Inserted);
+            assert!(matches!(thread.join().unwrap(), Insert::Inserted(_)));
             assert!(find(&table, 1).is_some());
         });
     }
@@ -197,7 +201,7 @@ mod tests {
                 find(&table, 3).is_some(),
                 "the established flow is always found"
             );
-            assert_eq!(thread.join().unwrap(), Insert::Displaced);
+            assert!(matches!(thread.join().unwrap(), Insert::Displaced(_)));
             assert_eq!(table.lookup(&key(1), hint, NOW), None);
             assert!(find(&table, 2).is_some());
         });
@@ -221,7 +225,7 @@ mod tests {
                     "{found:?}"
                 );
             }
-            assert_eq!(thread.join().unwrap(), Insert::Inserted);
+            assert!(matches!(thread.join().unwrap(), Insert::Inserted(_)));
             assert_eq!(owner(&find(&table, 1).unwrap()), 12);
         });
     }
@@ -270,7 +274,7 @@ mod tests {
             let other = Arc::clone(&table);
             let thread = thread::spawn(move || insert(&other, 2, State::Established, 22));
             let advanced = table.advance(&flow, Direction::FromClient, ACK, NOW);
-            let inserted = thread.join().unwrap() == Insert::Displaced;
+            let inserted = matches!(thread.join().unwrap(), Insert::Displaced(_));
             assert_eq!(advanced, !inserted);
             assert_eq!(find(&table, 1).is_some(), !inserted);
             assert_eq!(find(&table, 2).is_some(), inserted);
@@ -303,8 +307,9 @@ mod tests {
             let last = Seconds(NOW.0 + timeouts.opening.0 + grain);
             let over = Seconds(last.0 + 1);
             let other = Arc::clone(&table);
-            let thread =
-                thread::spawn(move || other.sweep(&mut other.share(0, 1), usize::MAX, over));
+            let thread = thread::spawn(move || {
+                other.sweep(&mut other.share(0, 1), usize::MAX, over, |_| {})
+            });
             let renewed = table.advance(&flow, Direction::FromClient, 0x02, last);
             let swept = thread.join().unwrap();
             assert_eq!(swept, usize::from(!renewed));
@@ -321,7 +326,7 @@ mod tests {
             let flow = put(&table, 1, State::Closed, 11);
             let other = Arc::clone(&table);
             let thread = thread::spawn(move || {
-                other.sweep(&mut other.share(0, 1), usize::MAX, Seconds(1000))
+                other.sweep(&mut other.share(0, 1), usize::MAX, Seconds(1000), |_| {})
             });
             let removed = table.remove(&flow);
             let swept = thread.join().unwrap();
@@ -359,7 +364,7 @@ mod tests {
             if let Some(found) = find(&table, 2) {
                 assert!(is_at(&found, 11));
             }
-            assert_eq!(thread.join().unwrap(), Insert::Displaced);
+            assert!(matches!(thread.join().unwrap(), Insert::Displaced(_)));
             let found = find(&table, 2).unwrap();
             assert!(is_at(&found, 11), "{found:x?}");
         });

@@ -52,12 +52,12 @@ mod tests {
         Endpoint::from_socket("10.2.0.1:80".parse().unwrap())
     }
 
-    fn take(ports: &SourcePorts, seat: &mut Seat, now: Seconds) -> Result<Endpoint, NoPort> {
+    fn take(ports: &SourcePorts, seat: &mut Seat, now: Seconds) -> Result<Lease, NoPort> {
         ports.allocate(seat, TCP, &to(), 0, now)
     }
 
-    fn give(ports: &SourcePorts, from: &Endpoint) -> Release {
-        ports.release(TCP, from, &to(), NOW)
+    fn give(ports: &SourcePorts, lease: Lease) -> Release {
+        ports.release(TCP, lease, NOW)
     }
 
     #[test]
@@ -68,13 +68,13 @@ mod tests {
             assert_eq!(take(&ports, &mut seat, NOW), Err(NoPort::Held));
             // What a holder did is done when the next one has the port.
             let words = Arc::new([(); 3].map(|()| loom::sync::atomic::AtomicU32::new(0)));
-            let word = |from: &Endpoint| usize::from(from.port - 1024);
+            let word = |lease: &Lease| usize::from(lease.port() - 1024);
             let threads = held.map(|from| {
                 let (ports, words) = (Arc::clone(&ports), Arc::clone(&words));
                 thread::spawn(move || {
                     // Relaxed: it is the allocator that has to order this.
                     words[word(&from)].store(1, Ordering::Relaxed);
-                    assert_eq!(give(&ports, &from), Release::Rests);
+                    assert_eq!(give(&ports, from), Release::Rests);
                 })
             });
             let early: Vec<_> = [(); 2]
@@ -92,7 +92,7 @@ mod tests {
             let mut all: Vec<u16> = early
                 .into_iter()
                 .chain(late)
-                .map(|from| from.port)
+                .map(|lease| lease.port())
                 .collect();
             all.sort_unstable();
             all.dedup();
@@ -107,14 +107,14 @@ mod tests {
             let held = [(); 2].map(|()| take(&ports, &mut seat, NOW).unwrap());
             let other = Arc::clone(&ports);
             let thread = thread::spawn(move || {
-                assert_eq!(give(&other, &held[0]), Release::Rests);
+                assert_eq!(give(&other, held[0]), Release::Rests);
             });
             // Taken as soon as it is linked, and given back while the other may still be busy.
             if let Ok(from) = take(&ports, &mut seat, RESTED) {
                 assert_ne!(from, held[1], "two holders");
-                assert_eq!(give(&ports, &from), Release::Rests);
+                assert_eq!(give(&ports, from), Release::Rests);
             }
-            assert_eq!(give(&ports, &held[1]), Release::Rests);
+            assert_eq!(give(&ports, held[1]), Release::Rests);
             thread.join().unwrap();
             let all = std::iter::from_fn(|| take(&ports, &mut seat, RESTED).ok());
             assert_eq!(all.count(), 2);
@@ -128,7 +128,7 @@ mod tests {
             let from = take(&ports, &mut seat, NOW).unwrap();
             let threads = [(); 2].map(|()| {
                 let ports = Arc::clone(&ports);
-                thread::spawn(move || give(&ports, &from))
+                thread::spawn(move || give(&ports, from))
             });
             let done = threads.map(|thread| thread.join().unwrap());
             assert!(done.contains(&Release::Rests) && done.contains(&Release::NotHeld));

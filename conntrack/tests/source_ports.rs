@@ -3,11 +3,13 @@
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
-    use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     use std::thread;
 
-    use ringgate_conntrack::source_ports::{Layout, NoPort, Release, Rests, Seat, SourcePorts};
-    use ringgate_conntrack::{Endpoint, Seconds, Secret, Span};
+    use ringgate_conntrack::source_ports::{
+        Layout, Lease, NoPort, Release, Rests, Seat, SourcePorts,
+    };
+    use ringgate_conntrack::{Endpoint, Seconds, Secret, Span, Tie};
 
     const WORKERS: usize = 3;
     const FIRST: u16 = 1024;
@@ -24,8 +26,8 @@ mod tests {
         backend: Endpoint,
         /// Whether somebody holds the port, as the holders say.
         held: Vec<AtomicBool>,
-        /// Ports of flows; 0 where there is none.
-        flows: Vec<AtomicU16>,
+        /// What flows hold, as their entries have it.
+        flows: Vec<AtomicU32>,
     }
 
     impl Shared {
@@ -42,7 +44,7 @@ mod tests {
                 ports,
                 backend: Endpoint::from_socket("10.2.0.1:80".parse().unwrap()),
                 held: (0..PORTS).map(|_| AtomicBool::new(false)).collect(),
-                flows: (0..PLACES).map(|_| AtomicU16::new(0)).collect(),
+                flows: (0..PLACES).map(|_| AtomicU32::new(0)).collect(),
             };
             (shared, seats)
         }
@@ -52,30 +54,35 @@ mod tests {
         fn turn(&self, seat: &mut Seat, place: u64, now: Seconds) -> Result<(), NoPort> {
             let flow = &self.flows[usize::try_from(place).unwrap()];
             // Acquire: pairs with the Release below. So a flow table hands its flows on, too.
-            let port = flow.swap(0, Ordering::Acquire);
-            if port != 0 {
-                self.end(port, now);
+            let held = flow.swap(0, Ordering::Acquire);
+            if let Some(lease) = Lease::from_tie(Tie::from_bits(held)) {
+                self.end(lease, now);
                 return Ok(());
             }
-            let from = self.ports.allocate(seat, TCP, &self.backend, 0, now)?;
+            let lease = self.ports.allocate(seat, TCP, &self.backend, 0, now)?;
             // Relaxed: it is the allocator that has to order this after the last holder's.
-            let was_held = self.held[usize::from(from.port - FIRST)].swap(true, Ordering::Relaxed);
-            assert!(!was_held, "two holders of {from}");
+            let was_held =
+                self.held[usize::from(lease.port() - FIRST)].swap(true, Ordering::Relaxed);
+            assert!(!was_held, "two holders of {lease:?}");
             // Release: pairs with the Acquire above.
-            let placed = flow.compare_exchange(0, from.port, Ordering::Release, Ordering::Relaxed);
+            let placed = flow.compare_exchange(
+                0,
+                lease.to_tie().bits(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
             if placed.is_err() {
-                self.end(from.port, now);
+                self.end(lease, now);
             }
             Ok(())
         }
 
-        fn end(&self, port: u16, now: Seconds) {
+        fn end(&self, lease: Lease, now: Seconds) {
             // Relaxed: as in `turn`.
-            let was_held = self.held[usize::from(port - FIRST)].swap(false, Ordering::Relaxed);
-            assert!(was_held, "nobody holds {port}");
-            let address: IpAddr = "192.0.2.1".parse().unwrap();
-            let from = Endpoint::from_socket((address, port).into());
-            let released = self.ports.release(TCP, &from, &self.backend, now);
+            let was_held =
+                self.held[usize::from(lease.port() - FIRST)].swap(false, Ordering::Relaxed);
+            assert!(was_held, "nobody holds {lease:?}");
+            let released = self.ports.release(TCP, lease, now);
             assert_eq!(released, Release::Rests);
         }
     }
@@ -111,9 +118,9 @@ mod tests {
         assert!((1..ROUNDS * 3).contains(&refused), "{refused} were refused");
         for flow in &shared.flows {
             // Relaxed: the threads have ended.
-            match flow.load(Ordering::Relaxed) {
-                0 => {}
-                port => shared.end(port, Seconds(ROUNDS)),
+            let held = Tie::from_bits(flow.load(Ordering::Relaxed));
+            if let Some(lease) = Lease::from_tie(held) {
+                shared.end(lease, Seconds(ROUNDS));
             }
         }
         // All are free again, but for the one that each queue keeps.

@@ -162,7 +162,14 @@ impl Backend {
         virtual_endpoint(&self.listen, port)
     }
 
-    /// Whether its replies return through the balancer.
+    /// Whether packets to it come from an address of the balancer's.
+    #[inline]
+    #[must_use]
+    pub fn exchanges(&self) -> bool {
+        matches!(self.treatment, Treatment::Exchange)
+    }
+
+    /// Whether its replies, sent to clients, return through the balancer.
     #[inline]
     #[must_use]
     pub fn returns(&self) -> bool {
@@ -188,6 +195,8 @@ pub enum Treatment {
     Readdress,
     /// Packets to it go in others; it answers the client itself.
     Encapsulate(Encapsulation),
+    /// Both endpoints are replaced, the source by one of the balancer's, which it answers.
+    Exchange,
 }
 
 /// What the way to a backend takes of a packet.
@@ -212,7 +221,7 @@ impl Treatment {
     pub fn cost(&self) -> Cost {
         match self {
             Self::Direct => Cost::BRIDGED,
-            Self::Translate(_) | Self::Readdress => Cost::ROUTED,
+            Self::Translate(_) | Self::Readdress | Self::Exchange => Cost::ROUTED,
             Self::Encapsulate(encapsulation) => Cost {
                 bytes: encapsulation.overhead(),
                 ..Cost::ROUTED

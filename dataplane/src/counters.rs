@@ -44,7 +44,7 @@ impl Counter {
 }
 
 /// What one worker did with the packets of one ingress interface.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct InterfaceCounters {
     /// Packets taken from the RX ring.
     pub received: Counter,
@@ -56,6 +56,19 @@ pub struct InterfaceCounters {
     pub answered: Counter,
     /// Packets dropped, by [`DropReason::index`].
     pub dropped: [Counter; DropReason::COUNT],
+}
+
+// By hand: arrays of more than 32 have no `Default`.
+impl Default for InterfaceCounters {
+    fn default() -> Self {
+        Self {
+            received: Counter::default(),
+            received_bytes: Counter::default(),
+            forwarded: Counter::default(),
+            answered: Counter::default(),
+            dropped: std::array::from_fn(|_| Counter::default()),
+        }
+    }
 }
 
 impl InterfaceCounters {

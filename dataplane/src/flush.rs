@@ -12,9 +12,10 @@
 //! | the replies', alone | if it was last seen before the flush began: a younger one may belong to a flow that is just being stored |
 
 use ringgate_config::Listen;
-use ringgate_conntrack::{Direction, FlowKey, FlowTable, Found, Seconds};
+use ringgate_conntrack::{Direction, FlowKey, FlowTable, Found, Seconds, Tie};
 
 use crate::backend::BackendId;
+use crate::newcomers::held;
 use crate::snapshot::Snapshot;
 
 /// Whose flows.
@@ -115,10 +116,16 @@ impl Flush {
         (table, snapshot): (&FlowTable, &Snapshot),
         now: Seconds,
     ) {
+        let lease = held(found.whose());
+        let replies_to = match (lease, snapshot.sources()) {
+            (None, _) => Some(key.source()),
+            (Some(lease), sources) => sources.map(|sources| sources.source(lease)),
+        };
         let backend = snapshot.backend(BackendId(found.owner));
-        if let Some(backend) = backend.filter(|backend| backend.returns()) {
+        let backend = backend.filter(|backend| backend.returns() || backend.exchanges());
+        if let (Some(backend), Some(replies_to)) = (backend, replies_to) {
             let endpoint = backend.endpoint_for(key.destination().port);
-            let reply = FlowKey::new(key.protocol(), endpoint, key.source());
+            let reply = FlowKey::new(key.protocol(), endpoint, replies_to);
             if let Some(reply) = table.lookup(&reply, table.hash(&reply), now)
                 && reply.owner == found.owner
             {
@@ -128,6 +135,10 @@ impl Flush {
         if table.remove(found) {
             self.flows += 1;
             self.entries += 1;
+            if let (Some(lease), Some(sources)) = (lease, snapshot.sources()) {
+                // Held, by the entry that was just removed.
+                let _rests = sources.release(key.protocol(), lease, now);
+            }
         }
     }
 
@@ -139,12 +150,37 @@ impl Flush {
         (table, snapshot): (&FlowTable, &Snapshot),
         now: Seconds,
     ) {
+        if found.tie != Tie::NONE {
+            self.forget_tied(key, found, (table, snapshot), now);
+            return;
+        }
         let has_client = snapshot
             .backend(BackendId(found.owner))
             .map(|backend| backend.virtual_endpoint(key.source().port))
             .map(|asked| FlowKey::new(key.protocol(), key.destination(), asked))
             .and_then(|client| table.lookup(&client, table.hash(&client), now))
             .is_some_and(|client| client.owner == found.owner);
+        if !has_client && found.last_seen() < self.since {
+            self.entries += u64::from(table.remove(found));
+        }
+    }
+
+    /// The same of one that names its client's slot.
+    fn forget_tied(
+        &mut self,
+        key: &FlowKey,
+        found: &Found,
+        (table, snapshot): (&FlowTable, &Snapshot),
+        now: Seconds,
+    ) {
+        let client = found.tie.slot().and_then(|slot| table.flow_in(slot, now));
+        let source = |client: &Found| {
+            let (lease, sources) = (held(client.whose())?, snapshot.sources()?);
+            Some(sources.source(lease))
+        };
+        let has_client = client.is_some_and(|(_, client)| {
+            client.owner == found.owner && source(&client) == Some(key.destination())
+        });
         if !has_client && found.last_seen() < self.since {
             self.entries += u64::from(table.remove(found));
         }

@@ -12,11 +12,15 @@
 //! clock stops after 2.1 years; then the order in which flows give way is arbitrary, and they no
 //! longer end by time.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
 
-use ringgate_conntrack::{Census, FlowTable, Profile, Seconds, Secret, Span, Timeouts};
+use arrayvec::ArrayVec;
+use ringgate_conntrack::source_ports::{Lease, NoPort, Release, Seat, SourcePorts, Waiting};
+use ringgate_conntrack::{
+    Census, Direction, Ended, Endpoint, FlowTable, Profile, Seconds, Secret, Span, Timeouts, Whose,
+};
 
 use crate::clock::Millis;
 
@@ -35,6 +39,10 @@ const BURSTS_IN_SECOND: u64 = 10;
 
 /// The least that may come at once: a batch.
 const BURST_LEAST: u64 = crate::port::BATCH as u64;
+
+/// Ports that wait to be given back, at most: of a source that is new, as many flows as end in the
+/// time between two workers' next turns.
+const OWED_MOST: usize = 64;
 
 /// Tokens are thousandths of a flow: a rate a second is as many a millisecond.
 const TOKENS_OF_FLOW: u64 = 1000;
@@ -88,6 +96,16 @@ impl Tables {
     }
 }
 
+/// The port that an entry holds: a client's may.
+#[inline]
+#[must_use]
+pub fn held(whose: Whose) -> Option<Lease> {
+    match whose.direction {
+        Direction::FromClient => Lease::from_tie(whose.tie),
+        Direction::FromBackend => None,
+    }
+}
+
 /// How many of so many entries are for half-open flows: a sixteenth, some thousands at least, half
 /// at most.
 #[must_use]
@@ -123,6 +141,10 @@ pub struct Newcomers {
     /// Datagram flows a second.
     rate: u64,
     tokens: Cell<u64>,
+    /// The worker's right to source ports, if it has one.
+    seat: RefCell<Option<Seat>>,
+    /// Ports of sources that this worker does not know yet.
+    owed: RefCell<ArrayVec<(u8, Lease), OWED_MOST>>,
 }
 
 impl Newcomers {
@@ -135,9 +157,18 @@ impl Newcomers {
             now: Cell::new(now),
             rate,
             tokens: Cell::new(0),
+            seat: RefCell::new(None),
+            owed: RefCell::new(ArrayVec::new()),
         };
         newcomers.tokens.set(newcomers.burst());
         newcomers
+    }
+
+    /// The same with a right to source ports: else no flow gets one.
+    #[must_use]
+    pub fn seated(mut self, seat: Option<Seat>) -> Self {
+        self.seat = RefCell::new(seat);
+        self
     }
 
     /// The half-open flows.
@@ -176,6 +207,65 @@ impl Newcomers {
     pub(crate) fn admits_datagram(&self) -> bool {
         let left = self.tokens.get().checked_sub(TOKENS_OF_FLOW);
         left.inspect(|left| self.tokens.set(*left)).is_some()
+    }
+
+    /// A port for a flow of `protocol` from `client` to `backend`. With `give_way`, of a flow that waits
+    /// for its handshake to be complete: it may get that of another that waits
+    /// ([`SourcePorts::allocate_waiting`]).
+    pub(crate) fn lease(
+        &self,
+        sources: Option<&SourcePorts>,
+        protocol: u8,
+        backend: &Endpoint,
+        client: [u64; 2],
+        give_way: Option<impl FnMut(&Waiting) -> bool>,
+    ) -> Result<Lease, NoPort> {
+        let mut seat = self.seat.borrow_mut();
+        let (Some(seat), Some(sources)) = (seat.as_mut(), sources) else {
+            return Err(NoPort::NoSource);
+        };
+        // The upper bits decide (Knuth's multiplicative hashing): a client is served from one source.
+        let affinity = (client[0] ^ client[1]).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let now = self.now.get().seconds();
+        match give_way {
+            Some(end) => sources.allocate_waiting(seat, backend, affinity, now, end),
+            None => sources.allocate(seat, protocol, backend, affinity, now),
+        }
+    }
+
+    /// Remembers that a flow waits: the client's entry is in this slot of the half-open table.
+    pub(crate) fn wait(&self, sources: Option<&SourcePorts>, lease: Lease, slot: u32) {
+        if let (Some(seat), Some(sources)) = (self.seat.borrow_mut().as_mut(), sources) {
+            sources.wait(seat, Waiting { lease, slot });
+        }
+    }
+
+    /// Gives back what an entry held that is gone.
+    #[inline]
+    pub(crate) fn settle(&self, sources: Option<&SourcePorts>, ended: Ended) {
+        if let Some(lease) = held(ended.whose) {
+            self.give_back(sources, ended.protocol, lease);
+        }
+    }
+
+    /// Gives a port back, once the entry that held it is gone.
+    pub(crate) fn give_back(&self, sources: Option<&SourcePorts>, protocol: u8, lease: Lease) {
+        let now = self.now.get().seconds();
+        let released = sources.map(|sources| sources.release(protocol, lease, now));
+        // Another worker has it from a source of the next snapshot, which this one is about to get.
+        if matches!(released, None | Some(Release::Foreign)) {
+            let _lost = self.owed.borrow_mut().try_push((protocol, lease));
+        }
+    }
+
+    /// Gives back what could not be before.
+    pub(crate) fn repay(&self, sources: Option<&SourcePorts>) {
+        if self.owed.borrow().is_empty() {
+            return;
+        }
+        for (protocol, lease) in self.owed.take() {
+            self.give_back(sources, protocol, lease);
+        }
     }
 
     fn burst(&self) -> u64 {

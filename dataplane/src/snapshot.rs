@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ringgate_config::{Choose, Forward, Listen, Model};
 use ringgate_conntrack::Endpoint;
+use ringgate_conntrack::source_ports::SourcePorts;
 
 use crate::backend::{Backend, BackendId, BackendIdentity, Health, NoSlot, Registry};
 use crate::clock::Millis;
@@ -47,6 +48,8 @@ pub struct Snapshot {
     fib: Arc<Fib>,
     lifetimes: Lifetimes,
     steered: Steered,
+    sources: Option<Arc<SourcePorts>>,
+    exchanges: bool,
 }
 
 impl Snapshot {
@@ -113,6 +116,20 @@ impl Snapshot {
         &self.fib
     }
 
+    /// The balancer's own addresses that flows come from, and their ports.
+    #[inline]
+    #[must_use]
+    pub fn sources(&self) -> Option<&SourcePorts> {
+        self.sources.as_deref()
+    }
+
+    /// Whether some backend is `full-nat`.
+    #[inline]
+    #[must_use]
+    pub fn exchanges(&self) -> bool {
+        self.exchanges
+    }
+
     /// What the flow table must know of timeouts before a worker sees this snapshot.
     #[must_use]
     pub fn lifetimes(&self) -> &Lifetimes {
@@ -147,9 +164,16 @@ pub struct Builder {
     now: Millis,
     next_step: Option<Millis>,
     generation: u64,
+    sources: Option<Arc<SourcePorts>>,
 }
 
 impl Builder {
+    /// The sources of the snapshots that are built from now on.
+    pub fn with_sources(&mut self, sources: Arc<SourcePorts>) -> &mut Self {
+        self.sources = Some(sources);
+        self
+    }
+
     /// The time of the snapshots that are built from now on: slow starts go by it.
     pub fn at(&mut self, now: Millis) -> &mut Self {
         self.now = now;
@@ -182,8 +206,7 @@ impl Builder {
             model.services().iter().flat_map(identities_of).collect();
         self.registry.retain(&identities);
         let returns = returns(model);
-        let standing_services: HashSet<(Listen, u8)> =
-            model.services().iter().map(listen_of).collect();
+        let kept: HashSet<(Listen, u8)> = model.services().iter().map(listen_of).collect();
         let profiles = self.profiles.number(model);
         let mut services = Vec::with_capacity(model.services().len());
         let mut backends: Vec<Option<Backend>> = Vec::new();
@@ -216,8 +239,7 @@ impl Builder {
                 }
             }
             services.push(Service {
-                half_open: is_ordered(service.choose())
-                    || identities_of(service).any(|one| returns.is_shared(&one)),
+                half_open: is_half_open(service, &returns),
                 quic: service
                     .quic()
                     .map(|quic| Routes::new(quic, service, &members)),
@@ -226,10 +248,8 @@ impl Builder {
             });
         }
         let listens: Vec<(Listen, u8)> = model.services().iter().map(listen_of).collect();
-        self.rings
-            .retain(|listen, _| standing_services.contains(listen));
-        self.turns
-            .retain(|listen, _| standing_services.contains(listen));
+        self.rings.retain(|listen, _| kept.contains(listen));
+        self.turns.retain(|listen, _| kept.contains(listen));
         self.past = past;
         self.next_step = next_step;
         self.generation += 1;
@@ -243,7 +263,9 @@ impl Builder {
             backends,
             fib: Arc::clone(fib),
             lifetimes: self.profiles.lifetimes(),
-            steered: Steered::of(model),
+            steered: Steered::of(model, self.sources.as_deref()),
+            exchanges: model.services().iter().any(is_full_nat),
+            sources: self.sources.clone(),
         })
     }
 
@@ -321,9 +343,22 @@ impl Builder {
     }
 }
 
+/// Whether flows are remembered while they are half open.
+fn is_half_open(service: &ringgate_config::Service, returns: &Returns) -> bool {
+    is_ordered(service.choose())
+        || is_full_nat(service)
+        || identities_of(service).any(|one| returns.is_shared(&one))
+}
+
 /// Whether a flow's backend does not follow from its packets.
 const fn is_ordered(choose: Choose) -> bool {
     matches!(choose, Choose::RoundRobin | Choose::LeastConnections)
+}
+
+/// Whether replies of some of its flows are sent to the balancer itself.
+fn is_full_nat(service: &ringgate_config::Service) -> bool {
+    let mut backends = service.backends().iter();
+    backends.any(|backend| backend.forward() == Forward::FullNat)
 }
 
 /// What replies from each NAT backend's address and port belong to.

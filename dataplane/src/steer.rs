@@ -22,7 +22,9 @@
 //! allowance for datagrams, and nothing else; time is an argument.
 
 use ringgate_config::MssClamp;
-use ringgate_conntrack::{Direction, Endpoint, FlowHash, FlowKey, FlowTable, Found, Seconds};
+use ringgate_conntrack::{
+    Direction, Endpoint, FlowHash, FlowKey, FlowTable, Found, Seconds, Tie, Whose,
+};
 
 use crate::backend::{Backend, BackendId, Cost, virtual_endpoint};
 use crate::newcomers::Newcomers;
@@ -37,12 +39,14 @@ use crate::wire::{tcp, udp};
 
 mod decision;
 mod follow;
+mod full_nat;
 mod half_open;
 mod keep;
 mod open;
 
 pub use decision::{Action, Decision, FlowEvent, Refusal, Way};
 use keep::segment;
+use open::Begun;
 
 /// Everything a decision is made from.
 #[derive(Debug, Clone, Copy)]
@@ -91,8 +95,13 @@ impl<'a> Steering<'a> {
     #[inline(always)]
     pub fn go_on(&self, packet: &Packet, hash: FlowHash) -> Option<Way<'a>> {
         let (table, now) = (self.table, self.now);
-        let (owner, direction) = table.steady(&packet.key, hash, segment(packet), now)?;
+        let Whose {
+            owner, direction, ..
+        } = table.steady(&packet.key, hash, segment(packet), now)?;
         let backend = self.snapshot.backend(BackendId(owner))?;
+        if backend.exchanges() {
+            return None; // see `go_on_exchanged`
+        }
         let hop = match direction {
             Direction::FromClient if backend.state.serves() => backend.hop.as_ref().ok()?,
             Direction::FromClient => return None,
@@ -134,6 +143,11 @@ impl<'a> Steering<'a> {
         hash: FlowHash,
         frame: &[u8],
     ) -> Result<Decision, Refusal> {
+        if self.snapshot.exchanges()
+            && let Some(decision) = self.go_on_exchanged(packet, hash)
+        {
+            return Ok(decision);
+        }
         let key = &packet.key;
         if let Some(service) = self.snapshot.service(key.destination(), key.protocol()) {
             // A service as the source would make two services answer each other for ever.
@@ -154,6 +168,8 @@ impl<'a> Steering<'a> {
             };
             decision.most_segment = most_segment(service, packet, &decision, None);
             Ok(decision)
+        } else if self.is_source(key.destination()) {
+            self.send_back_exchanged(packet, hash)
         } else if let Some(whose) = self.snapshot.reply_from(key.source(), key.protocol()) {
             self.send_back(whose, packet, hash)
         } else {
@@ -183,16 +199,24 @@ impl<'a> Steering<'a> {
         if packet.is_later_fragment() {
             return self.follow(service, packet, hash);
         }
-        let (backend, event) = match self.table.lookup(&packet.key, hash, self.now) {
+        let Begun {
+            backend,
+            tie,
+            event,
+        } = match self.table.lookup(&packet.key, hash, self.now) {
             Some(found) if reopens(&found, packet) => {
                 self.forget(&found, packet);
                 self.open(service, packet, hash)?
             }
-            Some(found) => match self.serving(BackendId(found.owner)) {
+            Some(found) => match self.serving_flow(&found) {
                 Some(backend) => {
-                    let (action, hop) = way_to(backend, packet)?;
+                    let (action, hop) = self.way_to(backend, found.tie, packet)?;
                     let event = self.observe(&found, backend, packet, || {
-                        backend.returns().then(|| reply_key(packet, backend))
+                        if backend.exchanges() {
+                            return self.other_of(backend, &found, packet);
+                        }
+                        let returns = backend.returns();
+                        returns.then(|| keep::Other::plain(reply_key(packet, backend)))
                     });
                     return Ok(Decision::new(action, hop, backend, event));
                 }
@@ -203,7 +227,7 @@ impl<'a> Steering<'a> {
                 None => self.open(service, packet, hash)?,
             },
         };
-        let (action, hop) = way_to(backend, packet)?;
+        let (action, hop) = self.way_to(backend, tie, packet)?;
         Ok(Decision::new(action, hop, backend, event))
     }
 
@@ -222,7 +246,7 @@ impl<'a> Steering<'a> {
             Some(backend) => backend,
             None => self.by_ring(service, packet)?,
         };
-        let (action, hop) = way_to(backend, packet)?;
+        let (action, hop) = self.way_to(backend, Tie::NONE, packet)?;
         Ok(Decision::new(action, hop, backend, FlowEvent::None))
     }
 
@@ -255,19 +279,23 @@ impl<'a> Steering<'a> {
         demand(packet, Cost::ROUTED, &hop)?;
         let event = known.map_or(FlowEvent::None, |(home, (found, backend))| {
             home.observe(&found, backend, packet, || {
-                Some(FlowKey::new(
+                Some(keep::Other::plain(FlowKey::new(
                     key.protocol(),
                     key.destination(),
                     virtual_address,
-                ))
+                )))
             })
         });
-        let mut decision = Decision::new(action, hop, backend, event);
+        Ok(self.reply(Decision::new(action, hop, backend, event), backend, packet))
+    }
+
+    /// What is decided of a reply, with what its service has to say.
+    fn reply(&self, mut decision: Decision, backend: &Backend, packet: &Packet) -> Decision {
         if let Some(service) = self.snapshot.service_at(backend.service) {
             let other = backend.hop.ok().map(|hop| hop.mtu);
             decision.most_segment = most_segment(service, packet, &decision, other);
         }
-        Ok(decision)
+        decision
     }
 
     /// The backend that sent a reply whose entry is `found`; `None` when the entry is of times
@@ -300,6 +328,24 @@ impl<'a> Steering<'a> {
         Ok((asked, sender))
     }
 
+    /// What is done to a client's packet for `backend`, and where it leaves; `tie` is what its entry knows
+    /// of the other side.
+    #[inline]
+    fn way_to(
+        &self,
+        backend: &Backend,
+        tie: Tie,
+        packet: &Packet,
+    ) -> Result<(Action, Hop), Refusal> {
+        let hop = hop_to(backend, packet)?;
+        if !backend.exchanges() {
+            return Ok((Action::to(backend, packet), hop));
+        }
+        let exchange = self.exchange_for(backend, tie, packet);
+        let exchange = exchange.ok_or(DropReason::Unstored)?;
+        Ok((Action::Exchange(exchange, Direction::FromClient), hop))
+    }
+
     /// How many flows a backend has.
     fn flows_of(&self, id: BackendId) -> u64 {
         self.table.flows_of(id.0)
@@ -311,6 +357,14 @@ impl<'a> Steering<'a> {
         self.snapshot
             .backend(id)
             .filter(|backend| backend.state.serves())
+    }
+
+    /// The backend of a flow, if packets of it may be sent there: it has a port, if it needs one. It has
+    /// none if the backend's mode was another when it began.
+    #[inline]
+    fn serving_flow(&self, found: &Found) -> Option<&'a Backend> {
+        let serving = self.serving(BackendId(found.owner));
+        serving.filter(|backend| !backend.exchanges() || found.tie != Tie::NONE)
     }
 }
 
@@ -325,12 +379,12 @@ fn reopens(found: &Found, packet: &Packet) -> bool {
     found.state.may_be_reopened() && packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
 }
 
-/// What is done to a packet for `backend`, and where it leaves.
+/// Where a packet for `backend` leaves.
 #[inline]
-fn way_to(backend: &Backend, packet: &Packet) -> Result<(Action, Hop), Refusal> {
+fn hop_to(backend: &Backend, packet: &Packet) -> Result<Hop, Refusal> {
     let hop = backend.hop?;
     demand(packet, backend.cost, &hop)?;
-    Ok((Action::to(backend, packet), hop))
+    Ok(hop)
 }
 
 /// As [`check_path`], and says what would fit.
@@ -370,7 +424,10 @@ fn most_segment(
         MssClamp::Path => {
             let overhead = match decision.action {
                 Action::Encapsulate(encapsulation) => encapsulation.overhead(),
-                Action::Direct | Action::ToBackend(_) | Action::ToClient(_) => 0,
+                Action::Direct
+                | Action::ToBackend(_)
+                | Action::ToClient(_)
+                | Action::Exchange(..) => 0,
             };
             let mtu = decision.hop.mtu.saturating_sub(overhead.into());
             Some(fitting(

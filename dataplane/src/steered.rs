@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use ringgate_config::{Forward, Fragments, Model, Ping, Service, Tunnel, Vlan};
+use ringgate_conntrack::source_ports::SourcePorts;
 
 /// IANA protocol numbers of what an outer header can carry.
 const IPIP: u8 = 4;
@@ -141,13 +142,17 @@ impl Default for Steered {
 }
 
 impl Steered {
-    /// What `model` makes workers responsible for.
+    /// What `model` makes workers responsible for, and what flows from `sources` do that it has no
+    /// more.
     #[must_use]
-    pub fn of(model: &Model) -> Self {
+    pub fn of(model: &Model, sources: Option<&SourcePorts>) -> Self {
         let balancer = model.balancer();
         let ports = balancer.nat_source_ports();
         let mut steered = Self {
-            pool: balancer.nat_sources().to_vec(),
+            pool: match sources {
+                Some(sources) => sources.addresses().collect(),
+                None => balancer.nat_sources().to_vec(),
+            },
             pool_ports: SteeredPorts {
                 first: *ports.start(),
                 last: *ports.end(),
@@ -235,7 +240,10 @@ mod tests {
             name = "eth0"
         "#;
         let file = format!("{balancer}{interface}{text}");
-        Steered::of(&ringgate_config::parse("test.toml", &file).unwrap().model)
+        Steered::of(
+            &ringgate_config::parse("test.toml", &file).unwrap().model,
+            None,
+        )
     }
 
     fn service(listen: &str, more: &str, backends: &[&str]) -> String {

@@ -97,10 +97,18 @@ drop_reasons! {
     WrongVlan = "wrong_vlan", "normal for a moment after a reload; else somebody sends past the VLAN, or the service's vlan is wrong";
     /// A backend's reply that came in by another interface than the one that leads to it.
     WrongInterface = "wrong_interface", "somebody forges replies, or routes to and from the backend differ";
-    /// A reply from a backend of several services, of a flow that is not in the table.
-    UnknownReturn = "unknown_return", "raise [balancer] flows, or give each service its own backend port";
+    /// A reply from a backend of several services, or to a source of `full-nat`, of a flow that is not in
+    /// the table.
+    UnknownReturn = "unknown_return", "normal for stragglers of flows that have ended; else raise [balancer] flows, or give each service its own backend port";
     /// The client reaches two services with one port, and every backend tried serves both.
     ReturnConflict = "return_conflict", "give each service its own backend port";
+    /// A new `full-nat` flow, and flows hold all source ports that it could have.
+    SourcePortsHeld = "source_ports_held", "add addresses to [balancer] nat-sources, or widen nat-source-ports";
+    /// A new `full-nat` flow, and the source ports that no flow holds rest after their last one.
+    SourcePortsResting = "source_ports_resting", "connections end faster than their ports may be used again (60 s TCP, 30 s UDP): add addresses to [balancer] nat-sources";
+    /// A packet of a `full-nat` flow that is in no table and cannot be stored: there is no room, another
+    /// worker was writing there, datagram flows begin too fast, or the packet begins no flow.
+    Unstored = "unstored", "normal for stragglers of flows that have ended; else raise [balancer] flows or udp-new-flows-per-second";
     /// No route to the next hop through an interface of the balancer.
     NoRoute = "no_route", "add a route (ip route get ADDRESS), or the interface to the configuration";
     /// The next hop's hardware address is not known yet; the kernel was asked for it.

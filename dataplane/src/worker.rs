@@ -14,7 +14,8 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use ringgate_conntrack::fragments::FragmentTable;
-use ringgate_conntrack::{Cursor, FlowHash, FlowTable};
+use ringgate_conntrack::source_ports::Seat;
+use ringgate_conntrack::{Cursor, Ended, FlowHash, FlowTable};
 
 use crate::clock::{Clock, Millis};
 use crate::counters::WorkerCounters;
@@ -69,6 +70,8 @@ pub struct Parts<P, C> {
     pub udp_new_flows: u32,
     /// Most ICMP errors that all workers together send of their own in a second.
     pub icmp_per_second: u32,
+    /// This worker's right to source ports. Taken at the start.
+    pub seat: Option<Seat>,
     /// The time.
     pub clock: C,
     /// Where control posts snapshots.
@@ -115,7 +118,7 @@ pub struct Remains<P> {
 impl<P: Port, C: Clock> Worker<P, C> {
     /// A worker ready to run.
     #[must_use]
-    pub fn new(parts: Parts<P, C>) -> Self {
+    pub fn new(mut parts: Parts<P, C>) -> Self {
         let egress = parts.ports.iter().map(|_| Batch::new()).collect();
         let Tables { flows, half_open } = &parts.tables;
         let share = |table: &FlowTable| table.share(parts.index, parts.workers);
@@ -126,7 +129,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
             parts.udp_new_flows,
             parts.workers,
             kept_until,
-        );
+        )
+        .seated(parts.seat.take());
         let follower = Follower::new(Arc::clone(&parts.fragments));
         let icmp = Icmp::new(parts.icmp_per_second, parts.workers, kept_until);
         let (batch, parsed) = (Batch::new(), ArrayVec::new());
@@ -208,6 +212,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             tables,
             counters,
             partial,
+            snapshot,
             ..
         } = &self.parts;
         let table: &FlowTable = &tables.flows;
@@ -237,6 +242,11 @@ impl<P: Port, C: Clock> Worker<P, C> {
         }
         for (_, hash) in self.parsed.iter_mut().flatten() {
             *hash = table.prefetch_slot(*hash);
+        }
+        if snapshot.exchanges() {
+            for (_, hash) in self.parsed.iter().flatten() {
+                table.prefetch_tied(*hash);
+            }
         }
     }
 
@@ -366,13 +376,16 @@ impl<P: Port, C: Clock> Worker<P, C> {
         for (index, port) in self.parts.ports.iter().enumerate() {
             self.parts.counters.publish_port(index, &port.counters());
         }
+        let sources = self.parts.snapshot.sources();
+        self.newcomers.repay(sources);
+        let ended = |ended: Ended| self.newcomers.settle(sources, ended);
         let sweep = |table: &FlowTable, cursor: &mut Cursor, now| {
             let share = u64::from(table.buckets()) / self.parts.workers.max(1) as u64;
             let budget = share
                 .saturating_mul(elapsed)
                 .div_ceil(SWEEP_PASS_MS)
                 .min(SWEEP_MOST);
-            table.sweep(cursor, usize::try_from(budget).unwrap_or(0), now) as u64
+            table.sweep(cursor, usize::try_from(budget).unwrap_or(0), now, ended) as u64
         };
         let Tables { flows, half_open } = &self.parts.tables;
         let [of_flows, of_half_open] = &mut self.cursors;

@@ -9,7 +9,7 @@ mod tests {
     use aya::maps::{Array, MapData};
     use ringgate_conntrack::{
         Direction, Endpoint, FlowKey, FlowTable, Insert, NewFlow, Profile, Reach, Seconds, Secret,
-        State, Timeouts,
+        State, Tie, Timeouts,
     };
     use ringgate_dataplane::flow_map::{FlowMap, FlowMapError};
 
@@ -38,13 +38,14 @@ mod tests {
             state: State::TwoWay,
             owner: 7,
             direction: Direction::FromClient,
+            tie: Tie::NONE,
             profile: Profile::DEFAULT,
             reach: Reach::OF_DATAGRAMS,
         };
         let now = Seconds(5);
         for n in 0..9000 {
             let inserted = table.insert(&key(n), table.hash(&key(n)), flow, now);
-            assert_eq!(inserted, Insert::Inserted);
+            assert!(matches!(inserted, Insert::Inserted(_)));
         }
         let other = FlowMap::from_fd(descriptor(&map)).unwrap();
         assert_eq!(other.id(), map.id());

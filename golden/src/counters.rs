@@ -25,7 +25,7 @@ pub fn counts(
 ) -> Counts {
     let mut counts = Counts::new();
     for (name, of_interface) in interfaces.iter().zip(&counters.interfaces) {
-        let fields = named!(of_interface; received received_bytes forwarded);
+        let fields = named!(of_interface; received received_bytes forwarded answered);
         put(&mut counts, name, &fields);
         let group = counts.entry(name.clone()).or_default();
         for reason in DropReason::ALL {
@@ -40,6 +40,11 @@ pub fn counts(
     let fragments = &counters.fragments;
     let fields = named!(fragments; first followed held displaced unplaced);
     put(&mut counts, "fragments", &fields);
+    let icmp = &counters.icmp;
+    let fields = named!(icmp;
+        to_backends to_clients from_tunnels too_big time_exceeded echo_replies withheld
+        copies copies_withheld copies_lost);
+    put(&mut counts, "icmp", &fields);
     let turns = &counters.turns;
     put(&mut counts, "turns", &named!(turns; requests_lost));
     for (name, id) in backends {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 use ringgate_config::{Backend, Model, PartialChecksums, Service, limits};
 use ringgate_conntrack::fragments::FragmentTable;
+use ringgate_conntrack::source_ports::{Layout, PortsError, Rests, Seat, SourcePorts};
 use ringgate_conntrack::{Endpoint, Secret, Timeouts};
 use ringgate_dataplane::backend::{BackendId, Health};
 use ringgate_dataplane::clock::{Clock, Millis};
@@ -107,6 +108,19 @@ fn model(case: &Case, text: &str) -> Result<Model, CaseError> {
         .model)
 }
 
+/// A builder with the sources of `full-nat`, and the worker's right to their ports.
+fn sourced(case: &Case, model: &Model) -> Result<(Builder, Option<Seat>), CaseError> {
+    let mut builder = Builder::default();
+    let balancer = model.balancer();
+    let of_case = |error: PortsError| CaseError::at(&case.path, &error);
+    let layout = Layout::new(balancer.nat_source_ports(), 1, 1).map_err(of_case)?;
+    let sources = balancer.nat_sources();
+    let made = SourcePorts::new(layout, sources, Rests::default(), SECRET).map_err(of_case)?;
+    let (ports, seats) = made;
+    builder.with_sources(Arc::new(ports));
+    Ok((builder, seats.into_iter().next()))
+}
+
 impl<'a> World<'a> {
     /// As the case begins.
     ///
@@ -125,7 +139,7 @@ impl<'a> World<'a> {
         let (clock, mailbox) = (Hand::default(), Arc::new(Mailbox::default()));
         let wanted = Arc::new(ArrayQueue::new(WANTED));
         clock.advance(5000);
-        let mut builder = Builder::default();
+        let (mut builder, seat) = sourced(case, &model)?;
         let snapshot = build(&mut builder, &model, &fib, &clock, (&[], false))?;
         let interfaces = model.interfaces().iter();
         let completes = |one: &ringgate_config::Interface| {
@@ -148,6 +162,7 @@ impl<'a> World<'a> {
                 fragments: Arc::new(fragments),
                 udp_new_flows: model.balancer().udp_new_flows(),
                 icmp_per_second: model.balancer().icmp_per_second(),
+                seat,
                 clock: clock.clone(),
                 mailbox: Arc::clone(&mailbox),
                 snapshot: Arc::clone(&snapshot),

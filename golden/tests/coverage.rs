@@ -20,6 +20,7 @@ mod tests {
     /// Each mode, with the variants of its tunnels.
     const MODES: &[(Forward, &str, &[Pair])] = &[
         (Forward::Nat, "", SAME_FAMILY),
+        (Forward::FullNat, "", SAME_FAMILY),
         (Forward::DsrL2, "", SAME_FAMILY),
         (Forward::Ipip, "", ANY_FAMILY),
         (Forward::Gue, "variant 0", ANY_FAMILY),

@@ -71,8 +71,12 @@ pub(crate) fn run(args: &Explain) -> ExitCode {
 
 fn render(answer: &Value) -> String {
     let text = |name: &str| answer[name].as_str().unwrap_or("none").to_owned();
+    let source = match answer["source"].as_str() {
+        Some(source) => format!("source   {source}\n"),
+        None => String::new(),
+    };
     format!(
-        "service  {}\nbackend  {}\nforward  {}\nflow     {}\nwhy      {}\n",
+        "service  {}\nbackend  {}\nforward  {}\n{source}flow     {}\nwhy      {}\n",
         text("service"),
         text("backend"),
         text("forward"),

@@ -23,6 +23,7 @@ use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
 use crate::plane::{Plan, Plane, Stopped};
 use crate::preflight::{Facts, Level, judge, workers};
+use crate::sources::Sources;
 
 /// Runs the command.
 pub(crate) fn run(args: &Run) -> ExitCode {
@@ -54,7 +55,11 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     checker.reconcile(specs(&model), control::clock::now());
     let ports = Ports::new(model.interfaces().iter().map(|i| (i.name(), i.vlan_tags())));
     let fib = ports.fib(watcher.network());
+    let secret = Secret([random()?, random()?]);
+    let order = Secret([random()?, random()?]);
+    let (sources, seats) = Sources::new(&model, workers(&model, &facts), order)?;
     let mut builder = Builder::default();
+    builder.with_sources(sources.ports());
     let health = |service: &_, backend: &_| health(&checker, service, backend);
     let snapshot = Arc::new(builder.build(&model, health, &fib, false)?);
     let plan = Plan {
@@ -67,11 +72,11 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
             .collect(),
         workers: workers(&model, &facts),
         cores: cores(&model, &facts),
-        secret: Secret([random()?, random()?]),
+        secret,
         clock,
         snapshot: Arc::clone(&snapshot),
     };
-    let plane = Plane::start(&plan)?;
+    let plane = Plane::start(&plan, seats)?;
     let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
     let (driver, _) = driver::open(prefer, driver_capacity(specs(&model).count()))?;
     let config = config.to_owned();
@@ -82,6 +87,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         admin,
         checker,
         builder,
+        sources,
         plane,
         ports,
         fib,

@@ -70,6 +70,9 @@ fn render(status: &Value) -> String {
             flows["half_open_expired"],
         ),
     );
+    for source in list(&status["sources"]) {
+        render_source(&mut page, source);
+    }
     for worker in list(&status["workers"]) {
         line(
             &mut page,
@@ -103,6 +106,19 @@ fn render_icmp(page: &mut String, icmp: &Value) {
     if !some.is_empty() {
         line(page, &format!("icmp{}", some.concat()));
     }
+}
+
+fn render_source(page: &mut String, source: &Value) {
+    line(
+        page,
+        &format!(
+            "source {}  ports held {}  resting {}  of {}",
+            source["address"].as_str().unwrap_or("-"),
+            source["held"],
+            source["resting"],
+            source["ports"],
+        ),
+    );
 }
 
 fn render_interface(page: &mut String, interface: &Value) {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Instant;
 
+use ringgate_conntrack::Seconds;
 use ringgate_dataplane::backend::{Backend, BackendId};
 use ringgate_dataplane::counters::{Counter, WorkerCounters};
 use ringgate_dataplane::service::Service;
@@ -147,6 +148,8 @@ pub(crate) struct Page<'a> {
     pub(crate) admin: &'a Path,
     /// Flows that operators flushed since the start.
     pub(crate) flushed: u64,
+    /// The time of flows and ports.
+    pub(crate) now: Seconds,
     /// Since the start.
     pub(crate) uptime_ms: u64,
 }
@@ -178,6 +181,7 @@ impl Page<'_> {
             "network": self.network(),
             "flows": self.flows(&workers),
             "icmp": icmp(&workers),
+            "sources": self.sources(),
             "fragments": self.fragments(&workers),
             "interfaces": self.interfaces(&workers),
             "workers": self.workers(&workers),
@@ -217,6 +221,22 @@ impl Page<'_> {
                 "vlan": way.map(|hop| hop.tags.ids().collect::<Vec<u16>>()),
             })
         })
+    }
+
+    /// The addresses that flows come from, and their ports.
+    fn sources(&self) -> Value {
+        let usage = self.snapshot.sources().into_iter();
+        let usage = usage.flat_map(|sources| sources.usage(self.now));
+        usage
+            .map(|(address, usage)| {
+                json!({
+                    "address": address.to_string(),
+                    "held": usage.held,
+                    "resting": usage.resting,
+                    "ports": usage.ports,
+                })
+            })
+            .collect()
     }
 
     fn flows(&self, workers: &[&WorkerCounters]) -> Value {

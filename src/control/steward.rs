@@ -28,6 +28,7 @@ use super::{clock, probe};
 use crate::clock::Monotonic;
 use crate::plane::Plane;
 use crate::reload::{self, Refused as ReloadRefused};
+use crate::sources::{SourceFacts, Sources};
 
 use drain::Drain;
 use flush::Flushing;
@@ -36,6 +37,7 @@ mod answer;
 mod drain;
 mod empty;
 mod flush;
+mod sources;
 
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
 /// adopted snapshots, the drain. A first packet to an unknown next hop waits this long.
@@ -96,6 +98,7 @@ pub(crate) struct Steward {
     notifier: Notifier,
     checker: Checker,
     builder: Builder,
+    sources: Sources,
     meter: Meter,
     plane: Plane,
     ports: Ports,
@@ -109,6 +112,8 @@ pub(crate) struct Steward {
     network_seen: Option<u64>,
     /// Something that a snapshot shows has changed.
     stale: bool,
+    /// The configuration names other source addresses than there are.
+    sources_due: bool,
     /// The steering programs wait for this generation to be adopted.
     steer_after: Option<u64>,
     /// The service manager was told that we are ready.
@@ -142,6 +147,7 @@ pub(crate) struct Start {
     pub(crate) admin: Admin,
     pub(crate) checker: Checker,
     pub(crate) builder: Builder,
+    pub(crate) sources: Sources,
     pub(crate) plane: Plane,
     pub(crate) ports: Ports,
     pub(crate) fib: Arc<Fib>,
@@ -169,6 +175,8 @@ impl Steward {
             notifier,
             checker: start.checker,
             builder: start.builder,
+            sources: start.sources,
+            sources_due: false,
             meter,
             plane: start.plane,
             ports: start.ports,
@@ -212,6 +220,7 @@ impl Steward {
                 self.dispatch(completion, now);
             }
             self.start_checks(now);
+            self.renew_sources();
             if now >= self.next_tick {
                 self.next_tick = now + TICK;
                 self.tick(now);
@@ -281,9 +290,11 @@ impl Steward {
 
     fn reload(&mut self, now: Instant) {
         self.notifier.reloading();
-        match reload::read(&self.config, &self.model) {
+        let host = SourceFacts::gather(self.watcher.network());
+        match reload::read(&self.config, &self.model, &host) {
             Ok(model) => {
                 self.model = model;
+                self.sources_due = self.sources.differ(&self.model);
                 self.checker.reconcile(specs(&self.model), now);
                 self.stale = true;
                 tracing::info!(
@@ -399,6 +410,7 @@ impl Steward {
         }
         if now >= self.next_audit {
             self.next_audit = now + AUDIT;
+            self.sources_due |= self.sources.differ(&self.model);
             if let Err(error) = self.watcher.audit() {
                 tracing::warn!(%error, "cannot read the kernel's tables again");
             }

@@ -191,11 +191,13 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String
     for mode in Mode::ALL {
         for &family in mode.families() {
             let name = format!("{} {}", mode.name(), world::family_name(family));
-            for flows in plan.flows.iter().filter(|_| plan.has(Section::Pipeline)) {
+            let flows = plan.flows.iter().filter(|flows| mode.has_room_for(**flows));
+            for flows in flows.filter(|_| plan.has(Section::Pipeline)) {
                 progress(&format!("pipeline {name} {flows}"));
                 rows.extend(pipeline::measure(mode, family, *flows, plan, threads)?);
             }
-            if plan.has(Section::Storm) && !mode.is_tcp() {
+            let is_stormed = !mode.is_tcp() && mode.has_room_for(plan.storm_flows);
+            if plan.has(Section::Storm) && is_stormed {
                 progress(&format!("storm {name}"));
                 rows.push(pipeline::storm(mode, family, plan)?);
             }

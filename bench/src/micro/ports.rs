@@ -1,4 +1,4 @@
-//! Source ports, taken and given back: what full NAT will pay once for each flow.
+//! Source ports, taken and given back: what full NAT pays once for each flow.
 
 use std::net::IpAddr;
 
@@ -64,8 +64,7 @@ fn sampled(plan: &Plan) -> Result<Vec<(f64, f64)>, String> {
             time[0] += nanoseconds(flows as u64, || {
                 let taken = (0..flows).filter_map(|flow| {
                     let to = to(flow)?;
-                    let from = ports.allocate(seat, PROTOCOL, &to, flow as u64, now).ok()?;
-                    Some((from, to))
+                    ports.allocate(seat, PROTOCOL, &to, flow as u64, now).ok()
                 });
                 held.extend(taken);
             });
@@ -74,8 +73,8 @@ fn sampled(plan: &Plan) -> Result<Vec<(f64, f64)>, String> {
             }
             let mut back = 0;
             time[1] += nanoseconds(flows as u64, || {
-                for (from, to) in held.drain(..) {
-                    let released = ports.release(PROTOCOL, &from, &to, now);
+                for lease in held.drain(..) {
+                    let released = ports.release(PROTOCOL, lease, now);
                     back += usize::from(released == Release::Rests);
                 }
             });

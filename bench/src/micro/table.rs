@@ -5,7 +5,7 @@ use std::hint::black_box;
 use arrayvec::ArrayVec;
 use ringgate_conntrack::{
     Direction, Endpoint, FlowHash, FlowKey, FlowTable, Insert, Memory, NewFlow, Profile, Reach,
-    Seconds, Secret, State, Timeouts,
+    Seconds, Secret, State, Tie, Timeouts,
 };
 use ringgate_dataplane::maglev::flow_hash;
 use ringgate_dataplane::newcomers::{Tables, half_open_of};
@@ -172,13 +172,14 @@ impl Contestant for Ours {
             state: State::TwoWay,
             owner: 1,
             direction: Direction::FromClient,
+            tie: Tie::NONE,
             profile: Profile::DEFAULT,
             reach: Reach::OF_DATAGRAMS,
         };
         self.each(flows, |key, hash| {
             loop {
                 match self.table.insert(key, hash, flow, NOW) {
-                    Insert::Inserted | Insert::Displaced => return true,
+                    Insert::Inserted(_) | Insert::Displaced(_) => return true,
                     Insert::Exists(_) | Insert::Full => return false,
                     Insert::Contended => std::hint::spin_loop(),
                 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 use ringgate_conntrack::Secret;
 use ringgate_conntrack::fragments::FragmentTable;
+use ringgate_conntrack::source_ports::{Layout, Rests, Seat, SourcePorts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::clock::{Clock, Millis};
 use ringgate_dataplane::counters::WorkerCounters;
@@ -56,17 +57,21 @@ pub enum Mode {
     Gue,
     /// Behind IP and GRE, without a key.
     Gre,
+    /// Both endpoints rewritten. Only the clients' packets are sent: a reply's destination is a port
+    /// that the balancer chooses.
+    FullNat,
 }
 
 impl Mode {
     /// Every one.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Nat,
         Self::DsrL2,
         Self::NatTcp,
         Self::Ipip,
         Self::Gue,
         Self::Gre,
+        Self::FullNat,
     ];
 
     /// As the configuration calls it.
@@ -79,6 +84,7 @@ impl Mode {
             Self::Ipip => "ipip",
             Self::Gue => "gue",
             Self::Gre => "gre",
+            Self::FullNat => "full-nat",
         }
     }
 
@@ -86,7 +92,9 @@ impl Mode {
     const fn forward(self) -> &'static str {
         match self {
             Self::NatTcp => Self::Nat.name(),
-            Self::Nat | Self::DsrL2 | Self::Ipip | Self::Gue | Self::Gre => self.name(),
+            Self::Nat | Self::DsrL2 | Self::Ipip | Self::Gue | Self::Gre | Self::FullNat => {
+                self.name()
+            }
         }
     }
 
@@ -112,7 +120,7 @@ impl Mode {
     pub const fn families(self) -> &'static [Family] {
         match self {
             Self::NatTcp => &[Family::V4],
-            Self::Nat | Self::DsrL2 | Self::Ipip | Self::Gue | Self::Gre => {
+            Self::Nat | Self::DsrL2 | Self::Ipip | Self::Gue | Self::Gre | Self::FullNat => {
                 &[Family::V4, Family::V6]
             }
         }
@@ -121,7 +129,18 @@ impl Mode {
     /// Entries of the flow table for each flow: one for each direction that is seen.
     #[must_use]
     pub const fn entries(self) -> usize {
-        if self.has_replies() { 2 } else { 1 }
+        if self.has_own_port() { 2 } else { 1 }
+    }
+
+    /// Whether backends are spoken to at a port of their own.
+    const fn has_own_port(self) -> bool {
+        self.has_replies() || matches!(self, Self::FullNat)
+    }
+
+    /// Whether there are source ports for so many flows.
+    #[must_use]
+    pub const fn has_room_for(self, flows: u32) -> bool {
+        !matches!(self, Self::FullNat) || flows <= 100_000
     }
 }
 
@@ -190,6 +209,7 @@ impl Service {
             Mode::Ipip => 4,
             Mode::Gue => 5,
             Mode::Gre => 6,
+            Mode::FullNat => 7,
         };
         let (listen, backend): (IpAddr, IpAddr) = match family {
             Family::V4 => ([10, 100, 0, last].into(), [10, 200, 0, 10 + last].into()),
@@ -201,7 +221,7 @@ impl Service {
                 )
             }
         };
-        let port = if mode.has_replies() { 5353 } else { 53 };
+        let port = if mode.has_own_port() { 5353 } else { 53 };
         Self {
             listen: SocketAddr::new(listen, 53),
             backend: SocketAddr::new(backend, port),
@@ -384,10 +404,11 @@ impl World {
     ///
     /// As [`World::new`].
     pub(crate) fn around(tables: Tables, threads: usize, backends: u16) -> Result<Self, String> {
-        let snapshot = snapshot(backends)?;
+        let (sources, seats) = sources(threads)?;
+        let snapshot = snapshot(backends, sources)?;
         let fragments = FragmentTable::new(FRAGMENTS, Secret([5, 7]));
         let fragments = Arc::new(fragments.map_err(|error| error.to_string())?);
-        let lanes = (0..threads).map(|index| {
+        let lanes = (0..threads).zip(seats).map(|(index, seat)| {
             let (ports, pool) = ports();
             let worker = Worker::new(Parts {
                 ports,
@@ -398,6 +419,7 @@ impl World {
                 // A storm of new flows is what is measured.
                 udp_new_flows: u32::MAX,
                 icmp_per_second: 1000,
+                seat: Some(seat),
                 clock: Still,
                 mailbox: Arc::new(Mailbox::default()),
                 snapshot: Arc::clone(&snapshot),
@@ -450,12 +472,27 @@ fn backends(mode: Mode, family: Family, count: u16) -> impl Iterator<Item = Sock
     std::iter::once(first).chain(others)
 }
 
-fn snapshot(count: u16) -> Result<Arc<Snapshot>, String> {
-    let mut text = "[[interface]]\nname = \"front\"\n[[interface]]\nname = \"back\"\n".to_owned();
+/// Addresses that `full-nat` takes as source, and each worker's seat.
+fn sources(threads: usize) -> Result<(SourcePorts, Vec<Seat>), String> {
+    let addresses: Vec<IpAddr> = (201..205_u8)
+        .flat_map(|last| {
+            let v6 = [0x2001, 0xdb8, 2, 0, 0, 0, 0, last.into()];
+            [IpAddr::from([10, 200, 0, last]), v6.into()]
+        })
+        .collect();
+    let layout = Layout::new(1024..=u16::MAX, threads, 1).map_err(|error| error.to_string())?;
+    SourcePorts::new(layout, &addresses, Rests::default(), Secret([1, 2]))
+        .map_err(|error| error.to_string())
+}
+
+fn snapshot(count: u16, sources: SourcePorts) -> Result<Arc<Snapshot>, String> {
+    let mut text = "[balancer]\nnat-sources = [\"10.200.0.201\", \"2001:db8:2::c9\"]\n\
+        [[interface]]\nname = \"front\"\n[[interface]]\nname = \"back\"\n"
+        .to_owned();
     for (mode, family, service) in Service::all() {
         let members: Vec<String> = backends(mode, family, count)
             .map(|backend| {
-                if mode.has_replies() {
+                if mode.has_own_port() {
                     format!("{{ address = \"{backend}\" }}")
                 } else {
                     format!("{{ address = \"{}\" }}", backend.ip())
@@ -478,6 +515,7 @@ fn snapshot(count: u16) -> Result<Arc<Snapshot>, String> {
         .map_err(|error| error.to_string())?
         .model;
     let snapshot = Builder::default()
+        .with_sources(Arc::new(sources))
         .build(&model, |_, _| Health::Up, &Arc::new(fib(count)?), false)
         .map_err(|error| error.to_string())?;
     Ok(Arc::new(snapshot))

@@ -15,6 +15,7 @@ use crate::state::{Direction, State};
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::{Found, NewFlow};
 use crate::testing::memory_file;
+use crate::whose::Tie;
 
 const CAPACITY: usize = 200;
 const FLOWS: u16 = 150;
@@ -44,6 +45,7 @@ fn flow(n: u16) -> NewFlow {
         } else {
             Direction::FromBackend
         },
+        tie: Tie::to_slot(u32::from(n)),
         profile: Profile::DEFAULT,
         reach: Reach::at(u32::from(n)),
     }
@@ -55,8 +57,7 @@ fn insert(table: &FlowTable, n: u16) -> Insert {
 
 fn find(table: &FlowTable, n: u16) -> Option<Found> {
     let found = table.lookup(&key(n), table.hash(&key(n)), NOW)?;
-    let (owner, direction) = (flow(n).owner, flow(n).direction);
-    assert_eq!((found.owner, found.direction), (owner, direction));
+    assert_eq!(found.whose(), flow(n).whose());
     Some(found)
 }
 
@@ -77,7 +78,7 @@ impl Scene {
         let secret = Secret([5, 6]);
         let table = FlowTable::new(map(), CAPACITY, secret, Timeouts::default()).unwrap();
         for n in 0..FLOWS {
-            assert_eq!(insert(&table, n), Insert::Inserted);
+            assert!(matches!(insert(&table, n), Insert::Inserted(_)));
         }
         let raw = map();
         Self { file, table, raw }
@@ -125,11 +126,11 @@ impl Scene {
         }
         assert_eq!(table.stored(), healed.flows);
         for n in lost {
-            assert_eq!(insert(&table, *n), Insert::Inserted);
+            assert!(matches!(insert(&table, *n), Insert::Inserted(_)));
         }
         for n in 0..FLOWS {
             assert!(table.remove(&find(&table, n).unwrap()));
-            assert_eq!(insert(&table, n), Insert::Inserted);
+            assert!(matches!(insert(&table, n), Insert::Inserted(_)));
         }
         let (_, again) = self.adopt_at(NOW);
         let flows = usize::from(FLOWS);
@@ -167,7 +168,7 @@ fn a_second_table_finds_every_flow_and_goes_on() {
     assert!(table.remove(&find(&table, 3).unwrap()));
     assert_eq!(find(&scene.table, 3), None);
     let scene = Scene { table, ..scene };
-    assert_eq!(insert(&scene.table, 3), Insert::Inserted);
+    assert!(matches!(insert(&scene.table, 3), Insert::Inserted(_)));
     scene.heals(&[], left(FLOWS, 0, 0));
 }
 

@@ -13,6 +13,8 @@
 //! | block | the ports of one source that one worker allocates from (port block allocation, RFC 7422 in spirit): a part of the range, the same for each protocol and group |
 //! | queue | a block's ports, of one protocol and group, that nobody holds, in the order in which they came back |
 //! | seat | a worker's right to allocate. There is one for each, it cannot be copied |
+//! | lease | a port that is held: its source, group and number. Whose entry in the flow table has it, holds it |
+//! | waiting | of a flow: its port is held, its handshake not complete |
 //!
 //! # Who does what
 //!
@@ -23,7 +25,8 @@
 //! | control | one thread | [`SourcePorts::new`], [`SourcePorts::changed`] |
 //!
 //! Neither call locks, retries or allocates: see `queue` for the protocol. An allocation looks at
-//! one port of each source at most, a release at one queue.
+//! one port of each source at most, a release at one queue. A flow that begins with a SYN may be given the
+//! port of the one that waits longest ([`SourcePorts::allocate_waiting`], `waiting`).
 //!
 //! # What holds
 //!
@@ -35,10 +38,12 @@
 //! 4. Memory is taken by [`SourcePorts::new`] and [`SourcePorts::changed`]:
 //!    [`Layout::memory_bytes`] for each source, 8 bytes a port, protocol and group.
 
+mod lease;
 mod queue;
 mod source;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -49,13 +54,21 @@ use crate::expiry::{Seconds, Span};
 use crate::hash::Secret;
 use crate::key::Endpoint;
 use crate::source_ports::source::Source;
+use crate::source_ports::waiting::Queues;
+
+pub use lease::Lease;
+pub use waiting::Waiting;
 
 /// Most sources of one set, in use or retired: an allocation may have to ask all.
 pub const MOST_SOURCES: usize = 64;
 
-/// Most groups, and most workers: what memory for them is reckoned with.
-const MOST_GROUPS: usize = 4096;
+/// Most groups: what fits a [`Lease`]. Most workers: what memory for them is reckoned with.
+const MOST_GROUPS: usize = 512;
 const MOST_WORKERS: usize = 1024;
+
+/// How many flows that are thought to wait are looked at for a port. Those that no longer do are
+/// forgotten, so that the next newcomer looks at others.
+const OLDEST_TRIES: usize = 16;
 
 /// Fewest ports of a block: one is kept back ("What holds", 3).
 const FEWEST_PORTS: usize = 2;
@@ -172,10 +185,12 @@ const fn reduce(hash: u64, count: usize) -> usize {
     place
 }
 
-/// A worker's right to allocate from its blocks. [`SourcePorts::new`] makes one for each.
+/// A worker's right to allocate from its blocks, and which of its flows wait. [`SourcePorts::new`]
+/// makes one for each.
 #[derive(Debug)]
 pub struct Seat {
     worker: usize,
+    waiting: Queues,
 }
 
 /// Why there is no port: a value to count, not a failure. The last variant that applies to any
@@ -200,6 +215,17 @@ pub enum Release {
     NotHeld,
     /// It is no port of these sources.
     Foreign,
+}
+
+/// What has become of the ports of a source, all protocols and groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Held by flows.
+    pub held: usize,
+    /// Given back, and not free yet.
+    pub resting: usize,
+    /// All there are.
+    pub ports: usize,
 }
 
 /// Numbers or addresses that make no set of sources.
@@ -273,6 +299,8 @@ pub struct SourcePorts {
     v6: Vec<Arc<Source>>,
     /// Removed, but flows of theirs may still end.
     retired: Vec<Arc<Source>>,
+    /// The addresses of all of them, by number; 0 where there is none.
+    addresses: [[u64; 2]; MOST_SOURCES],
 }
 
 impl SourcePorts {
@@ -296,8 +324,12 @@ impl SourcePorts {
             v4: Vec::new(),
             v6: Vec::new(),
             retired: Vec::new(),
+            addresses: [[0; 2]; MOST_SOURCES],
         };
-        let seats = (0..layout.workers).map(|worker| Seat { worker });
+        let seats = (0..layout.workers).map(|worker| Seat {
+            worker,
+            waiting: Queues::new(&layout),
+        });
         let set = none.changed(addresses, rests, Seconds(0))?;
         Ok((set, seats.collect()))
     }
@@ -335,27 +367,54 @@ impl SourcePorts {
         if count > MOST_SOURCES {
             return Err(PortsError::TooManySources(count));
         }
-        let source = |address: &IpAddr| {
-            let known = self.in_use().chain(&self.retired);
-            let mut same = known.filter(|source| source.ip() == *address);
-            same.next().map_or_else(
-                || Arc::new(Source::new(*address, self.layout, self.secret)),
-                Arc::clone,
-            )
+        // Whatever is not forgotten keeps its number; the others' are free, since a source is
+        // forgotten when no flow has a port of it.
+        let known = |source: &Source| {
+            is_wanted(source) || retired.iter().any(|kept| kept.number() == source.number())
         };
-        let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = wanted.iter().partition(|ip| ip.is_ipv4());
-        Ok(Self {
+        let known: Vec<&Arc<Source>> = self.all().filter(|source| known(source)).collect();
+        let mut free =
+            (0..=u8::MAX).filter(|number| known.iter().all(|source| source.number() != *number));
+        let mut source = |address: IpAddr| {
+            let same = known.iter().find(|source| source.ip() == address);
+            same.map(|source| Arc::clone(source)).or_else(|| {
+                let number = free.next()?;
+                let new = Source::new(number, address, self.layout, self.secret);
+                Some(Arc::new(new))
+            })
+        };
+        let sources = wanted.iter().filter_map(|address| source(*address));
+        let (v4, v6) = sources.partition(|source| source.ip().is_ipv4());
+        let mut set = Self {
             layout: self.layout,
             rests,
             secret: self.secret,
-            v4: v4.iter().map(source).collect(),
-            v6: v6.iter().map(source).collect(),
+            v4,
+            v6,
             retired,
-        })
+            addresses: [[0; 2]; MOST_SOURCES],
+        };
+        let mut addresses = set.addresses;
+        for source in set.all() {
+            if let Some(address) = addresses.get_mut(usize::from(source.number())) {
+                *address = source.address();
+            }
+        }
+        set.addresses = addresses;
+        Ok(set)
+    }
+
+    /// The addresses: in use, and removed as long as flows of theirs may be left.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.all().map(|source| source.ip())
     }
 
     fn in_use(&self) -> impl Iterator<Item = &Arc<Source>> {
         self.v4.iter().chain(&self.v6)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.in_use().chain(&self.retired)
     }
 
     /// How the sources are divided.
@@ -382,7 +441,7 @@ impl SourcePorts {
         backend: &Endpoint,
         affinity: u64,
         now: Seconds,
-    ) -> Result<Endpoint, NoPort> {
+    ) -> Result<Lease, NoPort> {
         let (Some(protocol), sources) = (Protocol::from_number(protocol), self.family(backend))
         else {
             return Err(NoPort::NoSource);
@@ -392,7 +451,7 @@ impl SourcePorts {
         let mut why = NoPort::NoSource;
         for source in from.iter().chain(before) {
             match source.take(protocol, group, seat.worker, now) {
-                Ok(endpoint) => return Ok(endpoint),
+                Ok(lease) => return Ok(lease),
                 Err(reason) => why = why.max(reason),
             }
         }
@@ -405,18 +464,89 @@ impl SourcePorts {
         if backend.is_v4() { &self.v4 } else { &self.v6 }
     }
 
-    /// Gives back what [`allocate`](Self::allocate) gave for a flow to `backend`. Any thread may,
-    /// once for each flow: who removed it from the flow table, which lets one succeed.
-    #[inline]
-    pub fn release(
+    /// The same for a TCP flow whose handshake is not complete. Where too many such flows wait, or no
+    /// port is free, the newcomer gets the port of the one that waits longest: `end` takes that
+    /// flow's entry out of its table if it still waits there under that lease, and says whether it
+    /// did.
+    ///
+    /// # Errors
+    ///
+    /// [`NoPort`], to be counted: the flow cannot be had now.
+    pub fn allocate_waiting(
         &self,
-        protocol: u8,
-        source: &Endpoint,
+        seat: &mut Seat,
         backend: &Endpoint,
+        affinity: u64,
         now: Seconds,
-    ) -> Release {
-        let mut known = self.family(source).iter().chain(&self.retired);
-        let known = known.find(|known| known.address() == source.address);
+        mut end: impl FnMut(&Waiting) -> bool,
+    ) -> Result<Lease, NoPort> {
+        let (group, is_v4) = (self.layout.group(backend), backend.is_v4());
+        let mut of = |waiting: Waiting| {
+            let lease = waiting.lease;
+            if !end(&waiting) {
+                return None;
+            }
+            if self
+                .in_use()
+                .any(|source| usize::from(source.number()) == lease.number())
+            {
+                return Some(lease);
+            }
+            let _retired = self.release(Protocol::Tcp.number(), lease, now);
+            None
+        };
+        let oldest = seat.waiting.oldest_of_too_many(group, is_v4);
+        if let Some(lease) = oldest.and_then(&mut of) {
+            return Ok(lease);
+        }
+        let taken = self.allocate(seat, Protocol::Tcp.number(), backend, affinity, now);
+        if taken.is_ok() {
+            return taken;
+        }
+        for _ in 0..OLDEST_TRIES {
+            let Some(oldest) = seat.waiting.oldest(group, is_v4) else {
+                break;
+            };
+            if let Some(lease) = of(oldest) {
+                return Ok(lease);
+            }
+        }
+        taken
+    }
+
+    /// Remembers that a flow waits, with what [`allocate_waiting`](Self::allocate_waiting) gave it.
+    pub fn wait(&self, seat: &mut Seat, waiting: Waiting) {
+        let is_v4 = self.source(waiting.lease).is_v4();
+        seat.waiting.put(waiting, is_v4);
+    }
+
+    /// The address and port that are leased.
+    #[inline]
+    #[must_use]
+    pub fn source(&self, lease: Lease) -> Endpoint {
+        Endpoint {
+            address: self.addresses[lease.number()],
+            port: lease.port(),
+        }
+    }
+
+    /// Whether it is one of these addresses, with a port that can be leased.
+    #[must_use]
+    pub fn has(&self, endpoint: &Endpoint) -> bool {
+        let is_port = endpoint.port.checked_sub(self.layout.first);
+        is_port.is_some_and(|place| usize::from(place) < self.layout.ports)
+            && self
+                .all()
+                .any(|source| source.address() == endpoint.address)
+    }
+
+    /// Gives a port back. Any thread may, once for each flow: who took the entry that has the
+    /// lease out of the flow table, which lets one succeed.
+    #[inline]
+    pub fn release(&self, protocol: u8, lease: Lease, now: Seconds) -> Release {
+        let known = self
+            .all()
+            .find(|known| usize::from(known.number()) == lease.number());
         let (Some(protocol), Some(known)) = (Protocol::from_number(protocol), known) else {
             return Release::Foreign;
         };
@@ -426,7 +556,13 @@ impl SourcePorts {
         };
         // A second more: a whole second may end just after it began.
         let free_from = Seconds(now.0.saturating_add(rest.0).saturating_add(1));
-        known.give(protocol, self.layout.group(backend), source.port, free_from)
+        known.give(protocol, lease, free_from)
+    }
+
+    /// What has become of the ports of each source. Looks at all of them, 1 ns each: for control.
+    pub fn usage(&self, now: Seconds) -> impl Iterator<Item = (IpAddr, Usage)> + '_ {
+        self.all()
+            .map(move |source| (source.ip(), source.usage(now)))
     }
 }
 
@@ -439,6 +575,13 @@ enum Protocol {
 
 impl Protocol {
     const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
 
     /// By IANA's number.
     #[inline]

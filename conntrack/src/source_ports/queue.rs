@@ -159,11 +159,24 @@ pub(super) fn fill(cells: &mut [AtomicU64], order: &[u64]) -> Ends {
     }
 }
 
-/// Whether a port is neither held nor resting.
-pub(super) fn is_quiet(cell: &AtomicU64, now: Seconds) -> bool {
+/// What a port is.
+pub(super) enum Status {
+    Held,
+    Resting,
+    Free,
+}
+
+/// Whether a port is held or rests.
+pub(super) fn status(cell: &AtomicU64, now: Seconds) -> Status {
     // Acquire: what its releaser did before is done.
     let word = Cell(cell.load(Ordering::Acquire));
-    !word.is_held() && word.free_from() <= now
+    if word.is_held() {
+        Status::Held
+    } else if word.free_from() > now {
+        Status::Resting
+    } else {
+        Status::Free
+    }
 }
 
 #[cfg(test)]

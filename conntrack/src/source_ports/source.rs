@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use crate::expiry::Seconds;
 use crate::hash::{Secret, mix};
 use crate::key::Endpoint;
-use crate::source_ports::queue::{self, Ends, Queue};
-use crate::source_ports::{Layout, NoPort, Protocol, Release};
+use crate::source_ports::queue::{self, Ends, Queue, Status};
+use crate::source_ports::{Layout, Lease, NoPort, Protocol, Release, Usage};
 use crate::sync::AtomicU64;
 
 /// An address and who holds its ports.
 #[derive(Debug)]
 pub(super) struct Source {
+    number: u8,
     address: [u64; 2],
     layout: Layout,
     /// For each protocol and group one for each port.
@@ -22,7 +23,7 @@ pub(super) struct Source {
 
 impl Source {
     /// All ports are free at once, every queue in another order.
-    pub(super) fn new(address: IpAddr, layout: Layout, secret: Secret) -> Self {
+    pub(super) fn new(number: u8, address: IpAddr, layout: Layout, secret: Secret) -> Self {
         let address = Endpoint::from_socket(SocketAddr::new(address, 0)).address;
         let ranges = Protocol::ALL.len() * layout.groups;
         let cells = (0..ranges * layout.ports).map(|_| AtomicU64::new(0));
@@ -38,6 +39,7 @@ impl Source {
             }
         }
         Self {
+            number,
             address,
             layout,
             cells,
@@ -49,6 +51,11 @@ impl Source {
     pub(super) const fn memory_bytes(layout: &Layout) -> usize {
         let ranges = Protocol::ALL.len() * layout.groups;
         ranges * (layout.ports * size_of::<AtomicU64>() + layout.workers * size_of::<Ends>())
+    }
+
+    /// What it is called in a [`Lease`].
+    pub(super) const fn number(&self) -> u8 {
+        self.number
     }
 
     pub(super) const fn address(&self) -> [u64; 2] {
@@ -71,31 +78,24 @@ impl Source {
         group: usize,
         worker: usize,
         now: Seconds,
-    ) -> Result<Endpoint, NoPort> {
+    ) -> Result<Lease, NoPort> {
         let queue = self.queue(protocol, group, worker);
         let place = queue.ok_or(NoPort::Held)?.take(now)?;
         let offset = u16::try_from(place).map_err(|_| NoPort::Held)?;
-        Ok(Endpoint {
-            address: self.address,
-            port: self.layout.first.wrapping_add(offset),
-        })
+        let group = u16::try_from(group).map_err(|_| NoPort::Held)?;
+        let port = self.layout.first.wrapping_add(offset);
+        Ok(Lease::new(self.number, group, port))
     }
 
     /// Gives a port back to its block.
     #[inline]
-    pub(super) fn give(
-        &self,
-        protocol: Protocol,
-        group: usize,
-        port: u16,
-        free_from: Seconds,
-    ) -> Release {
-        let place = port.checked_sub(self.layout.first).map(usize::from);
+    pub(super) fn give(&self, protocol: Protocol, lease: Lease, free_from: Seconds) -> Release {
+        let place = lease.port().checked_sub(self.layout.first).map(usize::from);
         let Some(place) = place.filter(|place| *place < self.layout.ports) else {
             return Release::Foreign;
         };
         let worker = owner(&self.layout, place);
-        match self.queue(protocol, group, worker) {
+        match self.queue(protocol, lease.group(), worker) {
             Some(queue) if queue.give(place as u64, free_from) => Release::Rests,
             _ => Release::NotHeld,
         }
@@ -117,7 +117,22 @@ impl Source {
 
     /// Whether no port is held or rests. Looks at all of them: for control.
     pub(super) fn is_quiet(&self, now: Seconds) -> bool {
-        self.cells.iter().all(|cell| queue::is_quiet(cell, now))
+        let is_free = |cell| matches!(queue::status(cell, now), Status::Free);
+        self.cells.iter().all(is_free)
+    }
+
+    /// What has become of its ports. Looks at all of them: for control.
+    pub(super) fn usage(&self, now: Seconds) -> Usage {
+        let mut usage = Usage::default();
+        for cell in &self.cells {
+            usage.ports += 1;
+            match queue::status(cell, now) {
+                Status::Held => usage.held += 1,
+                Status::Resting => usage.resting += 1,
+                Status::Free => {}
+            }
+        }
+        usage
     }
 }
 

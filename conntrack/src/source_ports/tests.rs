@@ -34,15 +34,19 @@ fn backend(n: u8) -> Endpoint {
 }
 
 /// All that a seat can have for one backend.
-fn drain(set: &SourcePorts, seat: &mut Seat, to: &Endpoint, now: Seconds) -> Vec<Endpoint> {
+fn drain(set: &SourcePorts, seat: &mut Seat, to: &Endpoint, now: Seconds) -> Vec<Lease> {
     std::iter::from_fn(|| set.allocate(seat, TCP, to, 0, now).ok()).collect()
+}
+
+fn held(set: &SourcePorts, now: u32) -> usize {
+    set.usage(Seconds(now)).map(|(_, usage)| usage.held).sum()
 }
 
 /// What the queues are to be, told plainly.
 #[derive(Default)]
 struct Oracle {
     /// Who is held, and by which seat it was given out: by five-tuple.
-    live: HashMap<(u8, Endpoint, Endpoint), usize>,
+    live: HashMap<(u8, Endpoint, Endpoint), (usize, Lease)>,
     /// What each block has.
     blocks: HashMap<(u8, [u64; 2], usize, usize), Block>,
 }
@@ -109,7 +113,7 @@ impl Oracle {
             block.or_default().why_not(now)
         };
         let first = sources.get(reduce(affinity, sources.len()));
-        let Ok(from) = given else {
+        let Ok(lease) = given else {
             let reasons: Vec<_> = sources.iter().map(|one| why_not(self, one)).collect();
             assert!(
                 reasons.iter().all(Option::is_some),
@@ -123,6 +127,7 @@ impl Oracle {
             assert_eq!(given, Err(worst));
             return;
         };
+        let from = set.source(lease);
         assert!(sources.contains(&from.address));
         if why_not(self, first.unwrap()).is_none() {
             assert_eq!(
@@ -133,25 +138,19 @@ impl Oracle {
         }
         let block = self.blocks.entry((protocol, from.address, group, worker));
         block.or_default().take(from.port, now);
-        let twice = self.live.insert((protocol, from, to), worker);
+        let twice = self.live.insert((protocol, from, to), (worker, lease));
         assert_eq!(twice, None, "two flows with one five-tuple");
     }
 
     fn release(&mut self, set: &SourcePorts, nth: usize, now: u32) {
-        let mut live: Vec<_> = self.live.iter().map(|(key, seat)| (*key, *seat)).collect();
-        live.sort_unstable();
-        let Some((key, worker)) = live.get(nth % live.len().max(1)).copied() else {
+        let mut live: Vec<_> = self.live.iter().map(|(key, held)| (*key, *held)).collect();
+        live.sort_unstable_by_key(|(key, _)| *key);
+        let Some((key, (worker, lease))) = live.get(nth % live.len().max(1)).copied() else {
             return;
         };
         let (protocol, from, to) = key;
-        assert_eq!(
-            set.release(protocol, &from, &to, Seconds(now)),
-            Release::Rests
-        );
-        assert_eq!(
-            set.release(protocol, &from, &to, Seconds(now)),
-            Release::NotHeld
-        );
+        assert_eq!(set.release(protocol, lease, Seconds(now)), Release::Rests);
+        assert_eq!(set.release(protocol, lease, Seconds(now)), Release::NotHeld);
         self.live.remove(&key);
         let group = set.layout().group(&to);
         let block = self
@@ -229,7 +228,7 @@ proptest! {
                 let all = drain(&set, seat, &backend(to), Seconds(now));
                 prop_assert_eq!(all.len(), 2 * (PORTS - 1));
                 for from in all {
-                    prop_assert_eq!(set.release(TCP, &from, &backend(to), Seconds(now)), Release::Rests);
+                    prop_assert_eq!(set.release(TCP, from, Seconds(now)), Release::Rests);
                 }
             }
             now += 61;
@@ -246,12 +245,12 @@ fn a_port_rests_for_its_protocols_time_and_no_longer() {
         let all: Vec<_> = std::iter::from_fn(|| take(10).ok()).collect();
         assert_eq!(all.len(), PORTS - 1);
         assert_eq!(take(10), Err(NoPort::Held));
-        let give = |from| set.release(protocol, from, &to, Seconds(100));
-        assert_eq!(give(&all[2]), Release::Rests);
+        let give = |lease| set.release(protocol, lease, Seconds(100));
+        assert_eq!(give(all[2]), Release::Rests);
         // The one that was kept back was there first, and never had a flow.
         let kept = take(100).unwrap();
         assert_eq!(take(100), Err(NoPort::Held));
-        assert_eq!(give(&kept), Release::Rests);
+        assert_eq!(give(kept), Release::Rests);
         assert_eq!(take(100), Err(NoPort::Resting));
         assert_eq!(take(100 + rest), Err(NoPort::Resting));
         assert_eq!(take(101 + rest), Ok(all[2]));
@@ -263,17 +262,21 @@ fn a_port_rests_for_its_protocols_time_and_no_longer() {
 fn what_was_not_given_out_is_not_taken_back() {
     let (set, mut seats) = set(&["192.0.2.1"]);
     let to = backend(1);
-    let from = set
+    let lease = set
         .allocate(&mut seats[0], TCP, &to, 0, Seconds(0))
         .unwrap();
-    let back = |protocol, from: &Endpoint| set.release(protocol, from, &to, Seconds(0));
-    assert_eq!(back(UDP, &from), Release::NotHeld);
-    assert_eq!(back(1, &from), Release::Foreign);
+    let back = |protocol, lease| set.release(protocol, lease, Seconds(0));
+    assert_eq!(back(UDP, lease), Release::NotHeld);
+    assert_eq!(back(1, lease), Release::Foreign);
+    let group = u16::try_from(lease.group()).unwrap();
     for port in [0, 1023, FIRST + 12, u16::MAX] {
-        assert_eq!(back(TCP, &Endpoint { port, ..from }), Release::Foreign);
+        assert_eq!(back(TCP, Lease::new(0, group, port)), Release::Foreign);
     }
-    assert_eq!(back(TCP, &backend(9)), Release::Foreign);
-    assert_eq!(back(TCP, &from), Release::Rests);
+    let other = |number, group| Lease::new(number, group, lease.port());
+    assert_eq!(back(TCP, other(1, group)), Release::Foreign);
+    assert_eq!(back(TCP, other(0, (group + 1) % 3)), Release::NotHeld);
+    assert_eq!(back(TCP, other(0, 511)), Release::NotHeld);
+    assert_eq!(back(TCP, lease), Release::Rests);
     let seat = &mut seats[0];
     assert_eq!(
         set.allocate(seat, 1, &to, 0, Seconds(0)),
@@ -294,14 +297,14 @@ fn one_port_serves_backends_of_different_groups() {
     let mut given = HashMap::<u16, usize>::new();
     for n in 0..20 {
         for from in drain(&set, &mut seats[0], &backend(n), Seconds(0)) {
-            *given.entry(from.port).or_default() += 1;
+            *given.entry(from.port()).or_default() += 1;
         }
     }
     assert_eq!(given.values().sum::<usize>(), 3 * (PORTS - 1));
     assert!(given.values().all(|times| *times <= 3) && given.values().any(|times| *times > 1));
     // No port of the other worker's.
     let other = drain(&set, &mut seats[1], &backend(0), Seconds(0));
-    assert!(other.iter().all(|from| !given.contains_key(&from.port)));
+    assert!(other.iter().all(|from| !given.contains_key(&from.port())));
 }
 
 #[test]
@@ -309,6 +312,7 @@ fn a_changed_configuration_keeps_who_holds_what() {
     let (first, mut seats) = set(&["192.0.2.1", "192.0.2.2"]);
     let (seat, to) = (&mut seats[0], backend(1));
     let held = drain(&first, seat, &to, Seconds(0));
+    let ip = |set: &SourcePorts, lease| set.source(lease).to_socket().ip();
     let [one, two] = ["192.0.2.1", "192.0.2.2"].map(|ip| addresses(&[ip])[0]);
     let changed = |set: &SourcePorts, addresses: &[IpAddr], now| {
         set.changed(addresses, RESTS, Seconds(now)).unwrap()
@@ -321,21 +325,21 @@ fn a_changed_configuration_keeps_who_holds_what() {
     );
     let gone: Vec<_> = held
         .into_iter()
-        .filter(|from| from.to_socket().ip() == two)
+        .filter(|lease| ip(&second, *lease) == two)
         .collect();
     for from in &gone[1..] {
-        assert_eq!(second.release(TCP, from, &to, Seconds(0)), Release::Rests);
+        assert_eq!(second.release(TCP, *from, Seconds(0)), Release::Rests);
     }
     // It comes back while one port of it is held and the others rest.
     let third = changed(&changed(&second, &[one], 0), &[one, two], 30);
     let kept = third.allocate(seat, TCP, &to, 0, Seconds(30)).unwrap();
-    assert_eq!(kept.to_socket().ip(), two);
+    assert_eq!(ip(&third, kept), two);
     let refused = third.allocate(seat, TCP, &to, 0, Seconds(60));
     assert_eq!(refused, Err(NoPort::Resting));
     let again = drain(&third, seat, &to, Seconds(61));
     assert_eq!(again, gone[1..gone.len() - 1]);
     for from in again.iter().chain([&kept, &gone[0]]) {
-        assert_eq!(third.release(TCP, from, &to, Seconds(61)), Release::Rests);
+        assert_eq!(third.release(TCP, *from, Seconds(61)), Release::Rests);
     }
     // Removed, it is remembered until nothing of it rests any more.
     let fourth = changed(&third, &[one], 61);
@@ -395,12 +399,12 @@ fn the_order_is_a_secret_and_groups_are_even() {
     assert_eq!(one, order(SECRET, 1));
     // A shuffled order of n has a neighbour's neighbour in n / 2 of cases rising, and one fixed
     // place: two orders agree in one place on average.
-    let agree = |other: Vec<Endpoint>| one.iter().zip(&other).filter(|(a, b)| a == b).count();
+    let agree = |other: Vec<Lease>| one.iter().zip(&other).filter(|(a, b)| a == b).count();
     assert!(agree(order(Secret([11, 14]), 1)) < 10);
     assert!(agree(order(SECRET, 2)) < 10);
     let rising = one
         .windows(2)
-        .filter(|pair| pair[0].port < pair[1].port)
+        .filter(|pair| pair[0].port() < pair[1].port())
         .count();
     assert!((15_000..16_800).contains(&rising), "{rising}");
     // Neighbouring addresses and ports.
@@ -415,5 +419,145 @@ fn the_order_is_a_secret_and_groups_are_even() {
     assert!(
         counts.iter().all(|count| (200..320).contains(count)),
         "{counts:?}"
+    );
+}
+
+#[test]
+fn numbers_stay_with_their_addresses() {
+    let address = |n: u8| IpAddr::from([192, 0, 2, n]);
+    let (mut set, mut seats) = set(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+    let held = set.allocate(&mut seats[0], TCP, &backend(1), 0, Seconds(0));
+    let held = held.unwrap();
+    let source = set.source(held);
+    // Others come and go around it, more of them than there are numbers.
+    for round in 0..100_u8 {
+        let now = Seconds(u32::from(round));
+        let others = [address(100 + round), address(3)];
+        set = set.changed(&others, RESTS, now).unwrap();
+        assert_eq!(set.source(held), source);
+        let numbers: HashSet<u8> = set.all().map(|source| source.number()).collect();
+        assert_eq!(numbers.len(), set.all().count());
+        for source in set.all() {
+            let lease = Lease::new(source.number(), 0, 1024);
+            assert_eq!(set.source(lease).to_socket().ip(), source.ip());
+        }
+    }
+    assert_eq!(set.release(TCP, held, Seconds(100)), Release::Rests);
+}
+
+/// A table of half-open flows, told plainly.
+#[derive(Default)]
+struct HalfOpen {
+    flows: HashMap<u32, Lease>,
+    next: u32,
+}
+
+impl HalfOpen {
+    fn begin(&mut self, set: &SourcePorts, seat: &mut Seat, now: u32) -> Result<Waiting, NoPort> {
+        let flows = &mut self.flows;
+        let end = |waiting: &Waiting| {
+            let waits = flows.get(&waiting.slot) == Some(&waiting.lease);
+            waits && flows.remove(&waiting.slot).is_some()
+        };
+        let lease = set.allocate_waiting(seat, &backend(1), 0, Seconds(now), end)?;
+        assert!(
+            !self.flows.values().any(|held| *held == lease),
+            "two holders"
+        );
+        let waiting = Waiting {
+            lease,
+            slot: self.next,
+        };
+        self.next += 1;
+        self.flows.insert(waiting.slot, lease);
+        set.wait(seat, waiting);
+        Ok(waiting)
+    }
+}
+
+#[test]
+fn the_flow_that_waits_longest_gives_way_and_no_more_than_half_the_ports_wait() {
+    let (set, mut seats) = set(&["192.0.2.1"]);
+    let (seat, mut half) = (&mut seats[0], HalfOpen::default());
+    for n in 0..1000 {
+        let begun = half.begin(&set, seat, 0).unwrap();
+        let waiting: HashSet<u32> = half.flows.keys().copied().collect();
+        let most = u32::try_from(PORTS / 2).unwrap();
+        let expected = (begun.slot.saturating_sub(most - 1)..=n).collect();
+        assert_eq!(waiting, expected);
+    }
+    assert_eq!(held(&set, 0), PORTS / 2);
+}
+
+#[test]
+fn a_flood_leaves_ports_to_who_completes_a_handshake() {
+    // Two sources, so that the ports are more than those that may wait.
+    let (set, mut seats) = set(&["192.0.2.1", "192.0.2.2"]);
+    let (seat, mut half) = (&mut seats[0], HalfOpen::default());
+    let mut established = Vec::new();
+    for n in 0..1000 {
+        let begun = half.begin(&set, seat, n);
+        // One in twenty is a client: it completes its handshake after two more of the flood.
+        if n % 20 == 0
+            && let Ok(client) = begun
+        {
+            half.begin(&set, seat, n).unwrap();
+            half.begin(&set, seat, n).unwrap();
+            assert_eq!(half.flows.remove(&client.slot), Some(client.lease));
+            established.push(client.lease);
+        }
+        // And each is served for some time.
+        if established.len() == 3 {
+            let lease = established.remove(0);
+            assert_eq!(set.release(TCP, lease, Seconds(n)), Release::Rests);
+        }
+    }
+    assert_eq!(half.next, 1100, "nobody was refused");
+    let unique: HashSet<&Lease> = established.iter().chain(half.flows.values()).collect();
+    assert_eq!(held(&set, 2000), unique.len());
+}
+
+#[test]
+fn where_only_the_established_hold_ports_a_newcomer_is_refused() {
+    let (set, mut seats) = set(&["192.0.2.1"]);
+    let (seat, mut half) = (&mut seats[0], HalfOpen::default());
+    let mut established = Vec::new();
+    while let Ok(begun) = half.begin(&set, seat, 0) {
+        half.flows.clear();
+        established.push(begun.lease);
+    }
+    assert_eq!(established.len(), PORTS - 1);
+    assert_eq!(half.begin(&set, seat, 0), Err(NoPort::Held));
+    for lease in &established[3..5] {
+        assert_eq!(set.release(TCP, *lease, Seconds(0)), Release::Rests);
+    }
+    assert!(
+        half.begin(&set, seat, 0).is_ok(),
+        "the one that was kept back"
+    );
+    half.flows.clear();
+    assert_eq!(half.begin(&set, seat, 60), Err(NoPort::Resting));
+    let begun = half.begin(&set, seat, 61).map(|begun| begun.lease);
+    assert_eq!(begun, Ok(established[3]));
+}
+
+#[test]
+fn a_waiting_flow_of_a_removed_source_leaves_nothing_to_a_newcomer() {
+    let (first, mut seats) = set(&["192.0.2.1"]);
+    let (seat, mut half) = (&mut seats[0], HalfOpen::default());
+    let begun = half.begin(&first, seat, 0).unwrap();
+    let second = first
+        .changed(&addresses(&["192.0.2.2"]), RESTS, Seconds(0))
+        .unwrap();
+    // All of the new source's are established.
+    while second
+        .allocate(seat, TCP, &backend(1), 0, Seconds(0))
+        .is_ok()
+    {}
+    assert_eq!(half.begin(&second, seat, 0), Err(NoPort::Held));
+    assert!(half.flows.is_empty(), "it gave way, for nothing");
+    assert_eq!(
+        second.release(TCP, begun.lease, Seconds(0)),
+        Release::NotHeld
     );
 }

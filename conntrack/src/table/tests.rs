@@ -25,6 +25,7 @@ fn flow(state: State, owner: u32) -> NewFlow {
         state,
         owner,
         direction: Direction::FromClient,
+        tie: Tie::NONE,
         profile: Profile::DEFAULT,
         reach: Reach::UNKNOWN,
     }
@@ -48,7 +49,10 @@ fn lookup(table: &FlowTable, n: u32, now: u32) -> Option<Found> {
 fn what_is_stored_is_found_until_its_time_is_up() {
     let table = table(100);
     assert_eq!(lookup(&table, 1, 0), None);
-    assert_eq!(insert(&table, 1, State::OneWay, 10), Insert::Inserted);
+    assert!(matches!(
+        insert(&table, 1, State::OneWay, 10),
+        Insert::Inserted(_)
+    ));
     let found = lookup(&table, 1, 130).unwrap();
     assert_eq!(
         (found.state, found.owner, found.last_seen()),
@@ -60,7 +64,10 @@ fn what_is_stored_is_found_until_its_time_is_up() {
     assert!(lookup(&table, 1, 160).is_some());
     assert_eq!(lookup(&table, 1, 161), None);
     assert_eq!(table.stored(), 1);
-    assert_eq!(insert(&table, 1, State::Opening, 161), Insert::Inserted);
+    assert!(matches!(
+        insert(&table, 1, State::Opening, 161),
+        Insert::Inserted(_)
+    ));
     assert_eq!(
         (lookup(&table, 1, 161).unwrap().state, table.stored()),
         (State::Opening, 1)
@@ -92,7 +99,7 @@ fn a_steady_flow_is_found_also_where_another_has_its_tag() {
             let steady = table.steady(&key(n), hash, plain, now);
             assert_eq!(
                 steady,
-                found.map(|found| (found.owner, found.direction)),
+                found.map(|found| found.whose()),
                 "flow {n} under secret {secret}"
             );
             alike += u32::from(found.is_some_and(|found| found.place != hash.hint()));
@@ -139,7 +146,7 @@ fn a_table_holds_its_capacity() {
     const CAPACITY: u32 = 500_000;
     let table = table(CAPACITY.try_into().unwrap());
     assert!(table.memory_bytes() <= 72 * table.capacity());
-    let is_lost = |n: &u32| insert(&table, *n, State::Established, 0) != Insert::Inserted;
+    let is_lost = |n: &u32| insert(&table, *n, State::Established, 0).placed().is_none();
     let lost = (0..CAPACITY).filter(is_lost).count();
     assert!(lost * 500 < table.capacity(), "{lost} of {CAPACITY}");
     assert_eq!(table.stored(), table.capacity() - lost);
@@ -151,12 +158,15 @@ fn newcomers_displace_the_unestablished_and_never_the_established() {
     assert_eq!(table.buckets(), 2);
     let mut established = Vec::new();
     for n in 0..6 {
-        assert_eq!(insert(&table, n, State::Established, 0), Insert::Inserted);
+        assert!(matches!(
+            insert(&table, n, State::Established, 0),
+            Insert::Inserted(_)
+        ));
         established.push(n);
     }
     for n in 100..1000 {
         let stored = insert(&table, n, State::Opening, 1);
-        assert!(matches!(stored, Insert::Inserted | Insert::Displaced));
+        assert!(matches!(stored, Insert::Inserted(_) | Insert::Displaced(_)));
         assert!(lookup(&table, n, 1).is_some());
     }
     for n in &established {
@@ -165,7 +175,7 @@ fn newcomers_displace_the_unestablished_and_never_the_established() {
     let mut full = 0;
     for n in 2000..3000 {
         match insert(&table, n, State::Established, 2) {
-            Insert::Inserted | Insert::Displaced => established.push(n),
+            Insert::Inserted(_) | Insert::Displaced(_) => established.push(n),
             Insert::Full => full += 1,
             other => panic!("{other:?}"),
         }
@@ -175,10 +185,10 @@ fn newcomers_displace_the_unestablished_and_never_the_established() {
         assert!(lookup(&table, *n, 2).is_some());
     }
     // Their time up, they give way.
-    assert_eq!(
+    assert!(matches!(
         insert(&table, 5000, State::Established, 8000),
-        Insert::Inserted
-    );
+        Insert::Inserted(_)
+    ));
 }
 
 #[test]
@@ -199,7 +209,7 @@ fn sweeps_of_all_shares_remove_what_has_ended_and_nothing_else() {
     let mut removed = 0;
     for share in 0..3 {
         let mut cursor = table.share(share, 3);
-        removed += table.sweep(&mut cursor, usize::MAX, Seconds(100));
+        removed += table.sweep(&mut cursor, usize::MAX, Seconds(100), |_| {});
     }
     assert_eq!((removed, table.stored()), (250, 250));
     for n in 0..500 {
@@ -216,7 +226,7 @@ fn a_sweep_goes_round_its_share_a_few_buckets_at_a_time() {
     let mut cursor = table.share(0, 1);
     let steps = table.buckets().div_ceil(7);
     let removed: usize = (0..steps)
-        .map(|_| table.sweep(&mut cursor, 7, Seconds(100)))
+        .map(|_| table.sweep(&mut cursor, 7, Seconds(100), |_| {}))
         .sum();
     assert_eq!((removed, table.stored()), (500, 0));
 }
@@ -232,6 +242,17 @@ fn shares_cover_the_table_once() {
             next = cursor.to;
         }
         assert_eq!(next, table.buckets());
+    }
+}
+
+/// Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u32 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        u32::try_from((mixed ^ mixed >> 27) % bound).unwrap()
     }
 }
 
@@ -298,7 +319,7 @@ proptest! {
                     map.entry(n).and_modify(|flow| *flow = (State::TwoWay, now, owner));
                 }
                 Op::Sweep => {
-                    table.sweep(&mut table.share(0, 1), usize::MAX, Seconds(now));
+                    table.sweep(&mut table.share(0, 1), usize::MAX, Seconds(now), |_| {});
                     prop_assert_eq!(table.stored(), map.len());
                 }
                 Op::Wait(seconds) => now += seconds,
@@ -330,7 +351,7 @@ fn each_flow_ends_by_the_timeouts_of_its_profile() {
             ..flow(State::Established, n)
         };
         let stored = table.insert(&key(n), table.hash(&key(n)), new, Seconds(0));
-        assert_eq!(stored, Insert::Inserted);
+        assert!(matches!(stored, Insert::Inserted(_)));
         assert_eq!(lookup(&table, n, 0).unwrap().profile(), profile);
     }
     let found = |now| [1, 2, 3].map(|n| lookup(&table, n, now).is_some());
@@ -338,10 +359,10 @@ fn each_flow_ends_by_the_timeouts_of_its_profile() {
     assert_eq!(found(10), [true, true, true]);
     assert_eq!(found(11), [false, true, true]);
     let mut all = table.share(0, 1);
-    assert_eq!(table.sweep(&mut all, usize::MAX, Seconds(10)), 0);
-    assert_eq!(table.sweep(&mut all, usize::MAX, Seconds(11)), 1);
+    assert_eq!(table.sweep(&mut all, usize::MAX, Seconds(10), |_| {}), 0);
+    assert_eq!(table.sweep(&mut all, usize::MAX, Seconds(11), |_| {}), 1);
     assert_eq!(found(1030), [false, true, true]);
-    assert_eq!(table.sweep(&mut all, usize::MAX, Seconds(1031)), 1);
+    assert_eq!(table.sweep(&mut all, usize::MAX, Seconds(1031), |_| {}), 1);
     assert_eq!(found(1031), [false, false, true]);
     assert_eq!(table.stored(), 1);
 }
@@ -405,13 +426,8 @@ fn what_follows_is_noted_and_what_is_foreign_is_not() {
 fn each_owners_flows_are_counted_however_they_come_and_go() {
     let census = Arc::new(Census::default());
     let tables = [(); 2].map(|()| table(200).counted_in(Arc::clone(&census)));
-    let mut seed = 7_u64;
-    let mut below = |bound: u64| {
-        // Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
-        seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (seed ^ seed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        u32::try_from((mixed ^ mixed >> 27) % bound).unwrap()
-    };
+    let mut dice = Dice(7);
+    let mut below = |bound: u64| dice.below(bound);
     let mut sweep = tables[0].share(0, 1);
     let mut times = [0; 7];
     for now in 0..20_000 {
@@ -432,12 +448,12 @@ fn each_owners_flows_are_counted_however_they_come_and_go() {
             }
             (Some(found), 1) => times[1] += usize::from(table.replace(&found, new, now)),
             _ => match table.insert(&key, table.hash(&key), new, now) {
-                Insert::Inserted => times[2] += 1,
-                Insert::Displaced => times[3] += 1,
+                Insert::Inserted(_) => times[2] += 1,
+                Insert::Displaced(_) => times[3] += 1,
                 _ => times[4] += 1,
             },
         }
-        times[5] += tables[0].sweep(&mut sweep, 1, now);
+        times[5] += tables[0].sweep(&mut sweep, 1, now, |_| {});
     }
     assert!(times.iter().all(|times| *times > 50), "{times:?}");
     // The oracle: every entry, whether its time is up or not.
@@ -455,5 +471,91 @@ fn each_owners_flows_are_counted_however_they_come_and_go() {
             0
         };
         assert_eq!(tables[0].flows_of(owner), expected, "{owner:#x}");
+    }
+}
+
+/// Who takes an entry out of the table is told what it held; each that was stored is told of once.
+#[test]
+fn each_entry_that_ends_is_told_of_once_however_it_ends() {
+    let table = table(200);
+    let mut dice = Dice(11);
+    let mut sweep = table.share(0, 1);
+    // What the entries hold: a number for each that was ever stored.
+    let (mut next, mut held) = (0, std::collections::HashSet::new());
+    let mut times = [0; 4];
+    for step in 0..30_000 {
+        let now = Seconds(step / 10);
+        let key = key(dice.below(400));
+        let hash = table.hash(&key);
+        next += 1;
+        let new = NewFlow {
+            tie: Tie::from_bits(next),
+            ..flow(State::ALL[dice.below(7) as usize], 7)
+        };
+        let mut ended = |tie: Tie, way: usize| {
+            assert!(held.remove(&tie), "told twice, or never stored: {tie:?}");
+            times[way] += 1;
+        };
+        let found = table.lookup(&key, hash, now);
+        let stored = match (found, dice.below(4)) {
+            (Some(found), 0) => {
+                assert!(table.remove(&found) && !table.remove(&found));
+                ended(found.tie, 0);
+                false
+            }
+            (Some(found), 1) => {
+                assert!(table.replace(&found, new, now) && !table.remove(&found));
+                ended(found.tie, 1);
+                true
+            }
+            _ => match table.insert(&key, hash, new, now) {
+                Insert::Inserted(placed) | Insert::Displaced(placed) => {
+                    if let Some(before) = placed.ended {
+                        assert_eq!((before.protocol, before.whose.owner), (6, 7));
+                        ended(before.whose.tie, 2);
+                    }
+                    let (there, whose) = table.key_in(placed.slot).unwrap();
+                    assert_eq!((there, whose), (key, new.whose()));
+                    let (_, same) = table.flow_in(placed.slot, now).unwrap();
+                    assert_eq!((same.slot(), same.tie), (placed.slot, new.tie));
+                    true
+                }
+                _ => false,
+            },
+        };
+        if stored {
+            held.insert(new.tie);
+        }
+        table.sweep(&mut sweep, 1, now, |entry| {
+            assert!(held.remove(&entry.whose.tie), "swept twice");
+            times[3] += 1;
+        });
+    }
+    assert!(times.iter().all(|times| *times > 50), "{times:?}");
+    let swept = table.sweep(&mut sweep, usize::MAX, Seconds(1 << 20), |entry| {
+        assert!(held.remove(&entry.whose.tie), "swept twice");
+    });
+    assert!(swept > 50 && held.is_empty());
+}
+
+#[test]
+fn a_slot_without_a_flow_has_no_key_and_nor_has_a_number_beyond() {
+    let table = table(10);
+    insert(&table, 1, State::Closed, 0);
+    let found = lookup(&table, 1, 0).unwrap();
+    assert!(table.flow_in(found.slot(), Seconds(0)).is_some());
+    assert_eq!(
+        table.flow_in(found.slot(), Seconds(1000)),
+        None,
+        "it has ended"
+    );
+    assert!(
+        table.key_in(found.slot()).is_some(),
+        "and was not swept yet"
+    );
+    assert!(table.remove(&found));
+    for slot in (0..table.slots()).chain([table.slots(), u32::MAX]) {
+        assert_eq!(table.key_in(slot), None);
+        assert_eq!(table.flow_in(slot, Seconds(0)), None);
     }
 }

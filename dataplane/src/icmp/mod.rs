@@ -147,19 +147,23 @@ impl Icmp {
         }
         let errand = Errand::read(frame.bytes(), message, quote)?;
         let port = match errand.receiver(scene.steering)? {
-            Receiver::Client(listen, hop) => {
-                let port = errand.to_client(frame, listen, &hop)?;
+            Receiver::Client {
+                client,
+                listen,
+                hop,
+            } => {
+                let port = errand.to_client(frame, (client, listen), &hop)?;
                 scene.counters.to_clients.add(1);
                 return Ok(Outcome::Forwarded(port));
             }
-            Receiver::Backend(backend) => errand.to_backend(frame, backend)?,
+            Receiver::Backend(backend, source) => errand.to_backend(frame, backend, source)?,
             Receiver::Unknown(service, chosen) => {
                 // Without flows the ring is right about all of them, unless connection ids decide.
                 let follows_ring = service.stateless && service.quic.is_none();
                 if matches!(complaint, Complaint::TooBig { .. }) && !follows_ring {
                     self.spread(scene, &errand, (service, chosen.id), frame);
                 }
-                errand.to_backend(frame, chosen)?
+                errand.to_backend(frame, chosen, None)?
             }
         };
         scene.counters.to_backends.add(1);

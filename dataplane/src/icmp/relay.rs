@@ -14,9 +14,8 @@
 //! translator's own address, whoever in the realm behind it reported), one on its way to a backend
 //! from whoever reported it (REQ-4).
 //!
-//! Full NAT replaces both endpoints. Its two places here: [`Errand::receiver`], where the reply's key
-//! finds the flow and with it the client, and `Errand::translate`, where the second endpoint is
-//! replaced along with the first.
+//! Full NAT replaces both endpoints, and only its flow's entries know the one of them: an error about a
+//! flow that is not in the table goes nowhere.
 
 use ringgate_conntrack::{Endpoint, FlowKey, Found};
 
@@ -46,13 +45,21 @@ pub(super) struct Errand {
 /// To whom an error goes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Receiver<'a> {
-    /// To the backend that has the flow.
-    Backend(&'a Backend),
+    /// To the backend that has the flow, which knows its client by this source, if not by its own.
+    Backend(&'a Backend, Option<Endpoint>),
     /// To a backend of this service. The flow is not known here: another balancer has it, or
     /// none remembers it. `Backend` is whom the ring names.
     Unknown(&'a Service, &'a Backend),
-    /// To the client of a NAT flow; the service's endpoint and where the client is.
-    Client(Endpoint, Hop),
+    /// To the client of a NAT flow: as whom and what the two ends of the quoted packet are known to it, and
+    /// where it is. The source is none that was replaced.
+    Client {
+        /// The client itself, where its source was replaced.
+        client: Option<Endpoint>,
+        /// The service's endpoint.
+        listen: Endpoint,
+        /// Where it leaves.
+        hop: Hop,
+    },
 }
 
 impl Errand {
@@ -85,14 +92,21 @@ impl Errand {
             // The client's packets have the flow's key.
             let flow = key.reversed();
             let known = known(steering, &flow);
-            return match known.and_then(|found| steering.serving(BackendId(found.owner))) {
-                Some(backend) => Ok(Receiver::Backend(backend)),
+            let serving = |found: Found| {
+                let backend = steering.serving(BackendId(found.owner))?;
+                Some((backend, steering.source_of(&found)))
+            };
+            return match known.and_then(serving) {
+                Some((backend, source)) => Ok(Receiver::Backend(backend, source)),
                 None => {
                     let chosen = service.choose(&flow, 0).and_then(|id| snapshot.backend(id));
                     let backend = chosen.ok_or(DropReason::NoBackend)?;
                     Ok(Receiver::Unknown(service, backend))
                 }
             };
+        }
+        if steering.is_source(key.source()) {
+            return self.exchanged_client(steering);
         }
         match snapshot.reply_from(key.destination(), key.protocol()) {
             Some(whose) => self.client(steering, whose),
@@ -114,7 +128,29 @@ impl Errand {
         }
         let (client, family) = (self.message.destination, self.message.family);
         let hop = *steering.snapshot.fib().hop(client, family)?;
-        Ok(Receiver::Client(listen, hop))
+        Ok(Receiver::Client {
+            client: None,
+            listen,
+            hop,
+        })
+    }
+
+    /// The same where both endpoints were replaced.
+    fn exchanged_client<'a>(&self, steering: &Steering<'a>) -> Result<Receiver<'a>, Refusal> {
+        let (backend, flow) = steering
+            .exchanged_flow(&self.key.reversed())
+            .ok_or(DropReason::IcmpUnknown)?;
+        if backend.hop.is_ok_and(|hop| hop.port != steering.ingress) {
+            return Err(DropReason::WrongInterface.into());
+        }
+        let (client, listen) = (flow.source(), flow.destination());
+        let fib = steering.snapshot.fib();
+        let hop = *fib.hop(client.address, self.message.family)?;
+        Ok(Receiver::Client {
+            client: Some(client),
+            listen,
+            hop,
+        })
     }
 
     /// Makes of the error in `frame` what `backend` is to get. Returns where it leaves.
@@ -126,6 +162,7 @@ impl Errand {
         mut self,
         frame: &mut Frame,
         backend: &Backend,
+        source: Option<Endpoint>,
     ) -> Result<PortIndex, Refusal> {
         let hop = backend.hop?;
         self.check_path(backend.cost, &hop)?;
@@ -147,7 +184,14 @@ impl Errand {
             Treatment::Translate(_) | Treatment::Readdress => {
                 let listen = self.key.source();
                 let to = backend.endpoint_for(listen.port);
-                self.translate(frame.bytes_mut(), Side::Source, (listen, to))?;
+                self.translate(frame.bytes_mut(), Side::Source, (listen, to), None)?;
+            }
+            Treatment::Exchange => {
+                let source = source.ok_or(DropReason::IcmpUnknown)?;
+                let (listen, client) = (self.key.source(), self.key.destination());
+                let to = backend.endpoint_for(listen.port);
+                let other = Some((client, source));
+                self.translate(frame.bytes_mut(), Side::Source, (listen, to), other)?;
             }
         }
         depart(frame, self.message.tags, &hop)
@@ -161,12 +205,18 @@ impl Errand {
     pub(super) fn to_client(
         mut self,
         frame: &mut Frame,
-        listen: Endpoint,
+        (client, listen): (Option<Endpoint>, Endpoint),
         hop: &Hop,
     ) -> Result<PortIndex, Refusal> {
         self.check_path(Cost::ROUTED, hop)?;
-        let sent_to = self.key.destination();
-        self.translate(frame.bytes_mut(), Side::Destination, (sent_to, listen))?;
+        let (sent_from, sent_to) = (self.key.source(), self.key.destination());
+        let other = client.map(|client| (sent_from, client));
+        self.translate(
+            frame.bytes_mut(),
+            Side::Destination,
+            (sent_to, listen),
+            other,
+        )?;
         depart(frame, self.message.tags, hop)
     }
 
@@ -183,23 +233,34 @@ impl Errand {
     }
 
     /// Replaces the endpoint of the quoted packet that is on `quoted`'s side, and the message's own
-    /// address that stands opposite: an error about what was sent from here comes here.
+    /// address that stands opposite: an error about what was sent from here comes here. `other` is what
+    /// becomes of the quoted packet's other endpoint; where that is its source, the message is sent to it.
     fn translate(
         &mut self,
         frame: &mut [u8],
         quoted: Side,
         (from, to): (Endpoint, Endpoint),
+        other: Option<(Endpoint, Endpoint)>,
     ) -> Result<(), DropReason> {
         let (quote, message) = (&mut self.quote, &mut self.message);
         let own = match quoted {
             Side::Source => Side::Destination,
             Side::Destination => Side::Source,
         };
-        let translated = quote
-            .readdress(frame, quoted, (from, to))
-            .and_then(|()| message.readdress(frame, own, to.address))
-            .and_then(|()| message.age(frame))
-            .and_then(|()| message.seal(frame));
+        let mut translate = || {
+            quote.readdress(frame, quoted, (from, to))?;
+            message.readdress(frame, own, to.address)?;
+            if let Some((from, to)) = other {
+                quote.readdress(frame, own, (from, to))?;
+                // Whoever reports to a backend stays who it is.
+                if own == Side::Source {
+                    message.readdress(frame, Side::Destination, to.address)?;
+                }
+            }
+            message.age(frame)?;
+            message.seal(frame)
+        };
+        let translated = translate();
         translated.ok_or(DropReason::Truncated)
     }
 }

@@ -55,7 +55,7 @@ impl Icmp {
                 continue;
             };
             copy.fill_from(frame.bytes());
-            match errand.to_backend(&mut copy, backend) {
+            match errand.to_backend(&mut copy, backend, None) {
                 Ok(port) => self.copies.push((port, copy)),
                 Err(_) => {
                     counters.copies_lost.add(1);

@@ -148,7 +148,10 @@ fn is_by(steering: &Steering<'_>, key: &FlowKey, outer: &Quote) -> bool {
             encapsulation.destination() == outer.destination
                 && encapsulation.may_be_from(outer.source)
         }
-        Treatment::Direct | Treatment::Translate(_) | Treatment::Readdress => false,
+        Treatment::Direct
+        | Treatment::Translate(_)
+        | Treatment::Readdress
+        | Treatment::Exchange => false,
     };
     let Some(service) = snapshot.service(key.destination(), key.protocol()) else {
         return false;

@@ -7,12 +7,14 @@
 //! options included; only behind outer headers there is no padding.
 
 mod encapsulate;
+mod exchange;
 mod mss;
 mod nat;
 mod tags;
 
 pub(crate) use encapsulate::entropy;
 pub use encapsulate::{Contents, Encapsulation, encapsulate, encapsulate_piece, wrap};
+pub use exchange::{Exchange, exchange};
 pub use mss::{clamp, fitting};
 pub use nat::{Translation, translate};
 pub(crate) use tags::concern;
@@ -54,6 +56,9 @@ fn rewrite_packet(
         Action::Direct => return redirect(frame.bytes_mut(), packet, hop),
         Action::Encapsulate(ref encapsulation) => {
             return encapsulate(frame, packet, encapsulation, hop);
+        }
+        Action::Exchange(ref endpoints, _) => {
+            return exchange(frame.bytes_mut(), packet, endpoints, hop);
         }
         Action::ToBackend(backend) => {
             Translation::of_destination(packet.key.destination(), backend)

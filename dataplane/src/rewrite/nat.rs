@@ -104,24 +104,38 @@ fn apply(
         }
         NetworkMut::V6(header) => header.translate(translation.side, translation.address),
     }
+    replace_ports(layers.transport, packet, translation.transport, |ports| {
+        replace(ports, translation.side, translation.port)
+    })
+}
+
+/// Changes the ports of a TCP segment or UDP datagram, four bytes, by `write`, and its checksum by what
+/// this and the change of its addresses add to it.
+#[inline]
+pub(super) fn replace_ports(
+    transport: &mut [u8],
+    packet: &Packet,
+    adjustment: Adjustment,
+    write: impl FnOnce(&mut [u8]),
+) -> Result<(), DropReason> {
     if packet.key.protocol() == udp::PROTOCOL {
-        let Some(header) = layers.transport.first_chunk_mut::<{ udp::HEADER }>() else {
+        let Some(header) = transport.first_chunk_mut::<{ udp::HEADER }>() else {
             return without_header(packet);
         };
-        replace(&mut header[..4], translation.side, translation.port);
+        write(&mut header[..4]);
         let old = [header[udp::CHECKSUM], header[udp::CHECKSUM + 1]];
         // Zero says that the sender computed none.
         if old != [0, 0] {
-            let new = udp::written(translation.transport.apply(old));
+            let new = udp::written(adjustment.apply(old));
             header[udp::CHECKSUM..].copy_from_slice(&new);
         }
     } else {
-        let Some(header) = layers.transport.first_chunk_mut::<{ tcp::HEADER }>() else {
+        let Some(header) = transport.first_chunk_mut::<{ tcp::HEADER }>() else {
             return without_header(packet);
         };
-        replace(&mut header[..4], translation.side, translation.port);
+        write(&mut header[..4]);
         let old = [header[tcp::CHECKSUM], header[tcp::CHECKSUM + 1]];
-        let new = translation.transport.apply(old);
+        let new = adjustment.apply(old);
         header[tcp::CHECKSUM..tcp::CHECKSUM + 2].copy_from_slice(&new);
     }
     Ok(())

@@ -64,8 +64,9 @@ fn way(
             Treatment::Direct,
             fib.hop_on_link(to.address, family).copied(),
         ),
-        Forward::Nat | Forward::FullNat if to.port == 0 => (Treatment::Readdress, routed()),
-        Forward::Nat | Forward::FullNat => {
+        Forward::FullNat => (Treatment::Exchange, routed()),
+        Forward::Nat if to.port == 0 => (Treatment::Readdress, routed()),
+        Forward::Nat => {
             let listen = virtual_endpoint(&identity.listen, 0);
             let translations = Translations::between(listen, to);
             (Treatment::Translate(translations), routed())

@@ -4,7 +4,7 @@ use ringgate_conntrack::{Direction, Endpoint};
 
 use crate::backend::{Backend, BackendId, Treatment};
 use crate::parse::Packet;
-use crate::rewrite::{Encapsulation, concern, encapsulate, redirect, rewrite, translate};
+use crate::rewrite::{Encapsulation, Exchange, concern, encapsulate, redirect, rewrite, translate};
 use crate::route::{Hop, Miss, Neighbour, PortIndex};
 use crate::verdict::DropReason;
 use crate::xsk::Frame;
@@ -20,6 +20,8 @@ pub enum Action {
     ToClient(Endpoint),
     /// The packet, routed once more, goes in another.
     Encapsulate(Encapsulation),
+    /// Both endpoints become these, and the packet, from whom it says, has been routed once more.
+    Exchange(Exchange, Direction),
 }
 
 /// What became of the flow, for the counters.
@@ -77,7 +79,10 @@ impl Decision {
     #[inline]
     #[must_use]
     pub fn is_reply(&self) -> bool {
-        matches!(self.action, Action::ToClient(_))
+        matches!(
+            self.action,
+            Action::ToClient(_) | Action::Exchange(_, Direction::FromBackend)
+        )
     }
 }
 
@@ -135,7 +140,8 @@ impl Way<'_> {
             (Treatment::Encapsulate(encapsulation), _) => {
                 encapsulate(frame, packet, encapsulation, self.hop)
             }
-            (Treatment::Readdress, _) => self.rewrite_slowly(frame, packet),
+            // `Exchange` has a way of its own, see `go_on_exchanged`.
+            (Treatment::Readdress | Treatment::Exchange, _) => self.rewrite_slowly(frame, packet),
         }
     }
 
@@ -168,11 +174,12 @@ impl Way<'_> {
 }
 
 impl Action {
-    /// What is done to a client's packet for `backend`.
+    /// What is done to a client's packet for `backend`, unless that depends on its flow
+    /// ([`Treatment::Exchange`]).
     pub(super) fn to(backend: &Backend, packet: &Packet) -> Self {
         match backend.treatment {
             Treatment::Direct => Self::Direct,
-            Treatment::Translate(_) | Treatment::Readdress => {
+            Treatment::Translate(_) | Treatment::Readdress | Treatment::Exchange => {
                 Self::ToBackend(backend.endpoint_for(packet.key.destination().port))
             }
             Treatment::Encapsulate(encapsulation) => Self::Encapsulate(encapsulation),

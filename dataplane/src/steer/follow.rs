@@ -1,9 +1,8 @@
 //! Later fragments: they go where their flow goes, and begin, change and end nothing.
 
-use ringgate_conntrack::FlowHash;
+use ringgate_conntrack::{FlowHash, Tie};
 
-use super::{Decision, FlowEvent, Refusal, Steering, way_to};
-use crate::backend::BackendId;
+use super::{Decision, FlowEvent, Refusal, Steering};
 use crate::parse::Packet;
 use crate::service::Service;
 use crate::verdict::DropReason;
@@ -20,11 +19,12 @@ impl Steering<'_> {
     ) -> Result<Decision, Refusal> {
         let stored = self.table.lookup(&packet.key, hash, self.now);
         let found = stored.or_else(|| self.awaited(service, packet, hash));
-        let backend = match found.and_then(|found| self.serving(BackendId(found.owner))) {
-            Some(backend) => backend,
-            None => self.by_ring(service, packet)?,
+        let known = found.and_then(|found| Some((self.serving_flow(&found)?, found.tie)));
+        let (backend, tie) = match known {
+            Some(known) => known,
+            None => (self.by_ring(service, packet)?, Tie::NONE),
         };
-        let (action, hop) = way_to(backend, packet)?;
+        let (action, hop) = self.way_to(backend, tie, packet)?;
         Ok(Decision::new(action, hop, backend, FlowEvent::None))
     }
 
@@ -38,7 +38,7 @@ impl Steering<'_> {
     pub fn by_address(&self, service: u16, packet: &Packet) -> Result<Decision, Refusal> {
         let service = self.snapshot.service_at(service);
         let backend = self.by_ring(service.ok_or(DropReason::NotForUs)?, packet)?;
-        let (action, hop) = way_to(backend, packet)?;
+        let (action, hop) = self.way_to(backend, Tie::NONE, packet)?;
         Ok(Decision::new(action, hop, backend, FlowEvent::None))
     }
 }

@@ -7,10 +7,10 @@
 //! there, with the same backend. Where that has no room now, the flow stays and the next
 //! segment tries again.
 
-use ringgate_conntrack::{Direction, FlowHash, Found, NewFlow};
+use ringgate_conntrack::{Direction, FlowHash, Found, NewFlow, Tie};
 
-use super::open::Stored;
-use super::{FlowEvent, Refusal, Steering, keep, reopens, reply_key, way_to};
+use super::open::{Begun, Stored};
+use super::{Refusal, Steering, hop_to, keep, reopens, reply_key};
 use crate::backend::{Backend, BackendId};
 use crate::parse::Packet;
 use crate::returns::Return;
@@ -61,31 +61,36 @@ impl<'a> Steering<'a> {
         packet: &Packet,
         hash: FlowHash,
         found: &Found,
-    ) -> Result<(&'a Backend, FlowEvent), Refusal> {
+    ) -> Result<Begun<'a>, Refusal> {
         let half = self.half_open();
         let serving = self.serving(BackendId(found.owner));
         let Some(backend) = serving.filter(|_| !reopens(found, packet)) else {
             half.forget(found, packet);
             return self.open(service, packet, hash);
         };
-        way_to(backend, packet)?; // nothing changes by a packet that goes nowhere
+        if backend.exchanges() {
+            return self.answer_exchanged(backend, packet, hash, found);
+        }
+        hop_to(backend, packet)?; // nothing changes by a packet that goes nowhere
         let next = found.state.after(Direction::FromClient, packet.tcp_flags);
         if next.may_be_evicted() {
             let event = half.observe(found, backend, packet, || {
-                backend.returns().then(|| reply_key(packet, backend))
+                let returns = backend.returns();
+                returns.then(|| keep::Other::plain(reply_key(packet, backend)))
             });
-            return Ok((backend, event));
+            return Ok(Begun::plain(backend, event));
         }
         let new = NewFlow {
             state: next,
             owner: found.owner,
             direction: Direction::FromClient,
+            tie: Tie::NONE,
             profile: backend.profile,
             reach: keep::seen(packet),
         };
         let stored = self.admit(packet, hash, backend, new);
         match stored {
-            Stored::Yes(_) | Stored::Conflict(_) => half.forget(found, packet),
+            Stored::Yes { .. } | Stored::Conflict(_) => half.forget(found, packet),
             Stored::Full | Stored::Contended | Stored::NotYet => {
                 let same = NewFlow {
                     state: found.state,
@@ -97,7 +102,7 @@ impl<'a> Steering<'a> {
                 }
             }
         }
-        Ok((backend, stored.event(false)))
+        Ok(Begun::plain(backend, stored.event(false)))
     }
 
     /// Stores both entries of a flow whose handshake is complete.
@@ -106,7 +111,7 @@ impl<'a> Steering<'a> {
         if backend.returns() {
             // The half-open entry is this flow's own: whoever has the key there is this flow.
             let reply = self.put_reply(&self.half_open(), packet, backend, state);
-            if !matches!(reply, Stored::Yes(_)) {
+            if !matches!(reply, Stored::Yes { .. }) {
                 return reply;
             }
         }

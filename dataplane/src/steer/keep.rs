@@ -1,6 +1,6 @@
 //! Flows that are known: their age and state, kept alike in both entries, and their end.
 
-use ringgate_conntrack::{FlowKey, Found, NewFlow, Reach, Segment};
+use ringgate_conntrack::{Ended, FlowKey, Found, NewFlow, Reach, Segment, Tie};
 
 use super::{FlowEvent, Steering, reply_key};
 use crate::backend::{Backend, BackendId};
@@ -23,7 +23,7 @@ impl Steering<'_> {
         found: &Found,
         backend: &Backend,
         packet: &Packet,
-        other: impl FnOnce() -> Option<FlowKey>,
+        other: impl FnOnce() -> Option<Other>,
     ) -> FlowEvent {
         // It says nothing of its sender.
         if packet.is_later_fragment() {
@@ -46,33 +46,50 @@ impl Steering<'_> {
             }
         };
         renew(found);
-        let Some(key) = other() else {
+        let Some(Other { key, tie }) = other() else {
             return FlowEvent::None;
         };
         let hash = self.table.hash(&key);
-        if let Some(other) = self.table.lookup(&key, hash, self.now) {
-            renew(&other);
-        } else if !next.is_closed() {
-            // A flood can displace one of a half-open flow's entries and leave the other.
-            let missing = NewFlow {
-                state: next,
-                owner: found.owner,
-                direction: direction.opposite(),
-                profile: backend.profile,
-                reach: unseen(packet),
-            };
-            // Where there is no room now, the next change or renewal tries again.
-            let _room = self.table.insert(&key, hash, missing, self.now);
+        let there = self.table.lookup(&key, hash, self.now);
+        let is_other_flows = |there: &Found| {
+            tie.is_some_and(|tie| (there.owner, there.tie) != (found.owner, tie))
+                && backend.exchanges()
+        };
+        match (there, tie) {
+            (Some(there), _) if !is_other_flows(&there) => renew(&there),
+            (_, Some(tie)) if !next.is_closed() => {
+                // A flood can displace one of a half-open flow's entries and leave the other.
+                let missing = NewFlow {
+                    state: next,
+                    owner: found.owner,
+                    direction: direction.opposite(),
+                    tie,
+                    profile: backend.profile,
+                    reach: unseen(packet),
+                };
+                // Where there is no room now, the next change or renewal tries again.
+                let _room = self.store(&key, hash, missing, is_other_flows);
+            }
+            _ => {}
         }
         FlowEvent::None
     }
 
-    /// Removes both entries of a connection that is over.
+    /// Removes both entries of a connection that is over, and gives back what it held.
     pub(super) fn forget(&self, found: &Found, packet: &Packet) {
-        if let Some(backend) = self.snapshot.backend(BackendId(found.owner)) {
+        self.forget_other(found, packet);
+        if self.table.remove(found) {
+            self.settle(ended(found, packet));
+        }
+    }
+
+    /// Removes the entry of the replies to a client's packet.
+    pub(super) fn forget_other(&self, found: &Found, packet: &Packet) {
+        if found.tie != Tie::NONE {
+            self.forget_reply_of(found, &packet.key);
+        } else if let Some(backend) = self.snapshot.backend(BackendId(found.owner)) {
             self.forget_reply(backend, packet);
         }
-        self.table.remove(found);
     }
 
     /// Removes the entry of the replies to `packet` from `backend`, if it is this service's.
@@ -91,6 +108,33 @@ impl Steering<'_> {
         let service = self.snapshot.service_of(key.destination(), key.protocol());
         let backend = self.snapshot.backend(BackendId(found.owner));
         backend.is_some_and(|backend| Some(backend.service) == service)
+    }
+}
+
+/// The other entry of a flow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Other {
+    pub(super) key: FlowKey,
+    /// What is stored with it if it is missing; `None` where it ended the flow, and cannot be stored
+    /// again.
+    pub(super) tie: Option<Tie>,
+}
+
+impl Other {
+    /// One whose key says all.
+    pub(super) const fn plain(key: FlowKey) -> Self {
+        Self {
+            key,
+            tie: Some(Tie::NONE),
+        }
+    }
+}
+
+/// What a flow's entry held that was taken out.
+pub(super) fn ended(found: &Found, packet: &Packet) -> Ended {
+    Ended {
+        whose: found.whose(),
+        protocol: packet.key.protocol(),
     }
 }
 

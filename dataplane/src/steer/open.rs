@@ -1,8 +1,11 @@
 //! Flows that begin, or begin anew with another backend: who gets them, and what is stored where.
 
-use ringgate_conntrack::{Direction, FlowHash, FlowKey, Found, Insert, NewFlow, Reach, State};
+use ringgate_conntrack::source_ports::Lease;
+use ringgate_conntrack::{
+    Direction, Ended, FlowHash, FlowKey, Found, Insert, NewFlow, Placed, Reach, State, Tie,
+};
 
-use super::{FlowEvent, Refusal, Steering, keep, reply_key, way_to};
+use super::{FlowEvent, Refusal, Steering, hop_to, keep, reply_key};
 use crate::backend::{Backend, BackendId};
 use crate::parse::Packet;
 use crate::service::Service;
@@ -33,7 +36,7 @@ impl<'a> Steering<'a> {
         service: &Service,
         packet: &Packet,
         hash: FlowHash,
-    ) -> Result<(&'a Backend, FlowEvent), Refusal> {
+    ) -> Result<Begun<'a>, Refusal> {
         let is_syn = packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         let is_datagram = packet.key.protocol() != tcp::PROTOCOL;
         let begins = is_syn || is_datagram;
@@ -41,7 +44,10 @@ impl<'a> Steering<'a> {
             return Err(DropReason::Draining.into());
         }
         if is_datagram && !self.newcomers.admits_datagram() {
-            return Ok((self.by_ring(service, packet)?, FlowEvent::TooFast));
+            return Ok(Begun::plain(
+                self.by_ring(service, packet)?,
+                FlowEvent::TooFast,
+            ));
         }
         let state = State::opened_by(packet.key.protocol(), packet.tcp_flags);
         let opening = Opening {
@@ -56,28 +62,38 @@ impl<'a> Steering<'a> {
             (*self, self.half_open())
         };
         let (backend, stored) = home.choose(&other, service, packet, opening)?;
-        let Stored::Yes(displaced) = stored else {
-            return Ok((backend, stored.event(is_syn)));
+        if backend.exchanges() {
+            return self.begin_exchanged(backend, packet, state);
+        }
+        let Stored::Yes { displaced, .. } = stored else {
+            return Ok(Begun::plain(backend, stored.event(is_syn)));
         };
         // A flow that lives under this key was stored by another worker a moment ago.
         let is_closed = |found: &Found| found.state.is_closed();
         let from = Direction::FromClient;
         let reach = keep::seen(packet);
-        match home.put(&packet.key, hash, backend, state, (from, reach), is_closed) {
-            Stored::Yes(more) => {
-                let stored = Stored::Yes(displaced.saturating_add(more));
-                Ok((backend, stored.event(is_syn)))
+        let begun = match home.put(&packet.key, hash, backend, state, (from, reach), is_closed) {
+            Stored::Yes {
+                slot,
+                displaced: more,
+            } => {
+                let displaced = displaced.saturating_add(more);
+                Begun::plain(backend, Stored::Yes { slot, displaced }.event(is_syn))
             }
             Stored::Conflict(found) => {
-                let theirs = self.serving(BackendId(found.owner));
-                Ok((theirs.unwrap_or(backend), FlowEvent::Contended))
+                let theirs = self.serving(BackendId(found.owner)).unwrap_or(backend);
+                Begun {
+                    tie: found.tie,
+                    ..Begun::plain(theirs, FlowEvent::Contended)
+                }
             }
             other if service.has_order() => {
                 home.forget_reply(backend, packet);
-                Ok((self.by_ring(service, packet)?, other.event(is_syn)))
+                Begun::plain(self.by_ring(service, packet)?, other.event(is_syn))
             }
-            other => Ok((backend, other.event(is_syn))),
-        }
+            other => Begun::plain(backend, other.event(is_syn)),
+        };
+        Ok(begun)
     }
 
     /// Gives a flow whose backend is gone to another.
@@ -86,32 +102,45 @@ impl<'a> Steering<'a> {
         service: &Service,
         packet: &Packet,
         found: &Found,
-    ) -> Result<(&'a Backend, FlowEvent), Refusal> {
+    ) -> Result<Begun<'a>, Refusal> {
         let opening = Opening {
             begins: true,
             is_syn: false,
             state: Some(found.state),
         };
         let (backend, _) = self.choose(&self.half_open(), service, packet, opening)?;
-        if let Some(old) = self.snapshot.backend(BackendId(found.owner)) {
-            self.forget_reply(old, packet);
-        }
+        let lease = match backend.exchanges() {
+            true => Some(self.lease(backend, packet, false)?.0),
+            false => None,
+        };
+        self.forget_other(found, packet);
+        let tie = lease.map_or(Tie::NONE, Lease::to_tie);
         let new = NewFlow {
             owner: backend.id.0,
             state: found.state,
             direction: Direction::FromClient,
+            tie,
             profile: backend.profile,
             reach: found.reach,
         };
-        let replaced = self.table.replace(found, new, self.now);
-        Ok((
+        let event = if self.table.replace(found, new, self.now) {
+            self.settle(keep::ended(found, packet));
+            if let Some(lease) = lease {
+                // Where there is no room now, the next change or renewal tries again.
+                let _room = self.store_reply(backend, packet, (lease, found.slot()), found.state);
+            }
+            FlowEvent::Rehashed
+        } else if let Some(lease) = lease {
+            self.give_back(packet.key.protocol(), lease);
+            return Err(DropReason::Unstored.into());
+        } else {
+            FlowEvent::Contended
+        };
+        Ok(Begun {
             backend,
-            if replaced {
-                FlowEvent::Rehashed
-            } else {
-                FlowEvent::Contended
-            },
-        ))
+            tie,
+            event,
+        })
     }
 
     /// The first backend in the service's order whose replies can be told apart from those of
@@ -135,13 +164,22 @@ impl<'a> Steering<'a> {
             let Some(backend) = id.and_then(|id| self.snapshot.backend(id)) else {
                 break;
             };
-            way_to(backend, packet)?; // nothing is stored of a packet that goes nowhere
+            hop_to(backend, packet)?; // nothing is stored of a packet that goes nowhere
+            if backend.exchanges() {
+                return Ok((backend, Stored::NotYet)); // with its port
+            }
             // What the ring says first can be found again without being stored.
             if opening.is_syn && !ordered && !backend.shared && nth == 0 {
                 return Ok((backend, Stored::NotYet));
             }
             if !backend.returns() {
-                return Ok((backend, Stored::Yes(0)));
+                return Ok((
+                    backend,
+                    Stored::Yes {
+                        slot: 0,
+                        displaced: 0,
+                    },
+                ));
             }
             match self.put_reply(other, packet, backend, opening.state) {
                 Stored::Conflict(_) => refused = DropReason::ReturnConflict,
@@ -163,7 +201,11 @@ impl<'a> Steering<'a> {
     ) -> Result<&'a Backend, Refusal> {
         let id = service.choose(&packet.key, 0);
         let backend = id.and_then(|id| self.snapshot.backend(id));
-        Ok(backend.ok_or(DropReason::NoBackend)?)
+        let backend = backend.ok_or(DropReason::NoBackend)?;
+        if backend.exchanges() {
+            return Err(DropReason::Unstored.into());
+        }
+        Ok(backend)
     }
 
     /// Stores the entry of the replies to `packet` from `backend`, unless they would be mistaken
@@ -191,7 +233,7 @@ impl<'a> Steering<'a> {
             Some(found) if !may_replace(&found) => Stored::Conflict(found),
             theirs => {
                 let stored = self.put(&key, hash, backend, state, from, may_replace);
-                if let (Some(found), Stored::Yes(_)) = (theirs, stored) {
+                if let (Some(found), Stored::Yes { .. }) = (theirs, stored) {
                     other.table.remove(&found);
                 }
                 stored
@@ -217,16 +259,62 @@ impl<'a> Steering<'a> {
             state,
             owner: backend.id.0,
             direction,
+            tie: Tie::NONE,
             profile: backend.profile,
             reach,
         };
-        match self.table.insert(key, hash, new, self.now) {
-            Insert::Inserted => Stored::Yes(0),
-            Insert::Displaced => Stored::Yes(1),
-            Insert::Exists(found) if !may_replace(&found) => Stored::Conflict(found),
-            Insert::Exists(found) if self.table.replace(&found, new, self.now) => Stored::Yes(0),
-            Insert::Full => Stored::Full,
-            Insert::Exists(_) | Insert::Contended => Stored::Contended,
+        self.store(key, hash, new, may_replace)
+    }
+
+    /// Stores an entry, over an existing one if `may_replace` allows, and gives back what any that
+    /// ended by that held.
+    pub(super) fn store(
+        &self,
+        key: &FlowKey,
+        hash: FlowHash,
+        new: NewFlow,
+        may_replace: impl Fn(&Found) -> bool,
+    ) -> Stored {
+        let (placed, displaced) = match self.table.insert(key, hash, new, self.now) {
+            Insert::Inserted(placed) => (placed, 0),
+            Insert::Displaced(placed) => (placed, 1),
+            Insert::Exists(found) if !may_replace(&found) => return Stored::Conflict(found),
+            Insert::Exists(found) if self.table.replace(&found, new, self.now) => {
+                let whose = found.whose();
+                let protocol = key.protocol();
+                let ended = Some(Ended { whose, protocol });
+                let slot = found.slot();
+                (Placed { slot, ended }, 0)
+            }
+            Insert::Full => return Stored::Full,
+            Insert::Exists(_) | Insert::Contended => return Stored::Contended,
+        };
+        if let Some(ended) = placed.ended {
+            self.settle(ended);
+        }
+        Stored::Yes {
+            slot: placed.slot,
+            displaced,
+        }
+    }
+}
+
+/// A flow that has a backend.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun<'a> {
+    pub(super) backend: &'a Backend,
+    /// What its client's entry knows of the other side.
+    pub(super) tie: Tie,
+    pub(super) event: FlowEvent,
+}
+
+impl<'a> Begun<'a> {
+    /// One whose key says all.
+    pub(super) const fn plain(backend: &'a Backend, event: FlowEvent) -> Self {
+        Self {
+            backend,
+            tie: Tie::NONE,
+            event,
         }
     }
 }
@@ -234,8 +322,11 @@ impl<'a> Steering<'a> {
 /// What became of an attempt to store an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stored {
-    /// Done, and so many others had to give way.
-    Yes(u8),
+    /// Done, in this slot, and so many others had to give way.
+    Yes {
+        slot: u32,
+        displaced: u8,
+    },
     NotYet,
     Conflict(Found),
     Full,
@@ -249,8 +340,8 @@ impl Stored {
             Self::Full => FlowEvent::TableFull,
             Self::Contended | Self::Conflict(_) => FlowEvent::Contended,
             Self::NotYet => FlowEvent::None,
-            Self::Yes(displaced) if is_half_open => FlowEvent::HalfOpen { displaced },
-            Self::Yes(_) => FlowEvent::Created,
+            Self::Yes { displaced, .. } if is_half_open => FlowEvent::HalfOpen { displaced },
+            Self::Yes { .. } => FlowEvent::Created,
         }
     }
 }

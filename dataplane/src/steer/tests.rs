@@ -13,6 +13,7 @@ use crate::snapshot::Builder;
 use crate::testing::{at, set_ttl, tcp, tcp_at, udp};
 use crate::wire::ethernet::Mac;
 
+mod full_nat;
 mod life;
 
 const ACK: u8 = 0x10;

@@ -127,6 +127,14 @@ impl Ipv4Mut<'_> {
         let checksum = [self.0[CHECKSUM], self.0[CHECKSUM + 1]];
         self.0[CHECKSUM..CHECKSUM + 2].copy_from_slice(&adjustment.apply(checksum));
     }
+
+    /// Replaces both addresses and takes one hop from the TTL; `adjustment` is what that adds to
+    /// the header checksum.
+    #[inline]
+    pub fn exchange(&mut self, source: [u8; 4], destination: [u8; 4], adjustment: Adjustment) {
+        self.0[12..16].copy_from_slice(&source);
+        self.translate(Side::Destination, destination, adjustment);
+    }
 }
 
 /// Whether the checksum over `header` (options included) is right (RFC 1071).

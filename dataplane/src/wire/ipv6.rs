@@ -119,6 +119,13 @@ impl Ipv6Mut<'_> {
         replace(&mut self.0[8..40], side, address);
         self.0[7] = self.0[7].wrapping_sub(1);
     }
+
+    /// Replaces both addresses and takes one from the hop limit.
+    #[inline]
+    pub fn exchange(&mut self, source: [u8; 16], destination: [u8; 16]) {
+        self.0[8..24].copy_from_slice(&source);
+        self.translate(Side::Destination, destination);
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use ringgate_conntrack::{
     Direction, Endpoint, FlowKey, FlowTable, Insert, NewFlow, Profile, Reach, Seconds, Secret,
-    State, Timeouts,
+    State, Tie, Timeouts,
 };
 use ringgate_dataplane::maglev::{Member, Ring, flow_hash};
 
@@ -62,11 +62,12 @@ fn store(table: &FlowTable, key: &FlowKey) -> bool {
         state: State::Established,
         owner: 1,
         direction: Direction::FromClient,
+        tie: Tie::NONE,
         profile: Profile::DEFAULT,
         reach: Reach::UNKNOWN,
     };
     match table.insert(key, table.hash(key), new, NOW) {
-        Insert::Inserted => true,
+        Insert::Inserted(_) => true,
         Insert::Full => false,
         other => panic!("{key}: {other:?}"),
     }

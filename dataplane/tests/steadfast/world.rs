@@ -112,6 +112,7 @@ impl World {
             fragments: Arc::new(FragmentTable::new(64, Secret([7, 9])).unwrap()),
             udp_new_flows: u32::MAX,
             icmp_per_second: 1000,
+            seat: None,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&snapshot),

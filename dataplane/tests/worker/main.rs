@@ -5,6 +5,8 @@ mod fragments;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod full_nat;
+#[cfg(test)]
 #[path = "../support/hand.rs"]
 mod hand;
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 use ringgate_conntrack::fragments::FragmentTable;
-use ringgate_conntrack::{Secret, Timeouts};
+use ringgate_conntrack::source_ports::{Layout, Rests, Seat, SourcePorts};
+use ringgate_conntrack::{Seconds, Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::counters::WorkerCounters;
 use ringgate_dataplane::newcomers::Tables;
@@ -206,7 +207,28 @@ impl World {
     pub(crate) fn new(file: &str, rings: Rings, partial: bool) -> Self {
         let tables = Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap();
         let fragments = Arc::new(FragmentTable::new(64, Secret([7, 9])).unwrap());
-        Self::around(file, rings, partial, tables, fragments)
+        let sourced = (Builder::default(), None);
+        Self::around(sourced, file, (rings, partial), tables, fragments)
+    }
+
+    /// The same with the sources that the configuration names.
+    pub(crate) fn with_sources(file: &str, rings: Rings) -> Self {
+        let model = ringgate_config::parse("test.toml", file).unwrap().model;
+        let balancer = model.balancer();
+        let layout = Layout::new(balancer.nat_source_ports(), 1, 4).unwrap();
+        let made = SourcePorts::new(
+            layout,
+            balancer.nat_sources(),
+            Rests::default(),
+            Secret([3, 4]),
+        );
+        let (ports, seats) = made.unwrap();
+        let tables = Tables::new(4096, Secret([7, 9]), Timeouts::default()).unwrap();
+        let fragments = Arc::new(FragmentTable::new(64, Secret([7, 9])).unwrap());
+        let mut builder = Builder::default();
+        builder.with_sources(Arc::new(ports));
+        let sourced = (builder, seats.into_iter().next());
+        Self::around(sourced, file, (rings, false), tables, fragments)
     }
 
     /// A second worker on the same tables, with the same configuration `file`, and ports of its
@@ -214,17 +236,24 @@ impl World {
     pub(crate) fn beside(&mut self, file: &str) -> Self {
         let tables = self.worker.parts().tables.clone();
         let fragments = Arc::clone(&self.fragments);
-        Self::around(file, Rings::default(), false, tables, fragments)
+        let sourced = (Builder::default(), None);
+        Self::around(sourced, file, (Rings::default(), false), tables, fragments)
+    }
+
+    /// How many source ports flows hold.
+    pub(crate) fn held(&mut self) -> usize {
+        let snapshot = Arc::clone(&self.worker.parts().snapshot);
+        let usage = snapshot.sources().unwrap().usage(Seconds(0));
+        usage.map(|(_, usage)| usage.held).sum()
     }
 
     fn around(
+        (mut builder, seat): (Builder, Option<Seat>),
         file: &str,
-        rings: Rings,
-        partial: bool,
+        (rings, partial): (Rings, bool),
         tables: Tables,
         fragments: Arc<FragmentTable>,
     ) -> Self {
-        let mut builder = Builder::default();
         let (ports, pool) = MemoryPort::bundle(2, CHUNKS, rings);
         let counters = Arc::new(WorkerCounters::new(2));
         let wanted = Arc::new(ArrayQueue::new(4));
@@ -239,6 +268,7 @@ impl World {
             fragments: Arc::clone(&fragments),
             udp_new_flows: u32::MAX,
             icmp_per_second: 1000,
+            seat,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: snapshot(&mut builder, file, &[], &fib()),

@@ -29,6 +29,7 @@ impl Steward {
             operations: self.driver.in_flight(),
             admin: &admin,
             flushed: self.flushed,
+            now: self.clock.now().seconds(),
             uptime_ms: u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX),
         };
         let time = self.clock.now();

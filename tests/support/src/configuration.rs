@@ -92,6 +92,14 @@ impl Service {
         }
     }
 
+    /// Whose backends answer the balancer's own addresses ([`Configuration::sources`]).
+    pub fn full_nat(self) -> Self {
+        Self {
+            forward: "full-nat",
+            ..self
+        }
+    }
+
     /// Whose backends are the far ends of tunnels, with these keys of the `tunnel` table.
     pub fn tunnel(self, forward: &'static str, keys: &str) -> Self {
         Self { forward, ..self }.with(format!("tunnel = {{ {keys} }}"))
@@ -145,7 +153,7 @@ impl Service {
     /// of their address of this service's family.
     pub fn backends(mut self, numbers: impl IntoIterator<Item = u8>, port: u16) -> Self {
         for number in numbers {
-            let address = match (self.listen.starts_with('['), self.forward == "nat") {
+            let address = match (self.listen.starts_with('['), self.forward != "dsr-l2") {
                 (false, true) => format!("10.2.0.{}:{port}", 10 + number),
                 (true, true) => format!("[fd00:2::{}]:{port}", 10 + number),
                 (false, false) => format!("10.2.0.{}", 10 + number),
@@ -212,6 +220,7 @@ pub struct Configuration {
     mode: &'static str,
     drain: &'static str,
     flow_memory: Option<&'static str>,
+    sources: &'static [&'static str],
     services: Vec<Service>,
 }
 
@@ -222,6 +231,7 @@ impl Configuration {
             mode: "copy",
             drain: "5s",
             flow_memory: None,
+            sources: &[],
             services: Vec::new(),
         }
     }
@@ -245,6 +255,11 @@ impl Configuration {
             flow_memory: Some("private"),
             ..self
         }
+    }
+
+    /// With these addresses of the balancer's as sources of `full-nat`.
+    pub fn sources(self, sources: &'static [&'static str]) -> Self {
+        Self { sources, ..self }
     }
 
     /// With one more service.
@@ -278,6 +293,9 @@ impl Configuration {
         text += &format!("drain = \"{}\"\nflows = {FLOWS}\n", self.drain);
         if let Some(word) = self.flow_memory {
             text += &format!("flow-memory = \"{word}\"\n");
+        }
+        if !self.sources.is_empty() {
+            text += &format!("nat-sources = {:?}\n", self.sources);
         }
         for name in ["front", "back"] {
             text += &format!(

@@ -27,6 +27,9 @@ const ETHERNET: usize = 14;
 /// What may wait to be read, bytes: several windows of TCP.
 const BUFFER: usize = 16 << 20;
 
+/// After how many packets the sockets that nobody listens to are emptied: many fit.
+const EMPTY_EVERY: u64 = 64;
+
 /// How many complaints, and how many sources of each kind, are remembered.
 const REMEMBERED: usize = 64;
 
@@ -50,7 +53,7 @@ pub struct Decapsulator {
     #[expect(dead_code, reason = "held for its drop")]
     threads: Threads,
     #[expect(dead_code, reason = "held open")]
-    deaf: Vec<OwnedFd>,
+    port: UdpSocket,
 }
 
 impl Decapsulator {
@@ -65,17 +68,24 @@ impl Decapsulator {
         let node = format!("b{number}");
         let emerged = Arc::new(Mutex::new(Emerged::default()));
         let tun = Arc::new(Tun::open(playground, &node));
-        let deaf = playground.inside(&node, deaf_sockets);
+        // Of both families: IPV6_V6ONLY is off by default. Nobody reads it; when it is full the
+        // kernel drops in silence.
+        let port = playground.inside(&node, || UdpSocket::bind(("::", GUE_PORT)).unwrap());
         let mut threads = Threads::new();
-        for protocol in [eth::IP, eth::IPV6] {
+        let families = [
+            (eth::IP, AddressFamily::INET),
+            (eth::IPV6, AddressFamily::INET6),
+        ];
+        for (protocol, family) in families {
             let link = playground.inside(&node, || listen(protocol));
+            let deaf = playground.inside(&node, || deaf_sockets(family));
             let (tun, emerged) = (Arc::clone(&tun), Arc::clone(&emerged));
-            threads.add(move |stop| relay(&link, wrapping, &tun, &emerged, stop));
+            threads.add(move |stop| relay(&link, &deaf, wrapping, &tun, &emerged, stop));
         }
         Self {
             emerged,
             threads,
-            deaf,
+            port,
         }
     }
 
@@ -112,21 +122,24 @@ impl Decapsulator {
     }
 }
 
-/// Sockets that nobody reads. With them the kernel takes what arrives for wanted; without, it
-/// would answer the balancer that it knows no such protocol or port.
-fn deaf_sockets() -> Vec<OwnedFd> {
-    let mut sockets = Vec::new();
-    for family in [AddressFamily::INET, AddressFamily::INET6] {
-        for number in [IPIP, IPV6, GRE] {
-            let protocol = RawProtocol::new(number.into()).unwrap();
-            let protocol = Some(rustix::net::Protocol::from_raw(protocol));
-            let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol);
-            sockets.push(socket.unwrap());
-        }
+/// Sockets with which the kernel takes what arrives for wanted. Without, or while they are full, it
+/// tells the balancer that it knows no such protocol.
+fn deaf_sockets(family: AddressFamily) -> Vec<OwnedFd> {
+    let open = |number: u8| {
+        let protocol = RawProtocol::new(number.into()).unwrap();
+        let protocol = Some(rustix::net::Protocol::from_raw(protocol));
+        let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol).unwrap();
+        sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER).unwrap();
+        socket
+    };
+    [IPIP, IPV6, GRE].map(open).into()
+}
+
+/// Forgets what they have heard.
+fn empty(deaf: &[OwnedFd]) {
+    for socket in deaf {
+        while recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT).is_ok() {}
     }
-    // Of both families: IPV6_V6ONLY is off by default.
-    sockets.push(UdpSocket::bind(("::", GUE_PORT)).unwrap().into());
-    sockets
 }
 
 /// Hears what arrives at `eth0`, and not what leaves, as a socket for all protocols would.
@@ -147,13 +160,20 @@ fn listen(protocol: rustix::net::Protocol) -> OwnedFd {
 
 fn relay(
     link: &OwnedFd,
+    deaf: &[OwnedFd],
     wrapping: Wrapping,
     tun: &Tun,
     emerged: &Mutex<Emerged>,
     stop: &AtomicBool,
 ) {
     let mut buffer = vec![0; usize::from(u16::MAX) + ETHERNET];
-    while goes_on(stop) {
+    for turn in 0_u64.. {
+        if !goes_on(stop) {
+            return;
+        }
+        if turn % EMPTY_EVERY == 0 {
+            empty(deaf);
+        }
         // An error is the timeout, or the end of the playground.
         let Ok(length) = recv(link.as_raw_fd(), &mut buffer, MsgFlags::empty()) else {
             continue;

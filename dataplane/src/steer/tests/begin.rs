@@ -405,10 +405,10 @@ fn counts_of_live_flows_are_exact_after_any_churn() {
         world.publish();
         world.newcomers.advance(Millis(u64::from(world.now) * 1000));
         let now = Seconds(world.now);
-        world.table.sweep(&mut cursors[0], 2, now);
+        world.table.sweep(&mut cursors[0], 2, now, |_| {});
         world
             .half_open
-            .sweep(&mut cursors[1], 2, world.newcomers.tick());
+            .sweep(&mut cursors[1], 2, world.newcomers.tick(), |_| {});
         if step % 50 == 0 {
             world.assert_counts(owners.keys());
         }

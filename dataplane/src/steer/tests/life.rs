@@ -297,7 +297,9 @@ fn flows_of_each_service_are_swept_by_its_own_timeouts() {
     // Two entries for each of the two NAT flows, one for the direct one.
     let sweep = |world: &World| {
         let mut all = world.table.share(0, 1);
-        world.table.sweep(&mut all, usize::MAX, Seconds(world.now))
+        world
+            .table
+            .sweep(&mut all, usize::MAX, Seconds(world.now), |_| {})
     };
     for (now, swept) in [(26, 0), (27, 2), (51, 0), (52, 1), (7000, 0)] {
         world.now = now;
