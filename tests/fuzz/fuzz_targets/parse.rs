@@ -4,7 +4,7 @@
 //! takes the general way, and must be described the same, four bytes further on.
 #![no_main]
 
-use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, UdpHeaderSlice};
+use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, UdpHeaderSlice};
 use libfuzzer_sys::fuzz_target;
 use ringgate_conntrack::Endpoint;
 use ringgate_dataplane::parse::{Family, Layers, Packet, parse};
@@ -82,13 +82,16 @@ fn describes(frame: &[u8], packet: &Packet) {
             let header = Ipv6HeaderSlice::from_slice(ip).unwrap();
             assert_eq!(usize::from(header.payload_length()) + 40, ip.len());
             let (source, destination) = (header.source_addr(), header.destination_addr());
-            (
-                source.into(),
-                destination.into(),
-                header.next_header(),
-                header.hop_limit(),
-                40,
-            )
+            // A fragment that is its whole datagram (RFC 6946) is a packet with a longer header.
+            let (protocol, len) = match header.next_header() {
+                IpNumber::IPV6_FRAGMENTATION_HEADER => {
+                    assert_eq!([ip[42], ip[43] & !6], [0, 0]);
+                    (IpNumber(ip[40]), 48)
+                }
+                protocol => (protocol, 40),
+            };
+            let ttl = header.hop_limit();
+            (source.into(), destination.into(), protocol, ttl, len)
         }
     };
     let _: (std::net::IpAddr, std::net::IpAddr) = (source, destination);

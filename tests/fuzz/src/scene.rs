@@ -255,6 +255,7 @@ impl Scene {
             fragments: Arc::new(FragmentTable::new(FLOWS, secret).unwrap()),
             icmp_per_second: if shape & 8 == 0 { 1000 } else { 1 },
             udp_new_flows: if shape & 4 == 0 { u32::MAX } else { 1 },
+            seat: None,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&stage.snapshots[0]),
