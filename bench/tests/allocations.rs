@@ -28,7 +28,7 @@ mod tests {
     /// meanwhile, by the worker or by the ports. The table has `room` for entries.
     fn allocated(kind: Kind, flows: &[u32], room: usize) -> AllocationInfo {
         let (mode, family, direction) = kind;
-        let mut world = World::new(1, room).unwrap();
+        let mut world = World::of(kind.0, 1, room).unwrap();
         let worker = &mut world.lanes[0].worker;
         let mut send = |direction, flows: &[u32]| {
             let frames = Frames::new(mode, family, direction).unwrap();

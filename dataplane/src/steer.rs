@@ -107,7 +107,7 @@ impl<'a> Steering<'a> {
             backend,
             direction,
             hop,
-            whose,
+            tie: whose.tie,
         };
         let cost = match direction {
             Direction::FromClient => backend.cost,

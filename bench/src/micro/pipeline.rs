@@ -33,7 +33,7 @@ pub(crate) fn measure(
     threads: usize,
 ) -> Result<Vec<Row>, String> {
     let room = flows as usize * mode.entries();
-    let mut world = World::new(threads, (room + room / 4).max(1024))?;
+    let mut world = World::of(mode, threads, (room + room / 4).max(1024))?;
     let uniform = order::uniform(0, flows, SEED);
     let mut directions = vec![Direction::ToBackend];
     if mode.has_replies() {
@@ -102,7 +102,7 @@ pub(crate) fn with_backends(
 /// In words: packets were lost, or flows were not stored.
 pub(crate) fn storm(mode: Mode, family: Family, plan: &Plan) -> Result<Row, String> {
     let flows = plan.storm_flows;
-    let mut world = World::new(1, flows as usize * mode.entries())?;
+    let mut world = World::of(mode, 1, flows as usize * mode.entries())?;
     let kind = Kind {
         mode,
         family,

@@ -54,7 +54,7 @@ pub fn run(steady: &Steady) -> Result<Driven, String> {
         return whole(driven);
     }
     let room = steady.flows as usize * steady.mode.entries() * 5 / 4;
-    let mut world = World::new(1, room.max(1024))?;
+    let mut world = World::of(steady.mode, 1, room.max(1024))?;
     let Some(lane) = world.lanes.first_mut() else {
         return Err("no worker".to_owned());
     };

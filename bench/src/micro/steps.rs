@@ -26,7 +26,7 @@ use crate::micro::{HOT, Plan};
 pub(crate) fn measure(mode: Mode, plan: &Plan) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for family in mode.families() {
-        let mut world = World::new(1, HOT as usize * 4)?;
+        let mut world = World::of(mode, 1, HOT as usize * 4)?;
         let Some(lane) = world.lanes.first_mut() else {
             return Err("no worker".to_owned());
         };

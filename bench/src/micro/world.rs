@@ -389,6 +389,17 @@ impl World {
         Self::with_backends(threads, entries, 1)
     }
 
+    /// The same for packets of `mode`. Where no service has full NAT, workers spare themselves a pass over
+    /// each batch: so only its own world has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::new`].
+    pub fn of(mode: Mode, threads: usize, entries: usize) -> Result<Self, String> {
+        let tables = table::shared(entries)?;
+        Self::made(tables, threads, (1, mode == Mode::FullNat))
+    }
+
     /// The same, the IPv4 service of mode `nat` having `backends`, up to 50,000.
     ///
     /// # Errors
@@ -404,8 +415,16 @@ impl World {
     ///
     /// As [`World::new`].
     pub(crate) fn around(tables: Tables, threads: usize, backends: u16) -> Result<Self, String> {
+        Self::made(tables, threads, (backends, false))
+    }
+
+    fn made(
+        tables: Tables,
+        threads: usize,
+        (backends, has_full_nat): (u16, bool),
+    ) -> Result<Self, String> {
         let (sources, seats) = sources(threads)?;
-        let snapshot = snapshot(backends, sources)?;
+        let snapshot = snapshot((backends, has_full_nat), sources)?;
         let fragments = FragmentTable::new(FRAGMENTS, Secret([5, 7]));
         let fragments = Arc::new(fragments.map_err(|error| error.to_string())?);
         let lanes = (0..threads).zip(seats).map(|(index, seat)| {
@@ -485,11 +504,15 @@ fn sources(threads: usize) -> Result<(SourcePorts, Vec<Seat>), String> {
         .map_err(|error| error.to_string())
 }
 
-fn snapshot(count: u16, sources: SourcePorts) -> Result<Arc<Snapshot>, String> {
+fn snapshot(
+    (count, has_full_nat): (u16, bool),
+    sources: SourcePorts,
+) -> Result<Arc<Snapshot>, String> {
     let mut text = "[balancer]\nnat-sources = [\"10.200.0.201\", \"2001:db8:2::c9\"]\n\
         [[interface]]\nname = \"front\"\n[[interface]]\nname = \"back\"\n"
         .to_owned();
-    for (mode, family, service) in Service::all() {
+    let all = Service::all().filter(|(mode, ..)| has_full_nat || *mode != Mode::FullNat);
+    for (mode, family, service) in all {
         let members: Vec<String> = backends(mode, family, count)
             .map(|backend| {
                 if mode.has_own_port() {
@@ -589,7 +612,7 @@ mod tests {
     #[test]
     fn every_packet_of_every_kind_is_forwarded() {
         for (mode, family, _) in Service::all() {
-            let mut world = World::new(1, 10_000).unwrap();
+            let mut world = World::of(mode, 1, 10_000).unwrap();
             let lane = &mut world.lanes[0];
             let order: Vec<u32> = (0..1024).collect();
             let mut directions = vec![Direction::ToBackend];

@@ -1,6 +1,6 @@
 //! What comes out of steering: where a packet goes and how, or why it goes nowhere.
 
-use ringgate_conntrack::{Direction, Endpoint, Whose};
+use ringgate_conntrack::{Direction, Endpoint, Tie, Whose};
 
 use super::Steering;
 use crate::backend::{Backend, BackendId, Treatment};
@@ -96,8 +96,8 @@ pub struct Way<'a> {
     /// Who sent the packet.
     pub(super) direction: Direction,
     pub(super) hop: &'a Hop,
-    /// What its entry says: where both endpoints are replaced, what by.
-    pub(super) whose: Whose,
+    /// Where both endpoints are replaced: what by.
+    pub(super) tie: Tie,
 }
 
 impl Way<'_> {
@@ -164,7 +164,7 @@ impl Way<'_> {
         frame: &mut Frame,
         packet: &Packet,
     ) -> Result<(), DropReason> {
-        let endpoints = steering.exchange_of(self.backend, self.whose, packet);
+        let endpoints = steering.exchange_of(self.backend, self.whose(), packet);
         let endpoints = endpoints.ok_or(DropReason::Unstored)?;
         exchange(frame.bytes_mut(), packet, &endpoints, self.hop)
     }
@@ -186,11 +186,20 @@ impl Way<'_> {
         )
     }
 
+    /// What its entry says.
+    fn whose(&self) -> Whose {
+        Whose {
+            owner: self.backend.id.0,
+            direction: self.direction,
+            tie: self.tie,
+        }
+    }
+
     /// What is done to the packet, in one word; `None` when its flow was changed meanwhile.
     fn action(&self, steering: &Steering<'_>, packet: &Packet) -> Option<Action> {
         Some(match (&self.backend.treatment, self.direction) {
             (Treatment::Exchange, direction) => {
-                let endpoints = steering.exchange_of(self.backend, self.whose, packet)?;
+                let endpoints = steering.exchange_of(self.backend, self.whose(), packet)?;
                 Action::Exchange(endpoints, direction)
             }
             (_, Direction::FromClient) => Action::to(self.backend, packet),
