@@ -6,7 +6,7 @@
 //! ends no flow. Nothing is put together here: what leaves are the fragments that came.
 //!
 //! Networks reorder, and two workers may have the first and the later ones. So a later fragment whose
-//! first was not seen is held for a moment ([`held`]); the worker looks at those once a turn.
+//! first was not seen is held for a moment (`held`); the worker looks at those once a turn.
 //!
 //! A service can also have its fragments dropped, or sent by their addresses alone, without any
 //! memory of them ([`Policy`]).

@@ -3,11 +3,11 @@
 //!
 //! | a frame | becomes | verdict |
 //! |---|---|---|
-//! | an error of somebody else's ([`relay`]) | the same error for the backend or client that owns the flow, what it quotes translated back | forwarded |
-//! | the same, too big, of a flow that nothing here knows | the same, and copies of it for the service's other backends ([`spread`]) | forwarded |
-//! | an error of a router within a tunnel ([`tunnel`]) | an error about the inner packet, to its sender, unless a limit withholds it | forwarded |
-//! | a packet that does not fit, or whose hops are used up ([`report`]) | the error about it, to its sender, unless a limit withholds it ([`limit`]) | answered, else dropped |
-//! | an echo request ([`echo`]) | its reply | answered |
+//! | an error of somebody else's (`relay`) | the same error for the backend or client that owns the flow, what it quotes translated back | forwarded |
+//! | the same, too big, of a flow that nothing here knows | the same, and copies of it for the service's other backends (`spread`) | forwarded |
+//! | an error of a router within a tunnel (`tunnel`) | an error about the inner packet, to its sender, unless a limit withholds it | forwarded |
+//! | a packet that does not fit, or whose hops are used up (`report`) | the error about it, to its sender, unless a limit withholds it (`limit`) | answered, else dropped |
+//! | an echo request (`echo`) | its reply | answered |
 //! | anything else | nothing | dropped |
 //!
 //! All of it is rare, so all of it is apart from the worker's usual way: what neither steering nor
