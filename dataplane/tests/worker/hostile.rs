@@ -15,6 +15,7 @@ use super::world::{CLIENT, OWN, SERVICES, TUNNELS, World, backend_mac};
 use etherparse::PacketBuilder;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::verdict::DropReason;
+use ringgate_dataplane::xsk::{CHUNK_BYTES, HEADROOM_BYTES};
 
 /// Frames sent unless `HOSTILE_FRAMES` says otherwise.
 const FRAMES: u64 = if cfg!(debug_assertions) {
@@ -391,6 +392,8 @@ fn hostile_frames_are_counted_and_change_nothing_but_what_the_mode_says() {
         frame.clear();
         frame.extend_from_slice(start);
         spoil(&mut frame, &mut random);
+        // What is longer a device drops.
+        frame.truncate(CHUNK_BYTES - HEADROOM_BYTES);
         send_one(&mut world, *port, &frame);
         world.clock.advance(u64::from(random.byte() == 0));
     }
