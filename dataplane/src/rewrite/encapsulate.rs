@@ -22,7 +22,7 @@
 //!   inner one wrong, then so is the outer one, and the far end drops the packet one header earlier.
 
 use ringgate_config::{Dscp, Forward, Tunnel};
-use ringgate_conntrack::FlowKey;
+use ringgate_conntrack::{Endpoint, FlowKey};
 
 use crate::parse::{Family, Packet};
 use crate::route::Hop;
@@ -228,11 +228,8 @@ const fn place(at: usize) -> u8 {
 }
 
 /// The words of an address as bytes in network order; an IPv4 address is the last four.
-fn octets([high, low]: [u64; 2]) -> [u8; 16] {
-    let mut octets = [0; 16];
-    octets[..8].copy_from_slice(&high.to_be_bytes());
-    octets[8..].copy_from_slice(&low.to_be_bytes());
-    octets
+fn octets(address: [u64; 2]) -> [u8; 16] {
+    Endpoint { address, port: 0 }.octets()
 }
 
 /// What of an inner packet the outer headers depend on.

@@ -110,9 +110,7 @@ impl<'a> Steering<'a> {
         packet: &Packet,
         hash: FlowHash,
     ) -> Result<Decision, Refusal> {
-        let half = self.half_open();
-        let stored = self.known(&packet.key, hash).map(|known| (self, known));
-        let known = stored.or_else(|| Some((&half, half.known(&packet.key, hash)?)));
+        let known = self.known_in_either(&packet.key, hash);
         let (home, known) = known.ok_or(DropReason::UnknownReturn)?;
         let backend = known.backend;
         if backend.hop.is_ok_and(|hop| hop.port != self.ingress) {
@@ -140,10 +138,17 @@ impl<'a> Steering<'a> {
 
     /// The backend and the client's key of the flow that a reply with this key is of, in either table.
     pub(crate) fn exchanged_flow(&self, reply: &FlowKey) -> Option<(&'a Backend, FlowKey)> {
-        let hash = self.table.hash(reply);
-        let known = self.known(reply, hash);
-        let known = known.or_else(|| self.half_open().known(reply, hash))?;
+        let (_, known) = self.known_in_either(reply, self.table.hash(reply))?;
         Some((known.backend, known.client))
+    }
+
+    /// The flow of a reply, and which of the two tables has it.
+    fn known_in_either(&self, key: &FlowKey, hash: FlowHash) -> Option<(Self, Known<'a>)> {
+        let stored = self.known(key, hash).map(|known| (*self, known));
+        stored.or_else(|| {
+            let half = self.half_open();
+            Some((half, half.known(key, hash)?))
+        })
     }
 
     /// The source that a client's flow has in the place of its own.
