@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Forget the flows of a backend, a service or all: their next packets are given a backend anew
     Flush(Flush),
+    /// Show what has happened: backends that came and went, reloads, flushes
+    Events(Events),
     /// Look at the host: what was found, and what to change
     Doctor(Doctor),
 }
@@ -129,6 +131,23 @@ pub(crate) struct Flush {
     #[arg(long, conflicts_with = "service")]
     pub(crate) all: bool,
     /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// How many of those that have happened
+    #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 20)]
+    pub(crate) last: usize,
+    /// Stay, and show what happens
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Print JSON, one event a line
     #[arg(long)]
     pub(crate) json: bool,
     /// Where the balancer answers.

@@ -40,16 +40,20 @@
 //! | [`probe`] | how a check is carried out |
 //! | [`signals`] | SIGHUP, SIGTERM, SIGINT |
 //! | [`admin`] | the admin socket |
+//! | [`api`] | what can be asked through it |
+//! | [`events`] | what has happened, and who follows it |
 //! | [`client`] | its other end, for the commands |
 //! | [`notify`] | what the service manager is told |
 //! | [`clock`] | where real time enters |
 
 pub(crate) mod admin;
+pub(crate) mod api;
 pub(crate) mod checks;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod driver;
 pub(crate) mod epoll;
+pub(crate) mod events;
 pub(crate) mod fib;
 pub(crate) mod health;
 pub(crate) mod netlink;

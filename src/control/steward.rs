@@ -15,9 +15,11 @@ use ringgate_dataplane::clock::Clock as _;
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
-use super::admin::{Admin, AdminToken};
+use super::admin::{self, Admin, AdminToken};
+use super::api::flush::Flushing;
 use super::checks::{health, specs};
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
+use super::events::{Event, Events};
 use super::fib::Ports;
 use super::health::{CheckId, Checker, State as Health};
 use super::netlink::Watcher;
@@ -31,7 +33,6 @@ use crate::reload::{self, Refused as ReloadRefused};
 use crate::sources::{SourceFacts, Sources};
 
 use drain::Drain;
-use flush::Flushing;
 
 mod answer;
 mod drain;
@@ -64,7 +65,7 @@ pub(crate) const fn driver_capacity(checks: usize) -> usize {
     // Checks added by a reload share what the first start has room for: a full driver delays a
     // check by milliseconds. 1,024 for a file that begins small.
     let checks = if checks < 1024 { 1024 } else { checks };
-    checks + OTHER_OPERATIONS + 17
+    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST
 }
 
 /// Whose an operation is.
@@ -95,6 +96,7 @@ pub(crate) struct Steward {
     signals: Signals,
     watcher: Watcher,
     admin: Admin,
+    events: Events,
     notifier: Notifier,
     checker: Checker,
     builder: Builder,
@@ -172,6 +174,7 @@ impl Steward {
             network_seen: None,
             watcher: start.watcher,
             admin: start.admin,
+            events: Events::default(),
             notifier,
             checker: start.checker,
             builder: start.builder,
@@ -208,9 +211,7 @@ impl Steward {
     pub(crate) fn run(mut self) -> io::Result<(End, Plane)> {
         self.listen(Token::Signals, self.signals.descriptor()?);
         self.listen(Token::Netlink, self.watcher.descriptor()?);
-        let mut wanted = Vec::new();
-        self.admin.pump(&mut wanted);
-        self.start_wanted(&mut wanted);
+        self.start_admin(Vec::new());
         let mut done = Vec::new();
         loop {
             let now = clock::now();
@@ -227,6 +228,7 @@ impl Steward {
             }
             self.renew(now);
             self.flush_on();
+            self.feed_followers();
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
                 return Ok((end, self.plane));
@@ -302,11 +304,14 @@ impl Steward {
                     services = self.model.services().len(),
                     "reloaded"
                 );
+                let services = self.model.services().len();
+                self.events.tell(&Event::Reloaded { services });
             }
             Err(ReloadRefused(problems)) => {
-                for problem in problems {
+                for problem in &problems {
                     tracing::error!("{problem}");
                 }
+                self.events.tell(&Event::ReloadRefused { problems });
                 tracing::error!(
                     config = %self.config.display(),
                     "reload refused: nothing has changed, the running configuration stays"
@@ -395,6 +400,11 @@ impl Steward {
             (state, _) => tracing::info!(%backend, "{state}"),
         }
         self.stale = true;
+        self.events.tell(&Event::Check {
+            address: backend,
+            state: change.state,
+            reason: change.reason.map(|reason| reason.to_string()),
+        });
     }
 
     // --- now and then ---
@@ -441,6 +451,7 @@ impl Steward {
             return;
         }
         self.is_ready = true;
+        self.events.tell(&Event::Ready);
         tracing::info!(admin = %self.admin.path().display(), "ready");
         self.tell_readiness();
     }
