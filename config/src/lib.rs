@@ -86,7 +86,7 @@ mod resolve;
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use model::{
-    Backend, Balancer, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind, Interface,
+    Backend, Balancer, Check, Choose, Dscp, FlowMemory, Forward, Fragments, Health, Interface,
     Listen, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic, Service, Timeouts,
     Tunnel, Vlan, VlanTags, WhenEmpty,
 };

@@ -17,14 +17,15 @@ use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
 use super::admin::{Admin, AdminToken};
 use super::checks::{health, specs};
+use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::fib::Ports;
-use super::health::{CheckId, Checker, State as Health};
+use super::health::Checker;
 use super::netlink::Watcher;
 use super::notify::Notifier;
+use super::probe::{ProbeToken, Prober};
 use super::signals::{Signals, Wish};
 use super::status::Meter;
-use super::{clock, probe};
 use crate::clock::Monotonic;
 use crate::plane::Plane;
 use crate::reload::{self, Refused as ReloadRefused};
@@ -34,6 +35,7 @@ use drain::Drain;
 use flush::Flushing;
 
 mod answer;
+mod check;
 mod drain;
 mod empty;
 mod flush;
@@ -73,7 +75,7 @@ pub(crate) enum Token {
     Signals,
     Netlink,
     Admin(AdminToken),
-    Check(CheckId),
+    Check(ProbeToken),
 }
 
 /// Why the loop ended.
@@ -97,6 +99,7 @@ pub(crate) struct Steward {
     admin: Admin,
     notifier: Notifier,
     checker: Checker,
+    prober: Prober,
     builder: Builder,
     sources: Sources,
     meter: Meter,
@@ -146,6 +149,7 @@ pub(crate) struct Start {
     pub(crate) watcher: Watcher,
     pub(crate) admin: Admin,
     pub(crate) checker: Checker,
+    pub(crate) prober: Prober,
     pub(crate) builder: Builder,
     pub(crate) sources: Sources,
     pub(crate) plane: Plane,
@@ -174,6 +178,7 @@ impl Steward {
             admin: start.admin,
             notifier,
             checker: start.checker,
+            prober: start.prober,
             builder: start.builder,
             sources: start.sources,
             sources_due: false,
@@ -258,7 +263,7 @@ impl Steward {
                 }
                 self.listen(token, fd);
             }
-            (Token::Check(id), outcome) => self.end_check(id, &outcome, now),
+            (Token::Check(token), outcome) => self.go_on_checking(token, outcome, now),
             (Token::Admin(token), outcome) => self.answer(token, outcome, now),
             (Token::Signals | Token::Netlink, _) => {}
         }
@@ -359,42 +364,6 @@ impl Steward {
         for (ifindex, address) in self.ports.standing_hops(backends, self.watcher.network()) {
             self.resolve(ifindex, address);
         }
-    }
-
-    // --- checks ---
-
-    fn start_checks(&mut self, now: Instant) {
-        let mut starts = Vec::new();
-        self.checker.tick(now, &mut starts);
-        for start in starts {
-            match probe::operation(&start) {
-                Ok(operation) => {
-                    let token = Token::Check(start.id);
-                    if self
-                        .driver
-                        .start(operation, Some(start.timeout), token)
-                        .is_err()
-                    {
-                        self.checker.refused(start.id, now);
-                    }
-                }
-                Err(verdict) => {
-                    self.checker.ended(start.id, verdict, now);
-                }
-            }
-        }
-    }
-
-    fn end_check(&mut self, id: CheckId, outcome: &Outcome, now: Instant) {
-        let Some(change) = self.checker.ended(id, probe::verdict(outcome), now) else {
-            return;
-        };
-        let backend = change.spec.address;
-        match (change.state, change.reason) {
-            (Health::Down, Some(reason)) => tracing::warn!(%backend, %reason, "down"),
-            (state, _) => tracing::info!(%backend, "{state}"),
-        }
-        self.stale = true;
     }
 
     // --- now and then ---
