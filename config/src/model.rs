@@ -44,11 +44,11 @@ pub use check::Check;
 pub use listen::Listen;
 pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
+pub(crate) use words::Word;
 pub use words::{
-    Choose, FlowMemory, Forward, Fragments, Mode, PartialChecksums, Ping, Protocol, VlanTags,
-    WhenEmpty,
+    Choose, FlowMemory, Forward, Fragments, HealthKind, Mode, PartialChecksums, Ping, Protocol,
+    VlanTags, WhenEmpty,
 };
-pub(crate) use words::{HealthKind, Word};
 
 /// Everything the operator said, complete and consistent. See the module's head for what holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
