@@ -6,10 +6,10 @@
 //!        ▼                                                                       │
 //!  completions ── token ──► signals   Readable ► Signals::next until None        │
 //!                      ├──► netlink   Readable ► Watcher::read                   │
-//!                      ├──► checks    Connected ► probe::verdict, Checker::ended │
+//!                      ├──► checks    Prober::completed ► Checker::ended         │
 //!                      ├──► admin     Admin::completed, Admin::pump              │
 //!                      └──► timers    Elapsed                                    │
-//!        then: Checker::tick ► probe::operation; Network::generation moved,      │
+//!        then: Checker::tick ► Prober::start; Network::generation moved,         │
 //!        a check changed sides, a reload ► a new snapshot; start what is wanted ─┘
 //! ```
 //!
@@ -37,7 +37,7 @@
 //! | [`checks`] | which checks the configuration asks for |
 //! | [`status`] | what `status` tells; rates |
 //! | [`health`] | which backends answer: rise and fall |
-//! | [`probe`] | how a check is carried out |
+//! | [`probe`] | how a check is carried out, each kind in a file of its own |
 //! | [`signals`] | SIGHUP, SIGTERM, SIGINT |
 //! | [`admin`] | the admin socket |
 //! | [`api`] | what can be asked through it |

@@ -18,15 +18,16 @@ use ringgate_dataplane::snapshot::{Builder, Snapshot};
 use super::admin::{self, Admin, AdminToken};
 use super::api::flush::Flushing;
 use super::checks::{health, specs};
+use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::events::{Event, Events};
 use super::fib::Ports;
-use super::health::{CheckId, Checker, State as Health};
+use super::health::Checker;
 use super::netlink::Watcher;
 use super::notify::Notifier;
+use super::probe::{ProbeToken, Prober};
 use super::signals::{Signals, Wish};
 use super::status::Meter;
-use super::{clock, probe};
 use crate::clock::Monotonic;
 use crate::plane::Plane;
 use crate::reload::{self, Refused as ReloadRefused};
@@ -35,6 +36,7 @@ use crate::sources::{SourceFacts, Sources};
 use drain::Drain;
 
 mod answer;
+mod check;
 mod drain;
 mod empty;
 mod flush;
@@ -74,7 +76,7 @@ pub(crate) enum Token {
     Signals,
     Netlink,
     Admin(AdminToken),
-    Check(CheckId),
+    Check(ProbeToken),
 }
 
 /// Why the loop ended.
@@ -99,6 +101,7 @@ pub(crate) struct Steward {
     events: Events,
     notifier: Notifier,
     checker: Checker,
+    prober: Prober,
     builder: Builder,
     sources: Sources,
     meter: Meter,
@@ -148,6 +151,7 @@ pub(crate) struct Start {
     pub(crate) watcher: Watcher,
     pub(crate) admin: Admin,
     pub(crate) checker: Checker,
+    pub(crate) prober: Prober,
     pub(crate) builder: Builder,
     pub(crate) sources: Sources,
     pub(crate) plane: Plane,
@@ -177,6 +181,7 @@ impl Steward {
             events: Events::default(),
             notifier,
             checker: start.checker,
+            prober: start.prober,
             builder: start.builder,
             sources: start.sources,
             sources_due: false,
@@ -260,7 +265,7 @@ impl Steward {
                 }
                 self.listen(token, fd);
             }
-            (Token::Check(id), outcome) => self.end_check(id, &outcome, now),
+            (Token::Check(token), outcome) => self.go_on_checking(token, outcome, now),
             (Token::Admin(token), outcome) => self.answer(token, outcome, now),
             (Token::Signals | Token::Netlink, _) => {}
         }
@@ -364,47 +369,6 @@ impl Steward {
         for (ifindex, address) in self.ports.standing_hops(backends, self.watcher.network()) {
             self.resolve(ifindex, address);
         }
-    }
-
-    // --- checks ---
-
-    fn start_checks(&mut self, now: Instant) {
-        let mut starts = Vec::new();
-        self.checker.tick(now, &mut starts);
-        for start in starts {
-            match probe::operation(&start) {
-                Ok(operation) => {
-                    let token = Token::Check(start.id);
-                    if self
-                        .driver
-                        .start(operation, Some(start.timeout), token)
-                        .is_err()
-                    {
-                        self.checker.refused(start.id, now);
-                    }
-                }
-                Err(verdict) => {
-                    self.checker.ended(start.id, verdict, now);
-                }
-            }
-        }
-    }
-
-    fn end_check(&mut self, id: CheckId, outcome: &Outcome, now: Instant) {
-        let Some(change) = self.checker.ended(id, probe::verdict(outcome), now) else {
-            return;
-        };
-        let backend = change.spec.address;
-        match (change.state, change.reason) {
-            (Health::Down, Some(reason)) => tracing::warn!(%backend, %reason, "down"),
-            (state, _) => tracing::info!(%backend, "{state}"),
-        }
-        self.stale = true;
-        self.events.tell(&Event::Check {
-            address: backend,
-            state: change.state,
-            reason: change.reason.map(|reason| reason.to_string()),
-        });
     }
 
     // --- now and then ---
