@@ -6,6 +6,7 @@ mod commands;
 mod control;
 mod explanation;
 mod flows;
+mod manual;
 mod offload;
 mod plane;
 mod preflight;
@@ -26,5 +27,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain::run(&args),
         Command::Flush(args) => commands::flush::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Man(args) => commands::man::run(&args),
+        Command::Completions(args) => commands::completions::run(&args),
     }
 }
