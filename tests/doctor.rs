@@ -91,7 +91,9 @@ mod tests {
         let playground = Playground::plan().queues(2).up();
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ringgate.toml");
-        let text = Configuration::native().text(&directory.path().join("admin.sock"));
+        let service = Service::tcp("web", "10.100.0.1:80").backends(1..=1, 8080);
+        let configuration = Configuration::native().service(service);
+        let text = configuration.text(&directory.path().join("admin.sock"));
         fs::write(
             &file,
             text.replacen("[balancer]\n", "[balancer]\nworkers = 1\n", 1),
@@ -103,7 +105,7 @@ mod tests {
             &text,
             "2 receive queues for 1 workers",
             "one queue for each worker",
-            "ethtool -L back",
+            "ethtool -L front",
         );
     }
 
