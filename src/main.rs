@@ -6,6 +6,7 @@ mod commands;
 mod control;
 mod explanation;
 mod flows;
+mod manual;
 mod offload;
 mod plane;
 mod preflight;
@@ -27,5 +28,7 @@ fn main() -> ExitCode {
         Command::Events(args) => commands::events::run(&args),
         Command::Flush(args) => commands::flush::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Man(args) => commands::man::run(&args),
+        Command::Completions(args) => commands::completions::run(&args),
     }
 }

@@ -106,14 +106,14 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
 /// Logs what preflight found. Whether it lets us run.
 fn is_fit(model: &Model, facts: &Facts) -> bool {
     let mut is_fit = true;
-    for finding in judge(Some(model), facts) {
-        let (subject, found, cure) = (&finding.subject, &finding.found, &finding.cure);
+    for finding in judge(Some(model), facts, &[]) {
+        let line = finding.line();
         match finding.level {
-            Level::Good => tracing::debug!("{subject}: {found}"),
-            Level::Warning => tracing::warn!("{subject}: {found}; {cure}"),
+            Level::Good => tracing::debug!("{line}"),
+            Level::Warning => tracing::warn!("{line}"),
             Level::Refusal => {
                 is_fit = false;
-                tracing::error!("{subject}: {found}; {cure}");
+                tracing::error!("{line}");
             }
         }
     }
