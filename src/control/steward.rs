@@ -20,10 +20,11 @@ use super::checks::{health, specs};
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::fib::Ports;
 use super::health::{CheckId, Checker, State as Health};
+use super::latency::{Checks, Latency};
+use super::meter::Meter;
 use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::signals::{Signals, Wish};
-use super::status::Meter;
 use super::{clock, probe};
 use crate::clock::Monotonic;
 use crate::plane::Plane;
@@ -100,6 +101,10 @@ pub(crate) struct Steward {
     builder: Builder,
     sources: Sources,
     meter: Meter,
+    /// How long checks take.
+    latencies: Checks,
+    /// How long the loop works in a turn.
+    turns: Latency,
     plane: Plane,
     ports: Ports,
     fib: Arc<Fib>,
@@ -165,6 +170,8 @@ impl Steward {
         let next_alive = notifier.watchdog().map(|every| now + every);
         let mut meter = Meter::new(now);
         meter.follow(&start.snapshot, &start.plane.counters());
+        let mut latencies = Checks::default();
+        latencies.follow(&start.model);
         Self {
             driver: start.driver,
             signals: start.signals,
@@ -178,6 +185,8 @@ impl Steward {
             sources: start.sources,
             sources_due: false,
             meter,
+            latencies,
+            turns: Latency::default(),
             plane: start.plane,
             ports: start.ports,
             fib: start.fib,
@@ -231,6 +240,7 @@ impl Steward {
                 self.notifier.stopping();
                 return Ok((end, self.plane));
             }
+            self.turns.record(clock::now() - now);
         }
     }
 
@@ -296,6 +306,7 @@ impl Steward {
                 self.model = model;
                 self.sources_due = self.sources.differ(&self.model);
                 self.checker.reconcile(specs(&self.model), now);
+                self.latencies.follow(&self.model);
                 self.stale = true;
                 tracing::info!(
                     config = %self.config.display(),
@@ -376,6 +387,8 @@ impl Steward {
                         .is_err()
                     {
                         self.checker.refused(start.id, now);
+                    } else {
+                        self.latencies.begin(start.id, now);
                     }
                 }
                 Err(verdict) => {
@@ -386,6 +399,7 @@ impl Steward {
     }
 
     fn end_check(&mut self, id: CheckId, outcome: &Outcome, now: Instant) {
+        self.latencies.end(id, self.checker.spec(id), now);
         let Some(change) = self.checker.ended(id, probe::verdict(outcome), now) else {
             return;
         };

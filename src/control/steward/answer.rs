@@ -25,6 +25,8 @@ impl Steward {
             checker: &self.checker,
             watcher: &self.watcher,
             meter: &self.meter,
+            checks: &self.latencies,
+            turns: &self.turns,
             driver: self.driver.kind(),
             operations: self.driver.in_flight(),
             admin: &admin,
