@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Flush(Flush),
     /// Look at the host: what was found, and what to change
     Doctor(Doctor),
+    /// Watch a running balancer: services, backends, workers, interfaces, drops
+    Top(Top),
 }
 
 /// Arguments of `run`.
@@ -142,4 +144,50 @@ pub(crate) struct Doctor {
     /// Also look at the interfaces and cores of this configuration
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// Screens that `top` may begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Screen {
+    /// All services
+    Services,
+    /// All workers
+    Workers,
+    /// All interfaces
+    Interfaces,
+    /// What was dropped, by reason
+    Drops,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Print one screen as text and end; so it is too where the output is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// The screen to begin with
+    #[arg(long, value_enum, default_value = "services")]
+    pub(crate) screen: Screen,
+    /// Begin with the backends of this service
+    #[arg(long, value_name = "NAME", conflicts_with = "screen")]
+    pub(crate) service: Option<String>,
+    /// Only rows with this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// From one look at the balancer to the next, milliseconds
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub(crate) interval: u64,
+    /// How wide the text of --once is, columns; left out: as wide as it needs
+    #[arg(long, value_name = "COLUMNS", value_parser = clap::value_parser!(u16).range(40..=500))]
+    pub(crate) width: Option<u16>,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+impl Top {
+    /// From one look to the next.
+    pub(crate) const fn interval(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.interval)
+    }
 }

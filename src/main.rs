@@ -26,5 +26,6 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain::run(&args),
         Command::Flush(args) => commands::flush::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Top(args) => commands::top::run(&args),
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod explain;
 pub(crate) mod flush;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod top;
 
 use std::path::Path;
 use std::process::ExitCode;
