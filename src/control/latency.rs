@@ -3,14 +3,14 @@
 //! [`Latency`] is a histogram with two significant digits over the whole range (hdrhistogram), so that
 //! its quantiles are within 1 %. What is exported are the counts up to fixed bounds, read from it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use ringgate_config::{Model, Service};
 use rustc_hash::FxHashMap;
 
 use super::checks::spec_of;
-use super::health::{CheckId, Spec};
+use super::health::Spec;
 
 /// The shortest time that is told from none, and the unit of the histograms.
 const UNIT: Duration = Duration::from_micros(1);
@@ -102,8 +102,6 @@ pub(crate) struct Checks {
     whose: FxHashMap<Spec, Vec<usize>>,
     /// Where in `each` a service is.
     by_name: FxHashMap<String, usize>,
-    /// Checks under way, and since when.
-    begun: FxHashMap<CheckId, Instant>,
 }
 
 /// The checks of one service.
@@ -148,19 +146,8 @@ impl Checks {
         }
     }
 
-    /// A check has been started.
-    pub(crate) fn begin(&mut self, id: CheckId, now: Instant) {
-        self.begun.insert(id, now);
-    }
-
-    /// A check has ended, one way or the other. Without a spec nobody asks for it any more.
-    pub(crate) fn end(&mut self, id: CheckId, spec: Option<&Spec>, now: Instant) {
-        if let (Some(begun), Some(spec)) = (self.begun.remove(&id), spec) {
-            self.record(spec, now - begun);
-        }
-    }
-
-    fn record(&mut self, spec: &Spec, took: Duration) {
+    /// A check has ended, one way or the other.
+    pub(crate) fn record(&mut self, spec: &Spec, took: Duration) {
         for place in self.whose.get(spec).into_iter().flatten() {
             if let Some(checked) = self.each.get_mut(*place) {
                 checked.latency.record(took);
@@ -181,7 +168,7 @@ impl Checks {
 
 /// How a service is checked, if it is.
 fn kind_of(service: &Service) -> Option<&'static str> {
-    service.health().map(|health| health.kind().as_str())
+    service.health().map(|health| health.check().kind().as_str())
 }
 
 #[cfg(test)]

@@ -85,8 +85,10 @@ families! {
     // --- interfaces ---
     INTERFACE: Gauge "ringgate_interface_info" ["interface", "mode"]
         "Always 1; the label is the mode really bound: zerocopy, copy or generic.";
-    STEERING: Counter "ringgate_interface_steering_packets_total" ["interface", "verdict"]
-        "Frames that the steering program saw, by what it did with them.";
+    ARRIVED: Counter "ringgate_interface_arrived_packets_total" ["interface"]
+        "Frames that the steering program saw.";
+    STEERING: Counter "ringgate_interface_steered_packets_total" ["interface", "verdict"]
+        "The same, by what it did with them: passed to the kernel, or redirected to a worker.";
     RECEIVED: Counter "ringgate_interface_received_packets_total" ["interface", "worker"]
         "Packets taken from the RX ring.";
     RECEIVED_BYTES: Counter "ringgate_interface_received_bytes_total" ["interface", "worker"]
@@ -137,4 +139,78 @@ families! {
         "1 if its check says up; absent where it is not checked.";
     CHECK_RESULTS: Counter "ringgate_check_results_total" ["service", "backend", "result"]
         "Checks by how they ended: success, failure, inconclusive.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    fn read(path: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn names_are_made_as_prometheus_asks() {
+        let names: BTreeSet<&str> = ALL.iter().map(|family| family.name).collect();
+        assert_eq!(names.len(), ALL.len(), "a name is there twice");
+        for family in ALL {
+            let name = family.name;
+            assert!(name.starts_with("ringgate_"), "{name}");
+            assert_eq!(name.ends_with("_total"), family.kind == Counter, "{name}");
+            assert!(family.kind != Histogram || name.ends_with("_seconds"), "{name}");
+            // Units are base units.
+            for word in ["milli", "micro", "nano", "kilo", "percent", "_ms", "_us", "_ns"] {
+                assert!(!name.contains(word), "{name}");
+            }
+            let labels: BTreeSet<&str> = family.labels.iter().copied().collect();
+            assert_eq!(labels.len(), family.labels.len(), "{name}");
+            assert!(!labels.contains("le"), "{name}");
+            let help = family.help;
+            assert!(help.ends_with('.') && !help.contains(['\n', '\\', '|']), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_page_lists_every_family_and_no_other() {
+        let page = read("docs/METRICS.md");
+        let listed: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with("| `ringgate_"))
+            .collect();
+        let row = |family: &&Family| {
+            let labels: Vec<String> = family.labels.iter().map(|one| format!("`{one}`")).collect();
+            let labels = match labels.is_empty() {
+                true => "–".to_owned(),
+                false => labels.join(", "),
+            };
+            let (name, kind, help) = (family.name, family.kind.as_str(), family.help);
+            format!("| `{name}` | {kind} | {labels} | {help} |")
+        };
+        let wanted: Vec<String> = ALL.iter().map(row).collect();
+        assert_eq!(listed, wanted, "docs/METRICS.md, in this order");
+    }
+
+    #[test]
+    fn dashboard_and_alerts_name_families_that_there_are() {
+        for path in ["docs/grafana/ringgate.json", "docs/prometheus/alerts.yml"] {
+            let text = read(path);
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let named: BTreeSet<&str> = words.filter(|word| word.starts_with("ringgate_")).collect();
+            assert!(named.len() >= 10, "{path}: {named:?}");
+            for name in named {
+                let is_one = |family: &&&Family| {
+                    let suffix = name.strip_prefix(family.name);
+                    match family.kind {
+                        Histogram => suffix.is_some_and(|s| ["_bucket", "_sum", "_count"].contains(&s)),
+                        Counter | Gauge => suffix == Some(""),
+                    }
+                };
+                assert!(ALL.iter().find(is_one).is_some(), "{path}: there is no {name}");
+            }
+        }
+    }
 }

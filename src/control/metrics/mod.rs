@@ -105,7 +105,7 @@ fn flows(text: &mut Exposition, page: &Page<'_>, workers: &[&WorkerCounters]) {
     text.family(&f::FLUSHED).put([], page.flushed);
     let mut ports = text.family(&f::SOURCE_PORTS);
     let sources = page.snapshot.sources().into_iter();
-    for (address, usage) in sources.flat_map(|sources| sources.usage(page.now)) {
+    for (address, usage) in sources.flat_map(|sources| sources.usage(page.now.seconds())) {
         let address = address.to_string();
         let free = usage.ports.saturating_sub(usage.held + usage.resting);
         ports.put([&address, "held"], usage.held);
@@ -181,9 +181,20 @@ fn interfaces(text: &mut Exposition, page: &Page<'_>, workers: &[&WorkerCounters
     for (_, interface) in ports() {
         info.put([&interface.name, interface.mode], 1);
     }
-    let mut steering = text.family(&f::STEERING);
-    for (port, interface) in ports() {
-        objects(&mut steering, &interface.name, &page.plane.steering(port));
+    // What could not be read has no series.
+    let steering = || ports().map(|(port, interface)| (interface, page.plane.steering(port)));
+    let mut arrived = text.family(&f::ARRIVED);
+    for (interface, counts) in steering() {
+        if let Some(count) = counts["received"].as_u64() {
+            arrived.put([&interface.name], count);
+        }
+    }
+    let mut steered = text.family(&f::STEERING);
+    for (interface, mut counts) in steering() {
+        if let Some(counts) = counts.as_object_mut() {
+            counts.remove("received");
+        }
+        objects(&mut steered, &interface.name, &counts);
     }
     for (family, of) in [
         (&f::RECEIVED, received as fn(&InterfaceCounters) -> &Counter),
@@ -248,7 +259,7 @@ fn each_worker(
     }
 }
 
-/// A series for each number of an object that `status` has too. What could not be read has none.
+/// A series for each number of an object that `status` has too.
 fn objects(series: &mut Series<'_>, interface: &str, object: &Value) {
     for (name, count) in object.as_object().into_iter().flatten() {
         if let Some(count) = count.as_u64() {
