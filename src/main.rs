@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(&args),
         Command::Check(args) => commands::check::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Top(args) => commands::top::run(&args),
         Command::Explain(args) => commands::explain::run(&args),
         Command::Events(args) => commands::events::run(&args),
         Command::Flush(args) => commands::flush::run(&args),
