@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Validate a configuration file; print services, ring balance and warnings
     Check(Check),
+    /// Tell what would change from one configuration file to another, and for whose traffic
+    Diff(Diff),
     /// Show services, backends, rates, workers and drops of a running balancer
     Status(Status),
     /// Tell which backend a flow gets, and why
@@ -45,6 +47,20 @@ pub(crate) struct Check {
     /// The configuration file
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The configuration as it is
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+    /// The configuration as it is to be
+    #[arg(value_name = "NEW")]
+    pub(crate) new: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Where a running balancer answers.

@@ -1,6 +1,7 @@
 //! What each command does. The only rooms that print to standard output.
 
 pub(crate) mod check;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod flush;

@@ -20,6 +20,7 @@ use super::driver::DriverKind;
 use super::health::{Checker, Verdict};
 use super::netlink::Watcher;
 use crate::plane::Plane;
+use crate::reload::in_force::InForce;
 
 /// What a backend has been sent and has sent: totals of all workers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -128,6 +129,8 @@ impl Meter {
 pub(crate) struct Page<'a> {
     /// The configuration file's path.
     pub(crate) config: &'a str,
+    /// Where the configuration came from.
+    pub(crate) in_force: &'a InForce,
     /// The configuration in force.
     pub(crate) model: &'a ringgate_config::Model,
     /// The newest snapshot.
@@ -171,6 +174,7 @@ impl Page<'_> {
             "pid": std::process::id(),
             "uptime_ms": self.uptime_ms,
             "config": self.config,
+            "in_force": self.in_force.to_json(),
             "generation": self.snapshot.generation,
             "draining": self.snapshot.draining,
             "control": {

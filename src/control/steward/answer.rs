@@ -19,6 +19,7 @@ impl Steward {
         let admin = self.admin.path().to_owned();
         let page = Page {
             config: &self.config.display().to_string(),
+            in_force: &self.in_force,
             model: &self.model,
             snapshot: &self.snapshot,
             plane: &self.plane,
