@@ -57,13 +57,6 @@ impl InForce {
     }
 
     /// The configuration was sent by an operator, who calls it by this name.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "the route that applies comes with the table of routes"
-        )
-    )]
     pub(crate) const fn applied(name: String) -> Self {
         Self {
             applied: Some(name),

@@ -64,7 +64,7 @@ pub(crate) fn check(
         })
         .collect();
     for finding in sources::judge(&parsed.model, host) {
-        let text = format!("{}: {}; {}", finding.subject, finding.found, finding.cure);
+        let text = finding.line();
         match finding.level {
             Level::Good => {}
             Level::Warning => warnings.push(text),

@@ -237,7 +237,7 @@ impl Plan {
     }
 
     /// The actions that the log is told, and how many more there are.
-    pub(crate) fn logged(&self) -> (impl Iterator<Item = &str>, usize) {
+    fn logged(&self) -> (impl Iterator<Item = &str>, usize) {
         let lines = self
             .steps
             .iter()
@@ -246,7 +246,20 @@ impl Plan {
         (lines, self.total.saturating_sub(LOGGED_MOST))
     }
 
+    /// Logs what happens, in part where it is much, and what is to be worried about.
+    pub(crate) fn tell_log(&self) {
+        let (lines, more) = self.logged();
+        lines.for_each(|line| tracing::info!("{line}"));
+        if more > 0 {
+            tracing::info!("and {more} changes more");
+        }
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+
     /// What is to be worried about.
+    #[cfg(test)]
     pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::Action;
 use crate::duration::Spelt;
 use crate::model::{
-    Backend, Balancer, Dscp, Health, Interface, Model, MssClamp, Quic, Service, Timeouts, Tunnel,
-    Vlan,
+    Backend, Balancer, Check, Dscp, Health, Interface, Model, MssClamp, Quic, Service, Timeouts,
+    Tunnel, Vlan,
 };
 
 /// A key with another value.
@@ -200,7 +200,9 @@ pub(super) fn of_service(old: &Service, new: &Service) -> Vec<Setting> {
             "health",
             both.map(|one| &one.health),
             |health| match health {
-                Some(health) => format!("{} every {}", health.kind, Spelt(health.interval)),
+                Some(health) => {
+                    format!("{} every {}", check(&health.check), Spelt(health.interval))
+                }
                 None => "none".to_owned(),
             },
         ),
@@ -247,8 +249,14 @@ fn timeouts(settings: &mut Settings, both: [&Timeouts; 2]) {
     settings.duration("timeouts.two-way", both.map(|one| one.two_way));
 }
 
+fn check(check: &Check) -> String {
+    match check {
+        Check::Tcp => "tcp".to_owned(),
+    }
+}
+
 fn health(settings: &mut Settings, both: [&Health; 2]) {
-    settings.shown("health.kind", both.map(|one| &one.kind));
+    settings.note("health.kind", both.map(|one| &one.check), |one| check(one));
     settings.duration("health.interval", both.map(|one| one.interval));
     settings.duration("health.timeout", both.map(|one| one.timeout));
     settings.shown("health.rise", both.map(|one| &one.rise));

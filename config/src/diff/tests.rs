@@ -258,7 +258,7 @@ fn no_field_is_unknown() {
     } = &model.services()[0];
     let knows = |health: &Health| {
         let Health {
-            kind: _,
+            check: _,
             interval: _,
             timeout: _,
             rise: _,

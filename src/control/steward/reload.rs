@@ -2,8 +2,8 @@
 //! follows from it.
 //!
 //! One way for all: [`Steward::judge`] says what is wrong with a text or what it would do, and
-//! [`Steward::adopt`] makes it the configuration in force. The next [`Steward::renew`] builds the
-//! snapshot.
+//! [`Steward::take`] makes it the configuration in force. The next [`Steward::renew`] builds the
+//! snapshot. Who asked has his answer when every worker works with it and packets of its services come.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,39 +13,128 @@ use ringgate_dataplane::backend::{BackendId, Health};
 use ringgate_dataplane::clock::Clock as _;
 
 use super::{Steward, TICK, empty};
+use crate::control::admin::http::Response;
+use crate::control::api::propose::{Proposal, REFUSED, Text};
 use crate::control::checks::{health, specs};
+use crate::control::events::Event;
+use crate::control::slab::Key;
 use crate::reload::in_force::InForce;
 use crate::reload::plan::{Change, Plan};
 use crate::reload::{self, Accepted, Refused};
 use crate::sources::SourceFacts;
 
+/// Somebody who waits until what he proposed is in force everywhere.
+#[derive(Debug)]
+pub(super) struct Proposed {
+    key: Key,
+    /// The snapshot that has it; `None` until it is built.
+    generation: Option<u64>,
+    /// His answer.
+    plan: Plan,
+}
+
+/// The answer to a configuration that is not accepted.
+fn refusal(Refused(problems): &Refused) -> Response {
+    Response::error(REFUSED, &problems.join("\n"))
+}
+
 impl Steward {
     /// What SIGHUP asks for.
     pub(super) fn reload(&mut self, now: Instant) {
-        self.notifier.reloading();
-        if let Err(Refused(problems)) = self.take_file(now) {
-            for problem in problems {
-                tracing::error!("{problem}");
+        // Who cares is told by log, events and service manager.
+        drop(self.take_file(now));
+    }
+
+    /// What somebody behind the admin socket asks for.
+    pub(super) fn consider(&mut self, key: Key, proposal: Proposal, now: Instant) {
+        let taken = match proposal {
+            Proposal::Look(text) => {
+                let answer = match self.judge(&text) {
+                    Ok((_, plan)) => Response::ok(plan.to_json()),
+                    Err(refused) => refusal(&refused),
+                };
+                return self.answer_later(key, answer);
             }
-            tracing::error!(
-                config = %self.config.display(),
-                "reload refused: nothing has changed, the running configuration stays"
-            );
+            Proposal::Apply(text) => self.take(&text, InForce::applied(text.name.clone()), now),
+            Proposal::Reload => self.take_file(now),
+        };
+        match taken {
+            Ok(plan) => self.proposed.push(Proposed {
+                key,
+                generation: None,
+                plan,
+            }),
+            Err(refused) => self.answer_later(key, refusal(&refused)),
         }
-        self.tell_readiness();
+    }
+
+    /// Answers those whose proposal every worker has.
+    pub(super) fn answer_proposed(&mut self) {
+        if self.proposed.is_empty() || self.steer_after.is_some() {
+            return;
+        }
+        let (done, waiting) = std::mem::take(&mut self.proposed)
+            .into_iter()
+            .partition(|one| one.generation.is_some_and(|g| self.plane.has_adopted(g)));
+        self.proposed = waiting;
+        let done: Vec<Proposed> = done;
+        for Proposed {
+            key,
+            generation,
+            plan,
+        } in done
+        {
+            let mut body = plan.to_json();
+            body["generation"] = generation.into();
+            self.answer_later(key, Response::ok(body));
+        }
     }
 
     fn take_file(&mut self, now: Instant) -> Result<Plan, Refused> {
-        let text = reload::read(&self.config)?;
+        self.notifier.reloading();
         let name = self.config.display().to_string();
-        let (accepted, plan) = self.judge(&text, &name)?;
-        self.log("reloaded", &name, &plan);
-        self.adopt(accepted, InForce::from_file(), now);
+        let text = reload::read(&self.config).map(|text| Text { name, text });
+        let taken = match text {
+            Ok(text) => self.take(&text, InForce::from_file(), now),
+            Err(refused) => Err(self.tell_refused(refused)),
+        };
+        self.tell_readiness();
+        taken
+    }
+
+    /// Makes a text the configuration in force, if it may be.
+    fn take(&mut self, text: &Text, in_force: InForce, now: Instant) -> Result<Plan, Refused> {
+        let (accepted, plan) = self
+            .judge(text)
+            .map_err(|refused| self.tell_refused(refused))?;
+        self.model = accepted.model;
+        self.in_force = in_force;
+        self.sources_due = self.sources.differ(&self.model);
+        self.checker.reconcile(specs(&self.model), now);
+        self.stale = true;
+        plan.tell_log();
+        let services = self.model.services().len();
+        tracing::info!(config = %text.name, services, changes = plan.actions(), "reloaded");
+        self.events.tell(&Event::Reloaded { services });
         Ok(plan)
     }
 
+    fn tell_refused(&mut self, refused: Refused) -> Refused {
+        let Refused(problems) = &refused;
+        for problem in problems {
+            tracing::error!("{problem}");
+        }
+        tracing::error!(
+            config = %self.config.display(),
+            "reload refused: nothing has changed, the running configuration stays"
+        );
+        let problems = problems.clone();
+        self.events.tell(&Event::ReloadRefused { problems });
+        refused
+    }
+
     /// What a text would do, if it may.
-    fn judge(&mut self, text: &str, name: &str) -> Result<(Accepted, Plan), Refused> {
+    fn judge(&mut self, Text { name, text }: &Text) -> Result<(Accepted, Plan), Refused> {
         let host = SourceFacts::gather(self.watcher.network());
         let mut accepted = reload::check(text, name, &self.model, &host)?;
         let checker = &self.checker;
@@ -67,32 +156,6 @@ impl Steward {
         };
         let plan = Plan::of(&change, std::mem::take(&mut accepted.warnings));
         Ok((accepted, plan))
-    }
-
-    /// Makes a configuration the one in force.
-    fn adopt(&mut self, accepted: Accepted, in_force: InForce, now: Instant) {
-        self.model = accepted.model;
-        self.in_force = in_force;
-        self.sources_due = self.sources.differ(&self.model);
-        self.checker.reconcile(specs(&self.model), now);
-        self.stale = true;
-    }
-
-    fn log(&self, what: &str, name: &str, plan: &Plan) {
-        let (lines, more) = plan.logged();
-        lines.for_each(|line| tracing::info!("{line}"));
-        if more > 0 {
-            tracing::info!("and {more} more changes: `ringgate diff` tells them all");
-        }
-        plan.warnings()
-            .iter()
-            .for_each(|warning| tracing::warn!("{warning}"));
-        tracing::info!(
-            config = name,
-            services = self.model.services().len(),
-            changes = plan.actions(),
-            "{what}"
-        );
     }
 
     /// Builds and publishes a new snapshot if anything in it has changed.
@@ -119,12 +182,19 @@ impl Steward {
             }
             Err(error) => {
                 tracing::error!(%error, "the configuration does not fit; the last one stays");
+                for one in std::mem::take(&mut self.proposed) {
+                    let refusal = Response::error(500, &error.to_string());
+                    self.answer_later(one.key, refusal);
+                }
                 return;
             }
         }
         self.meter.follow(&self.snapshot, &self.plane.counters());
         self.plane.publish(&self.snapshot);
         self.steer_after = Some(self.snapshot.generation);
+        for one in &mut self.proposed {
+            one.generation.get_or_insert(self.snapshot.generation);
+        }
         self.next_tick = self.next_tick.min(now + TICK);
     }
 
