@@ -75,6 +75,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod change;
 mod duration;
 mod error;
 mod file;
@@ -83,6 +84,7 @@ mod model;
 mod nearest;
 mod resolve;
 
+pub use change::{Change, Misfit, Overlay, Said, Unsaved, WriteError};
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use model::{

@@ -9,14 +9,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringgate_config::Model;
+use ringgate_config::{Model, Overlay};
 use ringgate_conntrack::Endpoint;
 use ringgate_dataplane::clock::Clock as _;
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
 use super::admin::{self, Admin, AdminToken};
+use super::api::flows::Listing;
 use super::api::flush::Flushing;
+use super::api::watch::Waits;
 use super::checks::{health, specs};
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::events::{Event, Events};
@@ -25,6 +27,7 @@ use super::health::{CheckId, Checker, State as Health};
 use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::signals::{Signals, Wish};
+use super::slab::Key;
 use super::status::Meter;
 use super::{clock, probe};
 use crate::clock::Monotonic;
@@ -32,13 +35,16 @@ use crate::plane::Plane;
 use crate::reload::{self, Refused as ReloadRefused};
 use crate::sources::{SourceFacts, Sources};
 
+use changes::Promise;
 use drain::Drain;
 
 mod answer;
+mod changes;
 mod drain;
 mod empty;
 mod flush;
 mod sources;
+mod told;
 
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
 /// adopted snapshots, the drain. A first packet to an unknown next hop waits this long.
@@ -105,7 +111,13 @@ pub(crate) struct Steward {
     plane: Plane,
     ports: Ports,
     fib: Arc<Fib>,
+    /// What is in force: the file's model under what was changed since.
     model: Model,
+    /// What the file says, as it was last read.
+    file: Model,
+    overlay: Overlay,
+    /// Who waits until a change is in force.
+    promises: Vec<Promise>,
     snapshot: Arc<Snapshot>,
     config: PathBuf,
     clock: Monotonic,
@@ -126,6 +138,10 @@ pub(crate) struct Steward {
     flush: Option<Flushing>,
     /// Flows that were flushed since the start.
     flushed: u64,
+    /// Pages of flows that are being searched for.
+    listings: Vec<(Key, Listing)>,
+    /// Who waits for backends to be drained.
+    waits: Waits,
     next_tick: Instant,
     next_sample: Instant,
     next_refresh: Instant,
@@ -184,6 +200,11 @@ impl Steward {
             plane: start.plane,
             ports: start.ports,
             fib: start.fib,
+            file: start.model.clone(),
+            overlay: Overlay::default(),
+            promises: Vec::new(),
+            listings: Vec::new(),
+            waits: Waits::default(),
             model: start.model,
             snapshot: start.snapshot,
             config: start.config,
@@ -227,7 +248,9 @@ impl Steward {
                 self.tick(now);
             }
             self.renew(now);
+            self.keep_promises();
             self.flush_on();
+            self.search_on(now);
             self.feed_followers();
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
@@ -238,7 +261,7 @@ impl Steward {
 
     /// How long nothing is due.
     fn pause(&self, now: Instant) -> Duration {
-        if self.flush.is_some() {
+        if self.flush.is_some() || self.is_searching() {
             return Duration::ZERO;
         }
         let due = self
@@ -279,7 +302,8 @@ impl Steward {
     fn take_signals(&mut self, now: Instant) {
         loop {
             match self.signals.next() {
-                Ok(Some(Wish::Reload)) => self.reload(now),
+                // What is wrong is in the log.
+                Ok(Some(Wish::Reload)) => drop(self.reload(now)),
                 Ok(Some(Wish::Stop)) => self.drain(now),
                 Ok(None) => return,
                 Err(error) => {
@@ -290,12 +314,12 @@ impl Steward {
         }
     }
 
-    fn reload(&mut self, now: Instant) {
+    fn reload(&mut self, now: Instant) -> Result<(), Vec<String>> {
         self.notifier.reloading();
         let host = SourceFacts::gather(self.watcher.network());
-        match reload::read(&self.config, &self.model, &host) {
+        let outcome = match reload::read(&self.config, &self.model, &host) {
             Ok(model) => {
-                self.model = model;
+                self.take_up(model);
                 self.sources_due = self.sources.differ(&self.model);
                 self.checker.reconcile(specs(&self.model), now);
                 self.stale = true;
@@ -306,19 +330,23 @@ impl Steward {
                 );
                 let services = self.model.services().len();
                 self.events.tell(&Event::Reloaded { services });
+                Ok(())
             }
             Err(ReloadRefused(problems)) => {
                 for problem in &problems {
                     tracing::error!("{problem}");
                 }
-                self.events.tell(&Event::ReloadRefused { problems });
+                let told = problems.clone();
+                self.events.tell(&Event::ReloadRefused { problems: told });
                 tracing::error!(
                     config = %self.config.display(),
                     "reload refused: nothing has changed, the running configuration stays"
                 );
+                Err(problems)
             }
-        }
+        };
         self.tell_readiness();
+        outcome
     }
 
     // --- the network ---
@@ -497,6 +525,9 @@ impl Steward {
                 // Before, nobody knows who is up.
                 if self.is_ready {
                     empty::announce(&empty::changes(&self.snapshot, &snapshot));
+                    for event in told::between(&self.snapshot, &snapshot) {
+                        self.events.tell(&event);
+                    }
                 }
                 self.snapshot = Arc::new(snapshot);
             }

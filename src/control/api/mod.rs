@@ -6,20 +6,34 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | [`change`] | `POST` of what an operator changes, `reload` and `save` |
 //! | [`events`] | `GET /v1/events`: which of them, and for how long |
 //! | [`flush`] | `POST /v1/flush`: whose flows are meant |
+//! | [`flows`] | `GET /v1/flows`: which of them, a page at a time |
 //! | [`look`] | what is shown and changes nothing |
+//! | [`name`] | services and backends as those who ask call them |
+//! | [`watch`] | `GET /v1/drain`: a backend while its flows end |
 
+mod change;
 mod events;
+pub(crate) mod flows;
 pub(crate) mod flush;
 mod look;
+mod name;
+pub(crate) mod watch;
+
+use std::net::SocketAddr;
+
+use ringgate_config::Change;
 
 use super::admin::Answer;
 use super::admin::access::Access;
 use super::admin::http::{Request, Response};
 use super::slab::Key;
 use super::status::Page;
+use flows::Listing;
 use flush::Flushing;
+use watch::Wait;
 
 /// What takes the whole loop, and is done once the handler has returned. The key is that of the
 /// connection that waits for an answer, or that has become a stream.
@@ -33,6 +47,36 @@ pub(crate) enum Errand {
         last: usize,
         /// Whether it stays.
         stays: bool,
+    },
+    /// Find a page of flows.
+    List {
+        /// Who waits for it.
+        key: Key,
+        /// Which.
+        listing: Listing,
+    },
+    /// Tell a stream how many flows a backend still has.
+    Wait(Wait),
+    /// Change a backend.
+    Change {
+        /// Who waits until it is so.
+        key: Key,
+        /// The service's name.
+        service: String,
+        /// Which of its backends.
+        backend: SocketAddr,
+        /// How.
+        change: Change,
+    },
+    /// Read the configuration file again.
+    Reload {
+        /// Who waits for the outcome.
+        key: Key,
+    },
+    /// Write what was changed into the configuration file.
+    Save {
+        /// Who waits for the outcome.
+        key: Key,
     },
 }
 
@@ -92,7 +136,8 @@ impl Route {
         }
     }
 
-    const fn stream(
+    /// One that takes more than a turn, and changes nothing.
+    const fn follow(
         path: &'static str,
         act: fn(&Request<'_>, Key, &Page<'_>, &mut Doing<'_>) -> Answer,
     ) -> Self {
@@ -120,10 +165,22 @@ impl Route {
 /// Everything that can be asked.
 pub(crate) const ROUTES: &[Route] = &[
     Route::look("/v1/status", look::status),
+    Route::look("/v1/services", look::services),
+    Route::look("/v1/backends", look::backends),
+    Route::look("/v1/counters", look::counters),
+    Route::look("/v1/config", look::config),
     Route::look("/v1/explain", look::explain),
-    Route::stream("/v1/events", events::begin),
     Route::look("/v1/openapi", look::openapi),
+    Route::follow("/v1/flows", flows::begin),
+    Route::follow("/v1/events", events::begin),
+    Route::follow("/v1/drain", watch::begin),
+    Route::act("/v1/drain", change::drain),
+    Route::act("/v1/weight", change::weight),
+    Route::act("/v1/disable", change::disable),
+    Route::act("/v1/enable", change::enable),
     Route::act("/v1/flush", flush::begin),
+    Route::act("/v1/reload", change::reload),
+    Route::act("/v1/save", change::save),
 ];
 
 /// Answers a request.

@@ -3,12 +3,15 @@
 use std::time::Instant;
 
 use ringgate_dataplane::clock::Clock as _;
+use serde_json::json;
 
+use super::flush::BUCKETS_A_TURN;
 use super::{Steward, Token};
-use crate::control::admin::http::{Request, Response};
+use crate::control::admin::http::{Body, Request, Response};
 use crate::control::admin::{AdminToken, Wanted};
 use crate::control::api::{self, Doing, Errand};
 use crate::control::driver::Outcome;
+use crate::control::events::Event;
 use crate::control::slab::Key;
 use crate::control::status::Page;
 
@@ -20,6 +23,7 @@ impl Steward {
         let page = Page {
             config: &self.config.display().to_string(),
             model: &self.model,
+            overlay: &self.overlay,
             snapshot: &self.snapshot,
             plane: &self.plane,
             checker: &self.checker,
@@ -42,14 +46,30 @@ impl Steward {
             .completed(token, outcome, now, &mut handler, &mut wanted);
         self.start_admin(wanted);
         for errand in errands {
-            self.carry_out(errand);
+            self.carry_out(errand, now);
         }
     }
 
     /// Does what a handler has left to the loop.
-    fn carry_out(&mut self, errand: Errand) {
+    fn carry_out(&mut self, errand: Errand, now: Instant) {
         match errand {
             Errand::Follow { key, last, stays } => self.events.follow(key, last, stays),
+            Errand::List { key, listing } => self.listings.push((key, listing)),
+            Errand::Wait(wait) => self.waits.add(wait, now),
+            Errand::Change {
+                key,
+                service,
+                backend,
+                change,
+            } => self.change(key, (service, backend), change, now),
+            Errand::Reload { key } => {
+                let outcome = self.reload(now);
+                self.answer_later(key, reloaded(outcome));
+            }
+            Errand::Save { key } => {
+                let response = self.save();
+                self.answer_later(key, response);
+            }
         }
     }
 
@@ -69,6 +89,49 @@ impl Steward {
         self.start_admin(wanted);
     }
 
+    /// A turn's part of what is searched for in the flow table.
+    pub(super) fn search_on(&mut self, now: Instant) {
+        let seconds = self.clock.now().seconds();
+        let table = &self.plane.tables().flows;
+        let mut answers = Vec::new();
+        self.listings.retain_mut(|(key, listing)| {
+            if !listing.go_on(table, &self.snapshot, BUCKETS_A_TURN, seconds) {
+                return true;
+            }
+            let page = std::mem::take(listing).into_json(table);
+            answers.push((*key, Response::ok(page)));
+            false
+        });
+        let admin = &self.admin;
+        self.waits.retain(|key| admin.is_open(key));
+        let (snapshot, time) = (&self.snapshot, (now, seconds));
+        let told = self.waits.go_on(table, snapshot, BUCKETS_A_TURN, time);
+        for (key, response) in answers {
+            self.answer_later(key, response);
+        }
+        let mut wanted = Vec::new();
+        for one in told {
+            // A client that is behind hears of the next count.
+            let line = format!("{}\n", one.line);
+            let _pushed = self.admin.push(one.key, line.as_bytes(), &mut wanted);
+            if let Some((service, backend)) = one.drained {
+                tracing::info!(service, backend, "drained");
+                self.events.tell(&Event::Drained { service, backend });
+            }
+            if one.is_last {
+                self.admin.finish(one.key, &mut wanted);
+            }
+        }
+        if !wanted.is_empty() {
+            self.start_admin(wanted);
+        }
+    }
+
+    /// Whether something is searched for, and the loop must not sleep.
+    pub(super) fn is_searching(&self) -> bool {
+        !self.listings.is_empty() || self.waits.is_busy()
+    }
+
     /// Starts what the admin socket wants, and has it listen on.
     pub(super) fn start_admin(&mut self, mut wanted: Vec<Wanted>) {
         self.admin.pump(&mut wanted);
@@ -80,6 +143,20 @@ impl Steward {
         {
             if let Err(refused) = self.driver.start(operation, limit, Token::Admin(token)) {
                 self.admin.refused(token, refused.operation);
+            }
+        }
+    }
+}
+
+/// What is answered to who has asked for a reload.
+fn reloaded(outcome: Result<(), Vec<String>>) -> Response {
+    match outcome {
+        Ok(()) => Response::ok(json!({ "reloaded": true })),
+        Err(problems) => {
+            let message = "refused, nothing has changed; see problems";
+            Response {
+                status: 422,
+                body: Body::Json(json!({ "error": message, "problems": problems })),
             }
         }
     }
