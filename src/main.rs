@@ -25,6 +25,13 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(&args),
         Command::Explain(args) => commands::explain::run(&args),
         Command::Events(args) => commands::events::run(&args),
+        Command::Flows(args) => commands::flows::run(&args),
+        Command::Drain(args) => commands::drain::run(&args),
+        Command::Weight(args) => commands::change::weight(&args),
+        Command::Disable(args) => commands::change::disable(&args),
+        Command::Enable(args) => commands::change::enable(&args),
+        Command::Save(args) => commands::reload::save(&args),
+        Command::Reload(args) => commands::reload::run(&args),
         Command::Flush(args) => commands::flush::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
     }

@@ -338,7 +338,9 @@ backend = [{ address = "10.2.0.11:53", weight = 7 }, { address = "10.2.0.12:53" 
         let mut overlay = Overlay::default();
         for ((service, backend), change) in changes {
             let backend = address(backend);
-            overlay.change(&model(FILE), service, backend, *change).unwrap();
+            overlay
+                .change(&model(FILE), service, backend, *change)
+                .unwrap();
         }
         overlay
     }
@@ -405,9 +407,15 @@ backend = [{ address = "10.2.0.11:53", weight = 7 }, { address = "10.2.0.12:53" 
         assert_eq!(kept.rebase(&model(FILE)), []);
         assert_eq!(kept, overlay);
         let dropped = overlay.rebase(&model(&other.replace(":53\", weight = 7", ":53\"")));
-        let whose: Vec<_> = dropped.iter().map(|(name, backend, _)| (&**name, *backend)).collect();
+        let whose: Vec<_> = dropped
+            .iter()
+            .map(|(name, backend, _)| (&**name, *backend))
+            .collect();
         // One has another weight in the file, the other another address.
-        assert_eq!(whose, [("dns", address("10.2.0.11:53")), ("web", address(FIRST.1))]);
+        assert_eq!(
+            whose,
+            [("dns", address("10.2.0.11:53")), ("web", address(FIRST.1))]
+        );
         assert_eq!(overlay.len(), 1);
         assert!(overlay.of("web", address(SECOND.1)).is_some());
         // The file now says itself what was changed.
@@ -431,7 +439,10 @@ backend = [{ address = "10.2.0.11:53", weight = 7 }, { address = "10.2.0.12:53" 
             .replace("weight = 100 #", "weight = 0 #")
             .replace("disabled = true", "disabled = false\nweight = 9")
             .replace("weight = 7", "weight = 8")
-            .replace("{ address = \"10.2.0.12:53\" }", "{ address = \"10.2.0.12:53\" , disabled = true}");
+            .replace(
+                "{ address = \"10.2.0.12:53\" }",
+                "{ address = \"10.2.0.12:53\" , disabled = true}",
+            );
         let squeeze = |text: &str| text.split_whitespace().collect::<String>();
         assert_eq!(squeeze(&written), squeeze(&expected));
         assert!(written.contains("  weight = 0 # half of it\n"), "{written}");

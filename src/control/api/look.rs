@@ -35,7 +35,10 @@ pub(super) fn backends(request: &Request<'_>, page: &Page<'_>) -> Response {
         Err(refusal) => return refusal,
     };
     let state = request.parameter("state");
-    if state.as_deref().is_some_and(|state| !STATES.contains(&state)) {
+    if state
+        .as_deref()
+        .is_some_and(|state| !STATES.contains(&state))
+    {
         let message = format!("state must be one of {}", STATES.join(", "));
         return Response::error(400, &message);
     }
@@ -46,7 +49,10 @@ pub(super) fn backends(request: &Request<'_>, page: &Page<'_>) -> Response {
                 continue;
             };
             for mut backend in backends {
-                if state.as_deref().is_none_or(|state| backend["state"] == state) {
+                if state
+                    .as_deref()
+                    .is_none_or(|state| backend["state"] == state)
+                {
                     backend["service"] = service["name"].clone();
                     all.push(backend);
                 }

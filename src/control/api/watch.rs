@@ -76,7 +76,10 @@ fn wait(request: &Request<'_>, key: Key, page: &Page<'_>) -> Result<Wait, Respon
             })
         });
     let Some((id, member)) = id.and_then(|id| Some((*id, page.snapshot.backend(*id)?))) else {
-        return Err(Response::error(503, "the change is not in force yet: ask again"));
+        return Err(Response::error(
+            503,
+            "the change is not in force yet: ask again",
+        ));
     };
     if !matches!(
         member.state,

@@ -74,7 +74,8 @@ impl Steward {
                 _ => address.to_string(),
             };
             tracing::warn!(
-                service, backend,
+                service,
+                backend,
                 "no longer {dropped}: the file says something else of it now, and the file holds"
             );
             self.events.tell(&Event::Changed {
@@ -245,6 +246,9 @@ mod tests {
             disabled: false,
         };
         assert_eq!(told(file, now), "weight 5 for 100, draining, enabled");
-        assert_eq!(told(now, file), "weight 100 for 5, draining no more, disabled");
+        assert_eq!(
+            told(now, file),
+            "weight 100 for 5, draining no more, disabled"
+        );
     }
 }
