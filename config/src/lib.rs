@@ -88,7 +88,7 @@ pub use change::{Change, Misfit, Overlay, Said, Unsaved, WriteError};
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use model::{
-    Backend, Balancer, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind, Interface,
+    Api, Backend, Balancer, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind, Interface,
     Listen, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic, Service, Timeouts,
     Tunnel, Vlan, VlanTags, WhenEmpty,
 };

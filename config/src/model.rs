@@ -28,6 +28,7 @@
 //! address and port may stand in several services. Order is the file's; nothing may depend on
 //! it but the order of output.
 
+mod api;
 mod listen;
 mod service;
 mod tunnel;
@@ -39,6 +40,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use api::Api;
 pub use listen::Listen;
 pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
@@ -52,6 +54,7 @@ pub use words::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     pub(crate) balancer: Balancer,
+    pub(crate) api: Api,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) services: Vec<Service>,
 }
@@ -60,6 +63,11 @@ impl Model {
     /// What concerns the process as a whole.
     pub const fn balancer(&self) -> &Balancer {
         &self.balancer
+    }
+
+    /// Who may ask a running balancer.
+    pub const fn api(&self) -> &Api {
+        &self.api
     }
 
     /// The interfaces that packets come from and leave by; at least one.

@@ -3,6 +3,7 @@
 //! that one pass over the file is enough.
 
 mod across;
+mod api;
 mod backend;
 mod balancer;
 mod health;
@@ -37,6 +38,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
         Some(balancer) => balancer::resolve(balancer, nat_addresses.as_deref(), findings),
         None => Some(balancer::default()),
     };
+    let api = api::resolve(file.api.as_ref(), findings);
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
     let inherited = Inherited {
@@ -56,6 +58,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     check_counts(file, findings);
     Some(Model {
         balancer: balancer?,
+        api: api?,
         interfaces: interfaces?,
         services: services.into_iter().collect::<Option<_>>()?,
     })

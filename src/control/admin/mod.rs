@@ -25,10 +25,12 @@
 //! | [`socket`] | the socket's file: its mode, its directory, stale ones, its end |
 //! | [`http`] | reading a request, writing an answer |
 //! | [`access`] | who asks, and what they may do |
+//! | [`peer_groups`] | the groups of the process that has connected |
 //! | [`stream`] | answers that stay open |
 
 pub(crate) mod access;
 pub(crate) mod http;
+mod peer_groups;
 pub(crate) mod socket;
 pub(crate) mod stream;
 
@@ -36,7 +38,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use self::access::Access;
+use ringgate_config::Api;
+
+use self::access::{Access, Rules};
 use self::http::{Lengths, MAX_HEAD, Measured, Request, Response};
 use self::socket::Claimed;
 pub(crate) use self::stream::Push;
@@ -128,6 +132,7 @@ enum Stage {
 pub(crate) struct Admin {
     /// Removes the socket's file when dropped.
     claimed: Claimed,
+    rules: Rules,
     /// The listener while no accept is in flight.
     idle: Option<OwnedFd>,
     /// The listener after an accept that failed, until the pause is over.
@@ -141,15 +146,24 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// Serves on a claimed socket, from the next [`Admin::pump`] on.
-    pub(crate) fn new(mut claimed: Claimed) -> Self {
+    pub(crate) fn new(mut claimed: Claimed, api: &Api) -> Self {
         let idle = claimed.take_listener();
         Self {
             claimed,
+            rules: Rules::of(api),
             idle,
             paused: None,
             connections: Slab::new(MAX_CONNECTIONS),
             waiting: Vec::new(),
             streams: Streams::default(),
+        }
+    }
+
+    /// Takes other rules for those who connect from now on.
+    pub(crate) fn admit(&mut self, api: &Api) {
+        self.rules = Rules::of(api);
+        if let Err(error) = self.claimed.set_mode(api.socket_mode()) {
+            tracing::warn!(%error, "cannot change the mode of the admin socket");
         }
     }
 
@@ -255,7 +269,7 @@ impl Admin {
                 self.idle = Some(listener);
                 let stage = Stage::Reading {
                     deadline: now + REQUEST_PATIENCE,
-                    access: Access::of_peer(&fd),
+                    access: self.rules.of_peer(&fd),
                     lengths: None,
                 };
                 // There is room: nothing is accepted otherwise (`pump`).

@@ -24,7 +24,7 @@ pub(crate) mod watch;
 
 use std::net::SocketAddr;
 
-use ringgate_config::Change;
+use ringgate_config::{Api, Change};
 
 use super::admin::Answer;
 use super::admin::access::Access;
@@ -193,8 +193,30 @@ pub(crate) fn answer(
     match route(ROUTES, request) {
         Ok(Handler::Look(look)) => Answer::Now(look(request, page)),
         Ok(Handler::Act(act)) => act(request, key, page, doing),
+        Err(refusal) if refusal.status == 403 => {
+            Answer::Now(Response::error(403, &needed(request, page.model.api())))
+        }
         Err(refusal) => Answer::Now(refusal),
     }
+}
+
+/// What it takes to be allowed what was asked for.
+fn needed(request: &Request<'_>, api: &Api) -> String {
+    let (method, path) = (request.method, request.path);
+    let is_write = request.access >= Access::Read;
+    let read = api.read_group().filter(|_| !is_write);
+    let groups: Vec<&str> = read.into_iter().chain(api.write_group()).collect();
+    let may = if is_write {
+        "you may only look"
+    } else {
+        "you may not ask anything"
+    };
+    let cure = match (groups.as_slice(), is_write) {
+        ([], true) => "set write-group in [api] of its configuration".to_owned(),
+        ([], false) => "set read-group or write-group in [api] of its configuration".to_owned(),
+        (groups, _) => format!("be a member of the group {}", groups.join(" or ")),
+    };
+    format!("{method} {path}: {may}; ask as root or as the user that the balancer runs as, or {cure}")
 }
 
 /// What answers a request, if it is one of those that are answered and who asks may ask it.
@@ -216,11 +238,7 @@ fn route(routes: &[Route], request: &Request<'_>) -> Result<Handler, Response> {
         return Err(Response::error(405, &message));
     };
     if request.access < route.access {
-        let message = format!(
-            "{method} {path} changes what runs, and you may only look: do it as root or as the \
-             user that the balancer runs as"
-        );
-        return Err(Response::error(403, &message));
+        return Err(Response::error(403, path));
     }
     Ok(route.handler)
 }
@@ -265,6 +283,27 @@ mod tests {
                 assert!(refusal.message().contains(route.path));
             }
         }
+    }
+
+    #[test]
+    fn a_refusal_names_what_would_be_allowed() {
+        let needs = |access, keys: &str| {
+            let text = format!("[[interface]]\nname = \"eth0\"\n[api]\n{keys}");
+            let parsed = ringgate_config::parse("test.toml", &text).unwrap();
+            let request = Request {
+                method: "POST",
+                path: "/v1/save",
+                query: "",
+                body: b"",
+                access,
+            };
+            needed(&request, parsed.model.api())
+        };
+        let both = "read-group = \"watch\"\nwrite-group = \"ops\"";
+        assert!(needs(Access::Read, both).ends_with("member of the group ops"));
+        assert!(needs(Access::Nothing, both).ends_with("member of the group watch or ops"));
+        assert!(needs(Access::Read, "").contains("set write-group in [api]"));
+        assert!(needs(Access::Nothing, "").contains("may not ask anything"));
     }
 
     #[test]

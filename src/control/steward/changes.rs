@@ -84,6 +84,9 @@ impl Steward {
                 change: format!("no longer {dropped}"),
             });
         }
+        if file.api() != self.file.api() {
+            self.admin.admit(file.api());
+        }
         self.model = self.overlay.over(&file);
         self.file = file;
     }
