@@ -186,7 +186,11 @@ mod tests {
         ] {
             assert_eq!(named(what), 1, "{what}: {problems:?}");
         }
-        assert_eq!(named("metrics.backends"), 0, "each export asks: {problems:?}");
+        assert_eq!(
+            named("metrics.backends"),
+            0,
+            "each export asks: {problems:?}"
+        );
         assert_eq!(named("udp-new-flows"), 0, "it follows flows: {problems:?}");
         let text = format!("[balancer]\nudp-new-flows-per-second = 7\n{FILE}");
         let Refused(problems) = reload(&text).unwrap_err();

@@ -39,7 +39,9 @@ impl Role {
             }
             Self::NatSource => "an address, like \"10.2.0.1\" or \"fd00:2::1\"",
             Self::TunnelSource => "an address or prefix, like \"10.9.0.1\" or \"10.9.0.0/24\"",
-            Self::Own => "an address of this host and a port, like \"127.0.0.1:9187\" or \"[::1]:9187\"",
+            Self::Own => {
+                "an address of this host and a port, like \"127.0.0.1:9187\" or \"[::1]:9187\""
+            }
         }
     }
 
@@ -142,9 +144,9 @@ pub(crate) fn own_listener(text: &str) -> Result<SocketAddr, Refusal> {
         Written { port: None, .. } => Err(refuse("add the port")),
         Written { port: Some(0), .. } => Err(refuse("write a port of 1 to 65535")),
         Written { ip, .. } if ip.is_multicast() => Err(refuse("nobody listens on a multicast one")),
-        Written { ip: IpAddr::V6(ip), .. } if ip.to_ipv4_mapped().is_some() => {
-            Err(refuse("write the IPv4 address itself"))
-        }
+        Written {
+            ip: IpAddr::V6(ip), ..
+        } if ip.to_ipv4_mapped().is_some() => Err(refuse("write the IPv4 address itself")),
         Written {
             ip,
             port: Some(port),

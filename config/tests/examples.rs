@@ -54,10 +54,7 @@ mod tests {
         assert_eq!(balancer.fragments(), 8_192);
         let metrics = model.metrics();
         assert_eq!((metrics.listen(), metrics.backends()), (None, true));
-        assert_eq!(
-            metrics.residence_sample(),
-            limits::RESIDENCE_SAMPLE_DEFAULT
-        );
+        assert_eq!(metrics.residence_sample(), limits::RESIDENCE_SAMPLE_DEFAULT);
         let interface = &model.interfaces()[0];
         assert_eq!(interface.mode(), Mode::Auto);
         assert_eq!(interface.partial_checksums(), PartialChecksums::Auto);

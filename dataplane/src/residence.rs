@@ -179,10 +179,7 @@ mod tests {
             (0..turns).filter(|_| sampler.is_due()).count()
         };
         assert_eq!((due(64, 640), due(64, 63), due(1, 5)), (10, 0, 5));
-        let mut never = Sampler {
-            every: 0,
-            left: 2,
-        };
+        let mut never = Sampler { every: 0, left: 2 };
         assert!(!never.is_due() && !never.is_due() && !never.is_due());
     }
 }

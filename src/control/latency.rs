@@ -130,7 +130,11 @@ impl Checks {
                 continue;
             };
             let name = service.name().to_owned();
-            for spec in service.backends().iter().filter_map(|b| spec_of(service, b)) {
+            for spec in service
+                .backends()
+                .iter()
+                .filter_map(|b| spec_of(service, b))
+            {
                 let whose = self.whose.entry(spec).or_default();
                 if whose.last() != Some(&self.each.len()) {
                     whose.push(self.each.len());
@@ -168,7 +172,9 @@ impl Checks {
 
 /// How a service is checked, if it is.
 fn kind_of(service: &Service) -> Option<&'static str> {
-    service.health().map(|health| health.check().kind().as_str())
+    service
+        .health()
+        .map(|health| health.check().kind().as_str())
 }
 
 #[cfg(test)]

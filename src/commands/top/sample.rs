@@ -175,7 +175,10 @@ impl Backend {
 impl Interface {
     /// Packets that the kernel lost before a worker could take them.
     pub(super) fn lost_by_kernel(&self) -> u64 {
-        LOSSES.iter().filter_map(|name| self.kernel.get(*name)).sum()
+        LOSSES
+            .iter()
+            .filter_map(|name| self.kernel.get(*name))
+            .sum()
     }
 }
 
@@ -208,10 +211,7 @@ impl<'s> Span<'s> {
 }
 
 /// Rates are shown with three digits: the precision that goes is nobody's loss.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "three digits of it are shown"
-)]
+#[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
 pub(super) fn per_second(count: u64, millis: u64) -> f64 {
     count as f64 * 1000.0 / millis as f64
 }
@@ -250,7 +250,10 @@ mod tests {
         assert_eq!(rate(Some(&sample(1, 1_000, 100)), &now), None);
         assert_eq!(rate(Some(&sample(2, 9_000, 100)), &now), None);
         assert_eq!(rate(Some(&sample(2, 1_000, 500)), &now), None);
-        let gone = Sample { interfaces: Vec::new(), ..sample(2, 1_000, 0) };
+        let gone = Sample {
+            interfaces: Vec::new(),
+            ..sample(2, 1_000, 0)
+        };
         assert_eq!(rate(Some(&gone), &now), None);
     }
 
@@ -259,7 +262,10 @@ mod tests {
         let bare = Sample::read(&json!({ "pid": 7, "something": ["new"] })).unwrap();
         assert_eq!((bare.pid, bare.services.len()), (7, 0));
         let silent = json!({ "services": [{ "check": null, "backends": [{ "state": null }] }] });
-        assert_eq!(Sample::read(&silent).unwrap().services[0].backends[0].state, None);
+        assert_eq!(
+            Sample::read(&silent).unwrap().services[0].backends[0].state,
+            None
+        );
         assert!(Sample::read(&json!({ "pid": "seven" })).is_err());
     }
 }

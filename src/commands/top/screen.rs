@@ -5,8 +5,8 @@ use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span as Piece};
 use ratatui::widgets::{
-    Block, Borders, Cell as TableCell, Clear, Paragraph, Row as TableRow, StatefulWidget,
-    Table, TableState, Widget as _,
+    Block, Borders, Cell as TableCell, Clear, Paragraph, Row as TableRow, StatefulWidget, Table,
+    TableState, Widget as _,
 };
 
 use super::sample::Span;
@@ -26,7 +26,10 @@ const FEWEST: u16 = 8;
 /// What `?` shows.
 const KEYS: [(&str, &str); 11] = [
     ("1 2 3 4, tab", "services, workers, interfaces, drops"),
-    ("up down, j k", "choose a row; page up, page down, home, end"),
+    (
+        "up down, j k",
+        "choose a row; page up, page down, home, end",
+    ),
     ("enter", "a service's backends, an interface's drops"),
     ("esc", "back; takes a filter away first"),
     ("s or >, <", "sort by the next column, the one before"),
@@ -35,7 +38,10 @@ const KEYS: [(&str, &str); 11] = [
     ("?", "this"),
     ("q, ctrl-c", "end"),
     ("", ""),
-    ("busy turns", "turns of a worker that found packets, of all its turns"),
+    (
+        "busy turns",
+        "turns of a worker that found packets, of all its turns",
+    ),
 ];
 
 /// Draws everything.

@@ -60,10 +60,7 @@ impl Cell {
     }
 
     /// A number of things.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "three digits of it are shown"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
     pub(super) const fn count(count: u64) -> Self {
         Self::Number(Some(count as f64), Unit::Plain)
     }
@@ -75,10 +72,7 @@ impl Cell {
 
     /// A time.
     pub(super) fn nanoseconds(time: Option<u64>) -> Self {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "three digits of it are shown"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
         let time = time.map(|time| time as f64);
         Self::Number(time, Unit::Nanoseconds)
     }
@@ -109,7 +103,9 @@ impl Cell {
             },
             (Self::Of(some, all), Self::Of(others, of)) => {
                 let missing = |some: &u64, all: &u64| all.saturating_sub(*some);
-                missing(some, all).cmp(&missing(others, of)).then(all.cmp(of))
+                missing(some, all)
+                    .cmp(&missing(others, of))
+                    .then(all.cmp(of))
             }
             // One column has one sort of cells.
             _ => Ordering::Equal,
@@ -223,7 +219,8 @@ impl Sheet {
     /// in the order of their first column.
     pub(super) fn arrange(&mut self, order: Order, filter: &str) {
         let filter = filter.to_lowercase();
-        let has = |cell: &Cell| matches!(cell, Cell::Word(word) if word.to_lowercase().contains(&filter));
+        let has =
+            |cell: &Cell| matches!(cell, Cell::Word(word) if word.to_lowercase().contains(&filter));
         self.rows
             .retain(|row| filter.is_empty() || row.cells.iter().any(has));
         let compare = |one: &Row, other: &Row, column: usize| {
@@ -235,7 +232,11 @@ impl Sheet {
         };
         self.rows.sort_by(|one, other| {
             let wanted = compare(one, other, order.column);
-            let wanted = if order.is_reversed { wanted.reverse() } else { wanted };
+            let wanted = if order.is_reversed {
+                wanted.reverse()
+            } else {
+                wanted
+            };
             wanted.then_with(|| compare(one, other, 0))
         });
     }
@@ -317,7 +318,11 @@ mod tests {
         ] {
             assert_eq!(scaled(number), text, "{number}");
         }
-        for (time, text) in [(850, "0.85 µs"), (12_340, "12.3 µs"), (2_000_000, "2.00 ms")] {
+        for (time, text) in [
+            (850, "0.85 µs"),
+            (12_340, "12.3 µs"),
+            (2_000_000, "2.00 ms"),
+        ] {
             assert_eq!(Cell::nanoseconds(Some(time)).text(), text);
         }
         assert_eq!(Cell::Number(Some(0.256), Unit::Share).text(), "25.6 %");

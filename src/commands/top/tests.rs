@@ -162,7 +162,11 @@ fn a_balancer_that_stops_is_said_to_and_one_that_returns_begins_anew() {
     state.feed(Ok(other));
     assert_eq!(state.trouble, None);
     let sheet = state.sheet().unwrap();
-    assert_eq!(sheet.rows[0].cells[6].text(), "-", "rates of another process");
+    assert_eq!(
+        sheet.rows[0].cells[6].text(),
+        "-",
+        "rates of another process"
+    );
 }
 
 #[test]
@@ -190,7 +194,11 @@ fn a_filter_takes_keys_as_text_until_it_is_done() {
     press(&mut state, "\n");
     assert_eq!(state.sheet().unwrap().rows.len(), 1);
     press(&mut state, "\u{1b}");
-    assert_eq!(state.sheet().unwrap().rows.len(), 3, "first the filter goes");
+    assert_eq!(
+        state.sheet().unwrap().rows.len(),
+        3,
+        "first the filter goes"
+    );
     press(&mut state, "/x\u{1b}\u{1b}");
     assert_eq!(state.view, View::Services);
 }
@@ -222,7 +230,10 @@ fn help_lies_over_the_screen_and_small_terminals_are_no_trouble() {
     press(&mut state, "?");
     expect("help", &state);
     for (width, height) in [(0, 0), (1, 1), (7, 3), (20, 5), (300, 80)] {
-        assert_eq!(screen::text(&state, width, height).lines().count(), usize::from(height));
+        assert_eq!(
+            screen::text(&state, width, height).lines().count(),
+            usize::from(height)
+        );
     }
     press(&mut state, "x");
     assert!(!state.is_explaining);

@@ -161,16 +161,24 @@ mod tests {
             let name = family.name;
             assert!(name.starts_with("ringgate_"), "{name}");
             assert_eq!(name.ends_with("_total"), family.kind == Counter, "{name}");
-            assert!(family.kind != Histogram || name.ends_with("_seconds"), "{name}");
+            assert!(
+                family.kind != Histogram || name.ends_with("_seconds"),
+                "{name}"
+            );
             // Units are base units.
-            for word in ["milli", "micro", "nano", "kilo", "percent", "_ms", "_us", "_ns"] {
+            for word in [
+                "milli", "micro", "nano", "kilo", "percent", "_ms", "_us", "_ns",
+            ] {
                 assert!(!name.contains(word), "{name}");
             }
             let labels: BTreeSet<&str> = family.labels.iter().copied().collect();
             assert_eq!(labels.len(), family.labels.len(), "{name}");
             assert!(!labels.contains("le"), "{name}");
             let help = family.help;
-            assert!(help.ends_with('.') && !help.contains(['\n', '\\', '|']), "{name}");
+            assert!(
+                help.ends_with('.') && !help.contains(['\n', '\\', '|']),
+                "{name}"
+            );
         }
     }
 
@@ -199,17 +207,23 @@ mod tests {
         for path in ["docs/grafana/ringgate.json", "docs/prometheus/alerts.yml"] {
             let text = read(path);
             let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-            let named: BTreeSet<&str> = words.filter(|word| word.starts_with("ringgate_")).collect();
+            let named: BTreeSet<&str> =
+                words.filter(|word| word.starts_with("ringgate_")).collect();
             assert!(named.len() >= 10, "{path}: {named:?}");
             for name in named {
                 let is_one = |family: &&&Family| {
                     let suffix = name.strip_prefix(family.name);
                     match family.kind {
-                        Histogram => suffix.is_some_and(|s| ["_bucket", "_sum", "_count"].contains(&s)),
+                        Histogram => {
+                            suffix.is_some_and(|s| ["_bucket", "_sum", "_count"].contains(&s))
+                        }
                         Counter | Gauge => suffix == Some(""),
                     }
                 };
-                assert!(ALL.iter().find(is_one).is_some(), "{path}: there is no {name}");
+                assert!(
+                    ALL.iter().find(is_one).is_some(),
+                    "{path}: there is no {name}"
+                );
             }
         }
     }

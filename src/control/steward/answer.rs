@@ -23,13 +23,7 @@ pub(super) enum Door {
 }
 
 impl Steward {
-    pub(super) fn answer(
-        &mut self,
-        door: Door,
-        token: AdminToken,
-        outcome: Outcome,
-        now: Instant,
-    ) {
+    pub(super) fn answer(&mut self, door: Door, token: AdminToken, outcome: Outcome, now: Instant) {
         let mut wanted = Vec::new();
         // The handler needs all but the admin socket itself.
         let admin = self.admin.path().to_owned();
