@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ringgate_config::Model;
 
+use crate::control::probe::trust;
 use crate::preflight::Level;
 use crate::sources::{self, SourceFacts};
 
@@ -28,6 +29,8 @@ pub(crate) fn read(path: &Path, running: &Model, host: &SourceFacts) -> Result<M
     let line = |what| format!("{name}: {what} cannot change while running; restart for that");
     let fixed = needs_restart(running, &parsed.model);
     let mut refused: Vec<String> = fixed.into_iter().map(line).collect();
+    let problems = trust::problems(&parsed.model, &parsed.mentions);
+    refused.extend(problems.iter().map(ToString::to_string));
     for finding in sources::judge(&parsed.model, host) {
         let text = format!("{}: {}; {}", finding.subject, finding.found, finding.cure);
         match finding.level {

@@ -23,7 +23,7 @@ use super::fib::Ports;
 use super::health::Checker;
 use super::netlink::Watcher;
 use super::notify::Notifier;
-use super::probe::{ProbeToken, Prober};
+use super::probe::{ProbeToken, Prober, SCRIPTS_MAX};
 use super::signals::{Signals, Wish};
 use super::status::Meter;
 use crate::clock::Monotonic;
@@ -66,7 +66,8 @@ pub(crate) const fn driver_capacity(checks: usize) -> usize {
     // Checks added by a reload share what the first start has room for: a full driver delays a
     // check by milliseconds. 1,024 for a file that begins small.
     let checks = if checks < 1024 { 1024 } else { checks };
-    checks + OTHER_OPERATIONS + 17
+    // A script has a second operation.
+    checks + OTHER_OPERATIONS + 17 + SCRIPTS_MAX
 }
 
 /// Whose an operation is.
@@ -301,6 +302,7 @@ impl Steward {
                 self.model = model;
                 self.sources_due = self.sources.differ(&self.model);
                 self.checker.reconcile(specs(&self.model), now);
+                self.renew_trust();
                 self.stale = true;
                 tracing::info!(
                     config = %self.config.display(),

@@ -4,6 +4,7 @@
 //! types and syntax errors; what the values mean is [`resolve`](crate::resolve)'s. The TOML
 //! parser recovers from errors, so that one pass reports them all.
 
+mod check;
 mod keys;
 mod service;
 mod syntax;
@@ -14,8 +15,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Findings, quote};
+pub(crate) use check::Check;
 use keys::Keys;
-pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
+pub(crate) use service::{Backend, Health, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
 
 /// A key of a table: absent, given, or given so badly that it has already been reported.

@@ -5,6 +5,7 @@
 mod across;
 mod backend;
 mod balancer;
+mod check;
 mod health;
 mod scope;
 mod service;

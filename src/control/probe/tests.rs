@@ -29,7 +29,7 @@ fn run(
 ) {
     let end = now() + Duration::from_secs(10);
     let (mut start, mut done) = (Vec::new(), Vec::new());
-    let mut prober = Prober::new(16);
+    let mut prober = Prober::new(16, Trust::default(), 1);
     while !over(checker) {
         assert!(now() < end, "{checker:?}");
         checker.tick(now(), &mut start);
