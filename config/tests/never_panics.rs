@@ -10,7 +10,8 @@ mod tests {
 
     use proptest::prelude::*;
     use ringgate_config::{
-        Backend, Choose, Dscp, Forward, Fragments, Listen, Model, MssClamp, Protocol, Service, Vlan,
+        Backend, Check, Choose, Dscp, Forward, Fragments, Health, Listen, Model, MssClamp,
+        Protocol, Service, Vlan,
     };
     use ringgate_config::{limits, parse};
 

@@ -16,6 +16,7 @@ use crate::control;
 use crate::control::admin::{Admin, socket::Claimed};
 use crate::control::checks::{health, specs};
 use crate::control::driver::{self, DRIVER_VARIABLE, Prefer};
+use crate::control::exporter;
 use crate::control::fib::Ports;
 use crate::control::health::Checker;
 use crate::control::netlink;
@@ -52,6 +53,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         return Ok(ExitCode::from(REFUSED));
     }
     let admin = Admin::new(Claimed::claim(model.balancer().admin())?);
+    let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);
     checker.reconcile(specs(&model), control::clock::now());
@@ -89,6 +91,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         signals,
         watcher,
         admin,
+        exporter,
         checker,
         prober: Prober::new(capacity, trust, random()?),
         builder,
@@ -108,14 +111,14 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
 /// Logs what preflight found. Whether it lets us run.
 fn is_fit(model: &Model, facts: &Facts) -> bool {
     let mut is_fit = true;
-    for finding in judge(Some(model), facts) {
-        let (subject, found, cure) = (&finding.subject, &finding.found, &finding.cure);
+    for finding in judge(Some(model), facts, &[]) {
+        let line = finding.line();
         match finding.level {
-            Level::Good => tracing::debug!("{subject}: {found}"),
-            Level::Warning => tracing::warn!("{subject}: {found}; {cure}"),
+            Level::Good => tracing::debug!("{line}"),
+            Level::Warning => tracing::warn!("{line}"),
             Level::Refusal => {
                 is_fit = false;
-                tracing::error!("{subject}: {found}; {cure}");
+                tracing::error!("{line}");
             }
         }
     }

@@ -15,24 +15,28 @@ use ringgate_dataplane::clock::Clock as _;
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
-use super::admin::{Admin, AdminToken};
+use super::admin::{self, Admin, AdminToken};
+use super::api::flush::Flushing;
 use super::checks::{health, specs};
 use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
+use super::events::{Event, Events};
+use super::exporter;
 use super::fib::Ports;
 use super::health::Checker;
+use super::latency::{Checks, Latency};
+use super::meter::Meter;
 use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::probe::{ProbeToken, Prober, SCRIPTS_MAX};
 use super::signals::{Signals, Wish};
-use super::status::Meter;
 use crate::clock::Monotonic;
 use crate::plane::Plane;
 use crate::reload::{self, Refused as ReloadRefused};
 use crate::sources::{SourceFacts, Sources};
 
+use answer::Door;
 use drain::Drain;
-use flush::Flushing;
 
 mod answer;
 mod check;
@@ -67,7 +71,7 @@ pub(crate) const fn driver_capacity(checks: usize) -> usize {
     // check by milliseconds. 1,024 for a file that begins small.
     let checks = if checks < 1024 { 1024 } else { checks };
     // A script has a second operation.
-    checks + OTHER_OPERATIONS + 17 + SCRIPTS_MAX
+    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST + exporter::OPERATIONS_MOST + SCRIPTS_MAX
 }
 
 /// Whose an operation is.
@@ -76,6 +80,7 @@ pub(crate) enum Token {
     Signals,
     Netlink,
     Admin(AdminToken),
+    Exporter(AdminToken),
     Check(ProbeToken),
 }
 
@@ -98,12 +103,19 @@ pub(crate) struct Steward {
     signals: Signals,
     watcher: Watcher,
     admin: Admin,
+    /// For collectors of metrics.
+    exporter: Admin,
+    events: Events,
     notifier: Notifier,
     checker: Checker,
     prober: Prober,
     builder: Builder,
     sources: Sources,
     meter: Meter,
+    /// How long checks take.
+    latencies: Checks,
+    /// How long the loop works in a turn.
+    turns: Latency,
     plane: Plane,
     ports: Ports,
     fib: Arc<Fib>,
@@ -149,6 +161,7 @@ pub(crate) struct Start {
     pub(crate) signals: Signals,
     pub(crate) watcher: Watcher,
     pub(crate) admin: Admin,
+    pub(crate) exporter: Admin,
     pub(crate) checker: Checker,
     pub(crate) prober: Prober,
     pub(crate) builder: Builder,
@@ -170,6 +183,8 @@ impl Steward {
         let next_alive = notifier.watchdog().map(|every| now + every);
         let mut meter = Meter::new(now);
         meter.follow(&start.snapshot, &start.plane.counters());
+        let mut latencies = Checks::default();
+        latencies.follow(&start.model);
         Self {
             driver: start.driver,
             signals: start.signals,
@@ -177,6 +192,8 @@ impl Steward {
             network_seen: None,
             watcher: start.watcher,
             admin: start.admin,
+            exporter: start.exporter,
+            events: Events::default(),
             notifier,
             checker: start.checker,
             prober: start.prober,
@@ -184,6 +201,8 @@ impl Steward {
             sources: start.sources,
             sources_due: false,
             meter,
+            latencies,
+            turns: Latency::default(),
             plane: start.plane,
             ports: start.ports,
             fib: start.fib,
@@ -214,9 +233,8 @@ impl Steward {
     pub(crate) fn run(mut self) -> io::Result<(End, Plane)> {
         self.listen(Token::Signals, self.signals.descriptor()?);
         self.listen(Token::Netlink, self.watcher.descriptor()?);
-        let mut wanted = Vec::new();
-        self.admin.pump(&mut wanted);
-        self.start_wanted(&mut wanted);
+        self.start_admin(Vec::new());
+        self.start_exporter(Vec::new());
         let mut done = Vec::new();
         loop {
             let now = clock::now();
@@ -233,10 +251,12 @@ impl Steward {
             }
             self.renew(now);
             self.flush_on();
+            self.feed_followers();
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
                 return Ok((end, self.plane));
             }
+            self.turns.record(clock::now() - now);
         }
     }
 
@@ -265,7 +285,8 @@ impl Steward {
                 self.listen(token, fd);
             }
             (Token::Check(token), outcome) => self.go_on_checking(token, outcome, now),
-            (Token::Admin(token), outcome) => self.answer(token, outcome, now),
+            (Token::Admin(token), outcome) => self.answer(Door::Admin, token, outcome, now),
+            (Token::Exporter(token), outcome) => self.answer(Door::Exporter, token, outcome, now),
             (Token::Signals | Token::Netlink, _) => {}
         }
     }
@@ -303,17 +324,21 @@ impl Steward {
                 self.sources_due = self.sources.differ(&self.model);
                 self.checker.reconcile(specs(&self.model), now);
                 self.renew_trust();
+                self.latencies.follow(&self.model);
                 self.stale = true;
                 tracing::info!(
                     config = %self.config.display(),
                     services = self.model.services().len(),
                     "reloaded"
                 );
+                let services = self.model.services().len();
+                self.events.tell(&Event::Reloaded { services });
             }
             Err(ReloadRefused(problems)) => {
-                for problem in problems {
+                for problem in &problems {
                     tracing::error!("{problem}");
                 }
+                self.events.tell(&Event::ReloadRefused { problems });
                 tracing::error!(
                     config = %self.config.display(),
                     "reload refused: nothing has changed, the running configuration stays"
@@ -412,6 +437,7 @@ impl Steward {
             return;
         }
         self.is_ready = true;
+        self.events.tell(&Event::Ready);
         tracing::info!(admin = %self.admin.path().display(), "ready");
         self.tell_readiness();
     }

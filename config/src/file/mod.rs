@@ -6,6 +6,7 @@
 
 mod check;
 mod keys;
+mod metrics;
 mod service;
 mod syntax;
 
@@ -17,6 +18,7 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Findings, quote};
 pub(crate) use check::Check;
 use keys::Keys;
+pub(crate) use metrics::Metrics;
 pub(crate) use service::{Backend, Health, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
 
@@ -89,6 +91,7 @@ pub(crate) struct Interface<'a> {
 #[derive(Debug)]
 pub(crate) struct File<'a> {
     pub(crate) balancer: Option<Balancer<'a>>,
+    pub(crate) metrics: Option<Metrics<'a>>,
     pub(crate) interfaces: Vec<Interface<'a>>,
     pub(crate) services: Vec<Service<'a>>,
 }
@@ -101,7 +104,7 @@ impl<'a> File<'a> {
             path: String::new(),
             findings,
         };
-        top.refuse_unknown(&["balancer", "interface", "service"]);
+        top.refuse_unknown(&["balancer", "metrics", "interface", "service"]);
         let balancer = top.table("balancer").map(|(table, _)| {
             Balancer::read(Keys {
                 table,
@@ -109,6 +112,7 @@ impl<'a> File<'a> {
                 findings: top.findings,
             })
         });
+        let metrics = Metrics::read(&mut top);
         let mut interfaces = Vec::new();
         for (number, table, head) in top.tables("interface") {
             let path = entry_path("interface", table, "name", number);
@@ -135,6 +139,7 @@ impl<'a> File<'a> {
         }
         Self {
             balancer,
+            metrics,
             interfaces,
             services,
         }

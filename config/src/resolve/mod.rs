@@ -7,6 +7,7 @@ mod backend;
 mod balancer;
 mod check;
 mod health;
+mod metrics;
 mod scope;
 mod service;
 mod timeouts;
@@ -38,6 +39,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
         Some(balancer) => balancer::resolve(balancer, nat_addresses.as_deref(), findings),
         None => Some(balancer::default()),
     };
+    let metrics = metrics::resolve(file.metrics.as_ref(), findings);
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
     let inherited = Inherited {
@@ -57,6 +59,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     check_counts(file, findings);
     Some(Model {
         balancer: balancer?,
+        metrics: metrics?,
         interfaces: interfaces?,
         services: services.into_iter().collect::<Option<_>>()?,
     })

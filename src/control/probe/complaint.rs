@@ -68,13 +68,8 @@ pub(crate) enum Complaint {
     #[error("TLS: {0}")]
     Tls(Excerpt),
     /// A datagram without what was expected.
-    #[error("the answer \"{found}\" does not contain \"{expected}\"")]
-    Unexpected {
-        /// Its beginning.
-        found: Excerpt,
-        /// What was looked for.
-        expected: Excerpt,
-    },
+    #[error("the answer \"{0}\" does not contain what expect asks for")]
+    Unexpected(Excerpt),
     /// The wrong response code.
     #[error(
         "the name server answers {found}, expected {expected}: see its log, or change name or rcode"

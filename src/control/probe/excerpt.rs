@@ -3,9 +3,9 @@
 use std::fmt;
 
 /// Longest excerpt, in bytes.
-const LONGEST: usize = 80;
+const LONGEST: usize = 90;
 
-/// Up to 80 bytes of printable ASCII, whatever it was made from. It holds its bytes itself: what is kept of
+/// Up to 90 bytes of printable ASCII, whatever it was made from. It holds its bytes itself: what is kept of
 /// a check's failure stays small, however much a backend says.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Excerpt {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{Steward, Token};
 use crate::control::driver::Outcome;
+use crate::control::events::Event;
 use crate::control::health::State;
 use crate::control::probe::trust::{Trust, said};
 use crate::control::probe::{Ended, ProbeToken, Progress};
@@ -49,6 +50,9 @@ impl Steward {
     }
 
     fn end_check(&mut self, ended: &Ended, now: Instant) {
+        if let Some(spec) = self.checker.spec(ended.id) {
+            self.latencies.record(spec, ended.latency);
+        }
         let Some(change) = self.checker.ended(ended.id, ended.verdict, now) else {
             return;
         };
@@ -58,5 +62,10 @@ impl Steward {
             (state, _) => tracing::info!(%backend, "{state}"),
         }
         self.stale = true;
+        self.events.tell(&Event::Check {
+            address: backend,
+            state: change.state,
+            reason: change.reason.map(|reason| reason.to_string()),
+        });
     }
 }
