@@ -36,7 +36,7 @@ pub(super) const MOST: usize = 32;
 /// Where programs are looked for by the script.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Kept of the output, bytes.
+/// Kept of the first line that is not blank, bytes.
 const KEPT: usize = 128;
 
 /// Read of it at once, bytes, and so often before the loop goes on.
@@ -133,12 +133,18 @@ impl Script {
         if self.line_is_over {
             return;
         }
-        let mut lines = bytes.split(|byte| *byte == b'\n');
-        let line = lines.next().unwrap_or_default();
-        let room = KEPT - self.said.len();
-        self.said.extend(line.iter().take(room));
-        let is_blank = self.said.iter().all(u8::is_ascii_whitespace);
-        self.line_is_over = line.len() > room || (lines.next().is_some() && !is_blank);
+        for byte in bytes {
+            let is_blank = self.said.iter().all(u8::is_ascii_whitespace);
+            match byte {
+                b'\n' if is_blank => self.said.clear(),
+                b'\n' => self.line_is_over = true,
+                _ if self.said.len() == KEPT => self.line_is_over = true,
+                byte => self.said.push(*byte),
+            }
+            if self.line_is_over {
+                return;
+            }
+        }
     }
 
     fn said(&self) -> Excerpt {

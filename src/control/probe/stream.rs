@@ -84,6 +84,11 @@ impl Stream {
                 let turn = self.dialogue.begin();
                 self.take(turn, socket, Vec::new())
             }
+            // Connected, and reset before anybody looked; a refusal has another number.
+            Outcome::Connected {
+                result: Err(failure @ Failure::Os(Errno::CONNRESET)),
+                ..
+            } => self.cut(failure),
             Outcome::Connected {
                 result: Err(failure),
                 ..

@@ -8,6 +8,11 @@ use super::super::health::{Checker, Reason, Spec, State};
 use super::*;
 use rustix::io::Errno;
 
+mod answers;
+mod others;
+mod secrets;
+mod world;
+
 const INTERVAL: Duration = Duration::from_millis(20);
 
 fn spec(address: SocketAddr) -> Spec {
