@@ -5,10 +5,11 @@
 //! that moves on when the slot is given to another. An id that no longer resolves tells the
 //! worker that the flow's backend is gone.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use ringgate_config::{Forward, Listen};
 use ringgate_conntrack::{Endpoint, Profile};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::parse::Family;
 use crate::rewrite::{Encapsulation, Translation};
@@ -261,17 +262,26 @@ pub struct NoSlot;
 /// Hands out slots to identities. Lives on the control side, from start to stop.
 #[derive(Debug)]
 pub struct Registry {
-    ids: HashMap<BackendIdentity, BackendId>,
+    ids: FxHashMap<BackendIdentity, BackendId>,
     /// Free slots with the generation of their next owner, longest free first, so that a stale
     /// id in the flow table stays unresolvable for as long as possible.
     free: VecDeque<BackendId>,
+    /// The first slot that nobody has had; none are left after the last.
+    fresh: Option<u16>,
 }
+
+/// Free slots that wait in line before one is used again. What is made for each slot, in snapshots and
+/// counters, is made up to the highest that was used: without end of this line, configurations that
+/// come and go would use them all. With it an id is not given out again before 1,024 · 65,536 backends
+/// have gone.
+const WAITING: usize = 1_024;
 
 impl Default for Registry {
     fn default() -> Self {
         Self {
-            ids: HashMap::new(),
-            free: (0..=u16::MAX).map(|slot| BackendId::new(slot, 0)).collect(),
+            ids: FxHashMap::default(),
+            free: VecDeque::new(),
+            fresh: Some(0),
         }
     }
 }
@@ -286,13 +296,19 @@ impl Registry {
         if let Some(id) = self.ids.get(&identity) {
             return Ok(*id);
         }
-        let id = self.free.pop_front().ok_or(NoSlot)?;
+        let id = match self.fresh {
+            Some(slot) if self.free.len() < WAITING => {
+                self.fresh = slot.checked_add(1);
+                BackendId::new(slot, 0)
+            }
+            _ => self.free.pop_front().ok_or(NoSlot)?,
+        };
         self.ids.insert(identity, id);
         Ok(id)
     }
 
     /// Takes back the ids of all identities but `kept`.
-    pub fn retain(&mut self, kept: &HashSet<BackendIdentity>) {
+    pub fn retain(&mut self, kept: &FxHashSet<BackendIdentity>) {
         let free = &mut self.free;
         self.ids.retain(|identity, id| {
             let keep = kept.contains(identity);
@@ -325,7 +341,7 @@ mod tests {
         let second = registry.id(identity(2)).unwrap();
         assert_ne!(first, second);
         assert_eq!(registry.id(identity(1)), Ok(first));
-        registry.retain(&HashSet::from([identity(2)]));
+        registry.retain(&FxHashSet::from_iter([identity(2)]));
         assert_eq!(registry.id(identity(2)), Ok(second));
         assert_ne!(registry.id(identity(1)), Ok(first));
     }
@@ -334,7 +350,7 @@ mod tests {
     fn a_reused_slot_has_another_generation_and_running_out_is_a_value() {
         let mut registry = Registry::default();
         let first = registry.id(identity(0)).unwrap();
-        registry.retain(&HashSet::new());
+        registry.retain(&FxHashSet::default());
         let ids: Vec<BackendId> = (0..=u16::MAX)
             .map(|port| registry.id(identity(port)).unwrap())
             .collect();
@@ -345,5 +361,27 @@ mod tests {
             ..identity(0)
         };
         assert_eq!(registry.id(other), Err(NoSlot));
+    }
+
+    #[test]
+    fn backends_that_come_and_go_use_few_slots() {
+        let mut registry = Registry::default();
+        let mut last = registry.id(identity(0)).unwrap();
+        for round in 1..=10_000u16 {
+            let id = registry.id(identity(round)).unwrap();
+            registry.retain(&FxHashSet::from_iter([identity(round)]));
+            assert!(id.slot() != last.slot() && id.slot() <= WAITING, "{id:?}");
+            last = id;
+        }
+        // Each slot was used some ten times, the next ones are in line.
+        let ids: Vec<BackendId> = (0..2_000)
+            .map(|port| registry.id(identity(20_000 + port)).unwrap())
+            .collect();
+        let slots: FxHashSet<usize> = ids.iter().map(|id| id.slot()).collect();
+        assert_eq!(slots.len(), ids.len());
+        assert!(
+            slots.iter().all(|slot| *slot <= WAITING + ids.len()),
+            "{slots:?}"
+        );
     }
 }

@@ -6,12 +6,12 @@
 //! id, so that flows find theirs in every later snapshot, and which ring was built from what,
 //! so that only rings of changed services are built anew.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ringgate_config::{Choose, Forward, Listen, Model};
 use ringgate_conntrack::Endpoint;
 use ringgate_conntrack::source_ports::SourcePorts;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::backend::{Backend, BackendId, BackendIdentity, Health, NoSlot, Registry};
 use crate::clock::Millis;
@@ -191,13 +191,13 @@ fn members_of(service: &ringgate_config::Service, weights: &[u32]) -> Vec<Member
 pub struct Builder {
     registry: Registry,
     profiles: Profiles,
-    rings: HashMap<(Listen, u8), CachedRing>,
+    rings: FxHashMap<(Listen, u8), CachedRing>,
     /// Those of the configuration that was last [foreseen](Self::foresee), for the next snapshot.
-    foreseen: HashMap<(Listen, u8), CachedRing>,
+    foreseen: FxHashMap<(Listen, u8), CachedRing>,
     /// How many turns each service's backends have had.
-    turns: HashMap<(Listen, u8), Turns>,
+    turns: FxHashMap<(Listen, u8), Turns>,
     /// What each backend was in the last snapshot.
-    past: HashMap<BackendIdentity, Standing>,
+    past: FxHashMap<BackendIdentity, Standing>,
     now: Millis,
     next_step: Option<Millis>,
     generation: u64,
@@ -239,15 +239,20 @@ impl Builder {
         draining: bool,
     ) -> Result<Snapshot, NoSlot> {
         self.next_step = None;
-        let identities: HashSet<BackendIdentity> =
-            model.services().iter().flat_map(identities_of).collect();
+        let count = model
+            .services()
+            .iter()
+            .map(|one| one.backends().len())
+            .sum();
+        let mut identities = FxHashSet::with_capacity_and_hasher(count, FxBuildHasher);
+        identities.extend(model.services().iter().flat_map(identities_of));
         self.registry.retain(&identities);
         let returns = returns(model);
-        let kept: HashSet<(Listen, u8)> = model.services().iter().map(listen_of).collect();
+        let kept: FxHashSet<(Listen, u8)> = model.services().iter().map(listen_of).collect();
         let profiles = self.profiles.number(model);
         let mut services = Vec::with_capacity(model.services().len());
-        let mut backends: Vec<Option<Backend>> = Vec::new();
-        let mut past = HashMap::new();
+        let mut backends: Vec<Option<Backend>> = Vec::with_capacity(count);
+        let mut past = FxHashMap::with_capacity_and_hasher(count, FxBuildHasher);
         let mut next_step = None;
         let numbered = model.services().iter().zip(profiles);
         for (index, (service, profile)) in (0..=u16::MAX).zip(numbered) {

@@ -1,9 +1,9 @@
 //! A configuration that is not in force: who would get its new flows.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use ringgate_config::Model;
+use rustc_hash::FxHashMap;
 
 use super::standing::Standings;
 use super::{Builder, CachedRing, listen_of, members_of};
@@ -30,7 +30,7 @@ impl Builder {
         model: &Model,
         health: impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> Health,
     ) -> Vec<Foreseen> {
-        let (mut last, mut kept) = (std::mem::take(&mut self.foreseen), HashMap::new());
+        let (mut last, mut kept) = (std::mem::take(&mut self.foreseen), FxHashMap::default());
         let foreseen = model.services().iter().map(|service| {
             let (listen, size) = (listen_of(service), service.table_size());
             let known = self.rings.get(&listen);

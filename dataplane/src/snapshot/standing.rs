@@ -1,8 +1,7 @@
 //! Where a backend stands, from one snapshot to the next: its state, and its slow start.
 
-use std::collections::HashMap;
-
 use ringgate_config::{Backend, Service, WhenEmpty};
+use rustc_hash::FxHashMap;
 
 use super::identities_of;
 use crate::backend::{BackendIdentity, BackendState, Health};
@@ -85,7 +84,7 @@ impl Standings {
     pub(super) fn of(
         service: &Service,
         health: &impl Fn(&Service, &Backend) -> Health,
-        past: &HashMap<BackendIdentity, Standing>,
+        past: &FxHashMap<BackendIdentity, Standing>,
         service_is_new: bool,
         now: Millis,
     ) -> Self {
