@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Apply(args) => commands::apply::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Top(args) => commands::top::run(&args),
         Command::Explain(args) => commands::explain::run(&args),
         Command::Events(args) => commands::events::run(&args),
         Command::Flush(args) => commands::flush::run(&args),

@@ -19,18 +19,21 @@ use super::api::flush::Flushing;
 use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::events::{Event, Events};
+use super::exporter;
 use super::fib::Ports;
 use super::health::Checker;
+use super::latency::{Checks, Latency};
+use super::meter::Meter;
 use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::probe::{ProbeToken, Prober};
 use super::signals::{Signals, Wish};
-use super::status::Meter;
 use crate::clock::Monotonic;
 use crate::plane::Plane;
 use crate::reload::in_force::InForce;
 use crate::sources::Sources;
 
+use answer::Door;
 use drain::Drain;
 use reload::Proposed;
 
@@ -67,7 +70,7 @@ pub(crate) const fn driver_capacity(checks: usize) -> usize {
     // Checks added by a reload share what the first start has room for: a full driver delays a
     // check by milliseconds. 1,024 for a file that begins small.
     let checks = if checks < 1024 { 1024 } else { checks };
-    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST
+    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST + exporter::OPERATIONS_MOST
 }
 
 /// Whose an operation is.
@@ -76,6 +79,7 @@ pub(crate) enum Token {
     Signals,
     Netlink,
     Admin(AdminToken),
+    Exporter(AdminToken),
     Check(ProbeToken),
 }
 
@@ -98,6 +102,8 @@ pub(crate) struct Steward {
     signals: Signals,
     watcher: Watcher,
     admin: Admin,
+    /// For collectors of metrics.
+    exporter: Admin,
     events: Events,
     notifier: Notifier,
     checker: Checker,
@@ -105,6 +111,10 @@ pub(crate) struct Steward {
     builder: Builder,
     sources: Sources,
     meter: Meter,
+    /// How long checks take.
+    latencies: Checks,
+    /// How long the loop works in a turn.
+    turns: Latency,
     plane: Plane,
     ports: Ports,
     fib: Arc<Fib>,
@@ -154,6 +164,7 @@ pub(crate) struct Start {
     pub(crate) signals: Signals,
     pub(crate) watcher: Watcher,
     pub(crate) admin: Admin,
+    pub(crate) exporter: Admin,
     pub(crate) checker: Checker,
     pub(crate) prober: Prober,
     pub(crate) builder: Builder,
@@ -175,6 +186,8 @@ impl Steward {
         let next_alive = notifier.watchdog().map(|every| now + every);
         let mut meter = Meter::new(now);
         meter.follow(&start.snapshot, &start.plane.counters());
+        let mut latencies = Checks::default();
+        latencies.follow(&start.model);
         Self {
             driver: start.driver,
             signals: start.signals,
@@ -182,6 +195,7 @@ impl Steward {
             network_seen: None,
             watcher: start.watcher,
             admin: start.admin,
+            exporter: start.exporter,
             events: Events::default(),
             notifier,
             checker: start.checker,
@@ -190,6 +204,8 @@ impl Steward {
             sources: start.sources,
             sources_due: false,
             meter,
+            latencies,
+            turns: Latency::default(),
             plane: start.plane,
             ports: start.ports,
             fib: start.fib,
@@ -223,6 +239,7 @@ impl Steward {
         self.listen(Token::Signals, self.signals.descriptor()?);
         self.listen(Token::Netlink, self.watcher.descriptor()?);
         self.start_admin(Vec::new());
+        self.start_exporter(Vec::new());
         let mut done = Vec::new();
         loop {
             let now = clock::now();
@@ -244,6 +261,7 @@ impl Steward {
                 self.notifier.stopping();
                 return Ok((end, self.plane));
             }
+            self.turns.record(clock::now() - now);
         }
     }
 
@@ -272,7 +290,8 @@ impl Steward {
                 self.listen(token, fd);
             }
             (Token::Check(token), outcome) => self.go_on_checking(token, outcome, now),
-            (Token::Admin(token), outcome) => self.answer(token, outcome, now),
+            (Token::Admin(token), outcome) => self.answer(Door::Admin, token, outcome, now),
+            (Token::Exporter(token), outcome) => self.answer(Door::Exporter, token, outcome, now),
             (Token::Signals | Token::Netlink, _) => {}
         }
     }

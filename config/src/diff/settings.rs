@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::Action;
 use crate::duration::Spelt;
 use crate::model::{
-    Backend, Balancer, Check, Dscp, Health, Interface, Model, MssClamp, Quic, Service, Timeouts,
-    Tunnel, Vlan,
+    Backend, Balancer, Check, Dscp, Health, Interface, Metrics, Model, MssClamp, Quic, Service,
+    Timeouts, Tunnel, Vlan,
 };
 
 /// A key with another value.
@@ -80,8 +80,13 @@ pub(super) fn of_process<'a>(old: &Model, new: &Model) -> Vec<Action<'a>> {
         interfaces,
     );
     of_start(&mut fixed, [old.balancer(), new.balancer()]);
+    of_metrics(&mut fixed, [old.metrics(), new.metrics()]);
     let mut free = Settings::default();
     of_run(&mut free, [old.balancer(), new.balancer()]);
+    free.shown(
+        "metrics.backends",
+        [&old.metrics().backends, &new.metrics().backends],
+    );
     if fixed.0.is_empty() && free.0.is_empty() && is_other_balancer(old.balancer(), new.balancer())
     {
         free.0.push(Setting::unnamed());
@@ -129,6 +134,17 @@ fn of_start(settings: &mut Settings, both @ [old, new]: [&Balancer; 2]) {
     settings.note("balancer.admin", both.map(|one| &one.admin), |path| {
         path.display().to_string()
     });
+}
+
+/// A listener, and what workers are built with.
+fn of_metrics(settings: &mut Settings, both: [&Metrics; 2]) {
+    settings.note("metrics.listen", both.map(|one| &one.listen), |listen| {
+        listen.map_or("none".to_owned(), |address| address.to_string())
+    });
+    settings.shown(
+        "metrics.residence-sample",
+        both.map(|one| &one.residence_sample),
+    );
 }
 
 /// What a reload takes up.

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::settings::Setting;
 use super::*;
-use crate::model::{Balancer, Health, Timeouts};
+use crate::model::{Balancer, Health, Metrics, Timeouts};
 
 const INTERFACE: &str = "[[interface]]\nname = \"eth0\"\n";
 
@@ -145,6 +145,14 @@ fn every_key_of_the_process_is_told_under_its_name() {
     ] {
         assert_eq!(keys_of(&file(keys, "", "")), [expected]);
     }
+    for (keys, expected) in [
+        ("listen = \"127.0.0.1:9900\"", "metrics.listen"),
+        ("residence-sample = 3", "metrics.residence-sample"),
+        ("backends = false", "metrics.backends"),
+    ] {
+        let table = file(&format!("[metrics]\n{keys}"), "", "");
+        assert_eq!(keys_of(&table), [expected]);
+    }
     let both = ["balancer.workers", "balancer.cores"];
     assert_eq!(keys_of(&file("cores = [0, 1]", "", "")), both);
     let plain = file("", "", "");
@@ -230,6 +238,11 @@ fn no_field_is_unknown() {
         fragments: _,
         admin: _,
     } = model.balancer();
+    let Metrics {
+        listen: _,
+        residence_sample: _,
+        backends: _,
+    } = model.metrics();
     let Timeouts {
         opening: _,
         established: _,

@@ -13,7 +13,7 @@
 
 mod events;
 pub(crate) mod flush;
-mod look;
+pub(crate) mod look;
 pub(crate) mod propose;
 
 use super::admin::Answer;
@@ -127,6 +127,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::look("/v1/status", look::status),
     Route::look("/v1/explain", look::explain),
     Route::stream("/v1/events", events::begin),
+    Route::look("/v1/metrics", look::metrics),
     Route::look("/v1/openapi", look::openapi),
     Route::act("/v1/flush", flush::begin),
     Route::act("/v1/reload", propose::reload),
