@@ -8,7 +8,7 @@
 //! **Lists.** A member looks at four slots of one block of 64 at a time: a linear congruential
 //! generator (Knuth's MMIX) names a block and a rotation, and the member's own pattern of four
 //! bits, rotated, the slots. A look is one load and one test, whether all four are taken or not;
-//! near the end, when most looks are in vain, this is what counts, and a turn's looks are made at once. The generator's period is
+//! near the end, when most looks are in vain, this is what counts. The generator's period is
 //! 2^64 from any start, so a list has every slot in it.
 //!
 //! **Clocks.** A member whose weight lies in 2^k..2^(k+1) has a turn at every odd multiple of
@@ -32,26 +32,6 @@ const PATTERN_SEED: u64 = 0x7269_6E67_6269_7473;
 const BLOCK: usize = 64;
 /// Slots of a look. With more, a change moves more slots; with fewer, a build takes longer.
 const LOOK: u32 = 4;
-/// The generator of the lists (Knuth's MMIX): state · factor + addend is the next.
-const STEP: [u64; 2] = [6_364_136_223_846_793_005, 1_442_695_040_888_963_407];
-/// One to four steps at once.
-const STEPS: [[u64; 2]; 4] = {
-    let [factor, addend] = STEP;
-    let mut steps = [STEP; 4];
-    let mut n = 1;
-    while n < steps.len() {
-        let [f, a] = steps[n - 1];
-        steps[n] = [
-            f.wrapping_mul(factor),
-            a.wrapping_mul(factor).wrapping_add(addend),
-        ];
-        n += 1;
-    }
-    steps
-};
-/// A table is nearly full when less than one of so many slots is free: three of four turns are in vain
-/// then, and four of five looks are still to come.
-const NEARLY: usize = 32;
 /// One look, in the fixed point of [`Taker::credit`]; a turn adds two to four of them.
 const ONE_LOOK: u64 = 1 << 30;
 
@@ -79,16 +59,9 @@ pub(super) fn fill(size: u32, quotas: &[Quota]) -> Box<[u16]> {
             continue;
         };
         let mut any_done = false;
-        if table.left > table.slots.len() / NEARLY {
-            for taker in takers.iter_mut() {
-                taker.turn(&mut table);
-                any_done |= taker.left == 0;
-            }
-        } else {
-            for taker in takers.iter_mut() {
-                taker.late_turn(&mut table);
-                any_done |= taker.left == 0;
-            }
+        for taker in takers.iter_mut() {
+            taker.turn(&mut table);
+            any_done |= taker.left == 0;
         }
         if any_done {
             takers.retain(|taker| taker.left > 0);
@@ -106,8 +79,6 @@ struct Table {
     /// A bit for every slot that is free, [`BLOCK`] to a word: small enough to stay in the cache
     /// while the slots are not.
     free: Box<[u64]>,
-    /// How many are free.
-    left: usize,
     slots: Box<[u16]>,
 }
 
@@ -120,7 +91,6 @@ impl Table {
         }
         Self {
             free,
-            left: size,
             slots: vec![0; size].into_boxed_slice(),
         }
     }
@@ -164,29 +134,6 @@ impl Taker {
         }
     }
 
-    /// The same, for a table that is nearly full: all looks of the turn at once, since they do not
-    /// depend on each other unless something is found.
-    #[inline]
-    fn late_turn(&mut self, table: &mut Table) {
-        let credit = self.credit + self.pace;
-        let looks = credit / ONE_LOOK;
-        let (mut seen, mut list) = (0, self.list);
-        for (nth, [factor, addend]) in (1..).zip(STEPS) {
-            let state = self.list.wrapping_mul(factor).wrapping_add(addend);
-            let (block, rotation) = place(state, table.free.len());
-            let free = table.free.get(block).copied().unwrap_or(0);
-            // By arithmetic: how many looks a turn has is as good as random with mixed weights.
-            let counts = u64::from(nth <= looks).wrapping_neg();
-            seen |= free & self.pattern.rotate_left(rotation) & counts;
-            list ^= (list ^ state) & counts;
-        }
-        if seen != 0 {
-            return self.turn(table);
-        }
-        self.credit = credit % ONE_LOOK;
-        self.list = list;
-    }
-
     #[inline]
     fn look(&mut self, table: &mut Table) {
         let (block, rotation) = self.next(table.free.len());
@@ -203,28 +150,23 @@ impl Taker {
                 *slot = self.member;
             }
             self.left -= 1;
-            table.left -= 1;
         }
     }
 
     /// The next entry of the list: a block, and by how much the pattern is rotated.
     #[inline]
     fn next(&mut self, blocks: usize) -> (usize, u32) {
-        let [factor, addend] = STEP;
-        self.list = self.list.wrapping_mul(factor).wrapping_add(addend);
-        place(self.list, blocks)
+        self.list = self
+            .list
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let block = ((self.list >> 32) * blocks as u64) >> 32;
+        let rotation = (self.list >> 26) % BLOCK as u64;
+        (
+            usize::try_from(block).unwrap_or(0),
+            u32::try_from(rotation).unwrap_or(0),
+        )
     }
-}
-
-/// The entry of a list that a state of its generator stands for.
-#[inline]
-fn place(state: u64, blocks: usize) -> (usize, u32) {
-    let block = (state >> 32).wrapping_mul(blocks as u64) >> 32;
-    let rotation = (state >> 26) % BLOCK as u64;
-    (
-        usize::try_from(block).unwrap_or(0),
-        u32::try_from(rotation).unwrap_or(0),
-    )
 }
 
 /// The first [`LOOK`] different bits that a hash names, six bits of it each.
