@@ -75,6 +75,8 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod change;
+pub mod diff;
 mod duration;
 mod error;
 mod file;
@@ -83,12 +85,13 @@ mod model;
 mod nearest;
 mod resolve;
 
+pub use change::{Change, Misfit, Overlay, Said, Unsaved, WriteError};
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use model::{
-    Backend, Balancer, Check, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind,
-    Interface, Listen, Metrics, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic,
-    Service, Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
+    Api, Backend, Balancer, Check, Choose, Dscp, FlowMemory, Forward, Fragments, Health,
+    HealthKind, Interface, Listen, Metrics, Mode, Model, MssClamp, PartialChecksums, Ping,
+    Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

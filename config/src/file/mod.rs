@@ -4,6 +4,7 @@
 //! types and syntax errors; what the values mean is [`resolve`](crate::resolve)'s. The TOML
 //! parser recovers from errors, so that one pass reports them all.
 
+mod api;
 mod keys;
 mod metrics;
 mod service;
@@ -15,6 +16,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Findings, quote};
+pub(crate) use api::Api;
 use keys::Keys;
 pub(crate) use metrics::Metrics;
 pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
@@ -90,6 +92,7 @@ pub(crate) struct Interface<'a> {
 pub(crate) struct File<'a> {
     pub(crate) balancer: Option<Balancer<'a>>,
     pub(crate) metrics: Option<Metrics<'a>>,
+    pub(crate) api: Option<Api<'a>>,
     pub(crate) interfaces: Vec<Interface<'a>>,
     pub(crate) services: Vec<Service<'a>>,
 }
@@ -102,7 +105,7 @@ impl<'a> File<'a> {
             path: String::new(),
             findings,
         };
-        top.refuse_unknown(&["balancer", "metrics", "interface", "service"]);
+        top.refuse_unknown(&["balancer", "api", "metrics", "interface", "service"]);
         let balancer = top.table("balancer").map(|(table, _)| {
             Balancer::read(Keys {
                 table,
@@ -111,6 +114,7 @@ impl<'a> File<'a> {
             })
         });
         let metrics = Metrics::read(&mut top);
+        let api = Api::read(&mut top);
         let mut interfaces = Vec::new();
         for (number, table, head) in top.tables("interface") {
             let path = entry_path("interface", table, "name", number);
@@ -138,6 +142,7 @@ impl<'a> File<'a> {
         Self {
             balancer,
             metrics,
+            api,
             interfaces,
             services,
         }
