@@ -10,6 +10,7 @@ mod manual;
 mod offload;
 mod plane;
 mod preflight;
+mod privileges;
 mod reload;
 mod sources;
 

@@ -48,6 +48,8 @@ fn needs_restart(running: &Model, new: &Model) -> Vec<&'static str> {
     // Its default follows the flows, which are named themselves then.
     let same_flows = old_balancer.flows() == new_balancer.flows();
     [
+        ("[log]", running.log() != new.log()),
+        ("[process]", running.process() != new.process()),
         ("[[interface]]", running.interfaces() != new.interfaces()),
         (
             "balancer.workers",

@@ -87,8 +87,8 @@ pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use model::{
     Backend, Balancer, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind, Interface,
-    Listen, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic, Service, Timeouts,
-    Tunnel, Vlan, VlanTags, WhenEmpty,
+    Listen, Log, LogFormat, LogLevel, Mode, Model, MssClamp, PartialChecksums, Ping, Process,
+    Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

@@ -28,6 +28,7 @@
 //! address and port may stand in several services. Order is the file's; nothing may depend on
 //! it but the order of output.
 
+mod host;
 mod listen;
 mod service;
 mod tunnel;
@@ -39,19 +40,22 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use host::{Log, Process};
 pub use listen::Listen;
 pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
 pub use words::{
-    Choose, FlowMemory, Forward, Fragments, HealthKind, Mode, PartialChecksums, Ping, Protocol,
-    VlanTags, WhenEmpty,
+    Choose, FlowMemory, Forward, Fragments, HealthKind, LogFormat, LogLevel, Mode,
+    PartialChecksums, Ping, Protocol, VlanTags, WhenEmpty,
 };
 
 /// Everything the operator said, complete and consistent. See the module's head for what holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     pub(crate) balancer: Balancer,
+    pub(crate) log: Log,
+    pub(crate) process: Process,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) services: Vec<Service>,
 }
@@ -60,6 +64,16 @@ impl Model {
     /// What concerns the process as a whole.
     pub const fn balancer(&self) -> &Balancer {
         &self.balancer
+    }
+
+    /// The log.
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// What the process is allowed once it is up.
+    pub const fn process(&self) -> &Process {
+        &self.process
     }
 
     /// The interfaces that packets come from and leave by; at least one.

@@ -7,8 +7,8 @@ mod tests {
     use std::time::Duration;
 
     use ringgate_config::{
-        Choose, Dscp, FlowMemory, Forward, Fragments, HealthKind, Mode, Model, MssClamp,
-        PartialChecksums, Ping, Protocol, Quic, Tunnel, Vlan, VlanTags, WhenEmpty,
+        Choose, Dscp, FlowMemory, Forward, Fragments, HealthKind, LogFormat, LogLevel, Mode, Model,
+        MssClamp, PartialChecksums, Ping, Protocol, Quic, Tunnel, Vlan, VlanTags, WhenEmpty,
     };
     use ringgate_config::{limits, parse};
 
@@ -52,6 +52,13 @@ mod tests {
         assert_eq!(balancer.icmp_per_second(), 1_000);
         assert_eq!(balancer.ping(), Ping::Answer);
         assert_eq!(balancer.fragments(), 8_192);
+        let (log, process) = (model.log(), model.process());
+        assert_eq!(
+            (log.format(), log.level()),
+            (LogFormat::Text, LogLevel::Info)
+        );
+        assert_eq!((process.user(), process.group()), (None, None));
+        assert!(!process.seccomp());
         let interface = &model.interfaces()[0];
         assert_eq!(interface.mode(), Mode::Auto);
         assert_eq!(interface.partial_checksums(), PartialChecksums::Auto);
@@ -101,6 +108,13 @@ mod tests {
         let icmp = |model: &Model| (model.balancer().icmp_per_second(), model.balancer().ping());
         assert_eq!(icmp(&full), icmp(&minimal));
         assert_eq!(full.balancer().fragments(), minimal.balancer().fragments());
+        assert_eq!(full.log(), minimal.log());
+        let (process, plain) = (full.process(), minimal.process());
+        assert_eq!(process.seccomp(), plain.seccomp());
+        assert_eq!(
+            (process.user(), process.group()),
+            (Some("ringgate"), Some("ringgate"))
+        );
         let tags = |interface: usize| full.interfaces()[interface].vlan_tags();
         assert_eq!(tags(0), tags(1));
         assert_eq!(full.interfaces()[0].mode(), full.interfaces()[1].mode());

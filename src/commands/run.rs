@@ -23,6 +23,7 @@ use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
 use crate::plane::{Plan, Plane, Stopped};
 use crate::preflight::{Facts, Level, judge, workers};
+use crate::privileges;
 use crate::sources::Sources;
 
 /// Runs the command.
@@ -43,12 +44,14 @@ pub(crate) fn run(args: &Run) -> ExitCode {
 
 /// Start, control, stop.
 fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let signals = Signals::block()?; // before any thread starts
+    let signals = Signals::block()?; // before any thread starts, and so is this:
+    privileges::begin()?;
     let watcher = netlink::settled()?;
     let facts = Facts::gather(Some(&model), watcher.network());
     if !is_fit(&model, &facts) {
         return Ok(ExitCode::from(REFUSED));
     }
+    let privileges = privileges::Plan::new(model.process())?;
     let admin = Admin::new(Claimed::claim(model.balancer().admin())?);
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);
@@ -75,11 +78,12 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         secret,
         clock,
         snapshot: Arc::clone(&snapshot),
+        give_up: privileges.workers_give_up(),
     };
     let plane = Plane::start(&plan, seats)?;
     let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
-    let (driver, _) = driver::open(prefer, driver_capacity(specs(&model).count()))?;
-    let config = config.to_owned();
+    let (driver, kind) = driver::open(prefer, driver_capacity(specs(&model).count()))?;
+    let (config, reloadable) = (config.to_owned(), config.to_owned());
     let steward = Steward::new(Start {
         driver,
         signals,
@@ -96,6 +100,8 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         config,
         clock,
     });
+    privileges.carry_out(kind, &facts.kernel)?;
+    tell_privileges(&reloadable);
     let (end, plane) = steward.run()?;
     Ok(farewell(end, &plane.stop()))
 }
@@ -115,6 +121,18 @@ fn is_fit(model: &Model, facts: &Facts) -> bool {
         }
     }
     is_fit
+}
+
+/// Logs what is held from now on, and whether that is enough to read the configuration again.
+fn tell_privileges(config: &Path) {
+    tracing::info!(held = %privileges::held(), "privileges");
+    if let Err(error) = std::fs::File::open(config) {
+        tracing::warn!(
+            config = %config.display(),
+            %error,
+            "cannot be read any more: reloads will be refused; let the user that this process has become read it"
+        );
+    }
 }
 
 /// The CPU of each worker: as configured, else from the last allowed one down, since interrupts

@@ -178,6 +178,7 @@ impl Page<'_> {
                 "admin": self.admin.display().to_string(),
                 "operations": self.operations,
             },
+            "process": crate::privileges::held(),
             "network": self.network(),
             "flows": self.flows(&workers),
             "icmp": icmp(&workers),

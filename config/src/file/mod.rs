@@ -4,6 +4,7 @@
 //! types and syntax errors; what the values mean is [`resolve`](crate::resolve)'s. The TOML
 //! parser recovers from errors, so that one pass reports them all.
 
+mod host;
 mod keys;
 mod service;
 mod syntax;
@@ -14,6 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Findings, quote};
+pub(crate) use host::{Log, Process};
 use keys::Keys;
 pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
@@ -87,6 +89,8 @@ pub(crate) struct Interface<'a> {
 #[derive(Debug)]
 pub(crate) struct File<'a> {
     pub(crate) balancer: Option<Balancer<'a>>,
+    pub(crate) log: Option<Log<'a>>,
+    pub(crate) process: Option<Process<'a>>,
     pub(crate) interfaces: Vec<Interface<'a>>,
     pub(crate) services: Vec<Service<'a>>,
 }
@@ -99,7 +103,9 @@ impl<'a> File<'a> {
             path: String::new(),
             findings,
         };
-        top.refuse_unknown(&["balancer", "interface", "service"]);
+        top.refuse_unknown(&["balancer", "log", "process", "interface", "service"]);
+        let log = Log::read(&mut top);
+        let process = Process::read(&mut top);
         let balancer = top.table("balancer").map(|(table, _)| {
             Balancer::read(Keys {
                 table,
@@ -133,6 +139,8 @@ impl<'a> File<'a> {
         }
         Self {
             balancer,
+            log,
+            process,
             interfaces,
             services,
         }

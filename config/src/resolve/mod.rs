@@ -6,6 +6,7 @@ mod across;
 mod backend;
 mod balancer;
 mod health;
+mod host;
 mod scope;
 mod service;
 mod timeouts;
@@ -37,6 +38,8 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
         Some(balancer) => balancer::resolve(balancer, nat_addresses.as_deref(), findings),
         None => Some(balancer::default()),
     };
+    let log = host::log(file.log.as_ref(), findings);
+    let process = host::process(file.process.as_ref(), findings);
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
     let inherited = Inherited {
@@ -56,6 +59,8 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     check_counts(file, findings);
     Some(Model {
         balancer: balancer?,
+        log: log?,
+        process: process?,
         interfaces: interfaces?,
         services: services.into_iter().collect::<Option<_>>()?,
     })
