@@ -238,6 +238,7 @@ impl Plane {
             workers: plan.workers.into(),
             busy_poll: plan.model.balancer().busy_poll(),
         };
+        let sampled = plan.model.metrics().residence_sample();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{worker}"))
             .spawn(move || {
@@ -245,7 +246,7 @@ impl Plane {
                 if give_up && let Err(error) = privileges::give_up_all() {
                     tracing::warn!(worker, %error, "keeps its capabilities");
                 }
-                Ok(Worker::new(parts).run())
+                Ok(Worker::new(parts).sampled(sampled).run())
             })
             .map_err(failed)?;
         self.workers.push(Running {

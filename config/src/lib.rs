@@ -75,6 +75,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+pub mod diff;
 mod duration;
 mod error;
 mod file;
@@ -86,9 +87,9 @@ mod resolve;
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use model::{
-    Backend, Balancer, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind, Interface,
-    Listen, Log, LogFormat, LogLevel, Mode, Model, MssClamp, PartialChecksums, Ping, Process,
-    Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
+    Backend, Balancer, Check, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind,
+    Interface, Listen, Log, LogFormat, LogLevel, Metrics, Mode, Model, MssClamp, PartialChecksums,
+    Ping, Process, Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

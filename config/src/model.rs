@@ -28,8 +28,10 @@
 //! address and port may stand in several services. Order is the file's; nothing may depend on
 //! it but the order of output.
 
+mod check;
 mod host;
 mod listen;
+mod metrics;
 mod service;
 mod tunnel;
 mod words;
@@ -40,8 +42,10 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use check::Check;
 pub use host::{Log, Process};
 pub use listen::Listen;
+pub use metrics::Metrics;
 pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
@@ -56,6 +60,7 @@ pub struct Model {
     pub(crate) balancer: Balancer,
     pub(crate) log: Log,
     pub(crate) process: Process,
+    pub(crate) metrics: Metrics,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) services: Vec<Service>,
 }
@@ -74,6 +79,11 @@ impl Model {
     /// What the process is allowed once it is up.
     pub const fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// What is told to whoever collects metrics.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The interfaces that packets come from and leave by; at least one.

@@ -16,9 +16,11 @@ use crate::control;
 use crate::control::admin::{Admin, socket::Claimed};
 use crate::control::checks::{health, specs};
 use crate::control::driver::{self, DRIVER_VARIABLE, Prefer};
+use crate::control::exporter;
 use crate::control::fib::Ports;
 use crate::control::health::Checker;
 use crate::control::netlink;
+use crate::control::probe::Prober;
 use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
 use crate::plane::{Plan, Plane, Stopped};
@@ -53,6 +55,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     }
     let privileges = privileges::Plan::new(model.process())?;
     let admin = Admin::new(Claimed::claim(model.balancer().admin())?);
+    let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);
     checker.reconcile(specs(&model), control::clock::now());
@@ -82,14 +85,17 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     };
     let plane = Plane::start(&plan, seats)?;
     let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
-    let (driver, kind) = driver::open(prefer, driver_capacity(specs(&model).count()))?;
+    let capacity = driver_capacity(specs(&model).count());
+    let (driver, kind) = driver::open(prefer, capacity)?;
     let (config, reloadable) = (config.to_owned(), config.to_owned());
     let steward = Steward::new(Start {
         driver,
         signals,
         watcher,
         admin,
+        exporter,
         checker,
+        prober: Prober::new(capacity),
         builder,
         sources,
         plane,

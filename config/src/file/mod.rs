@@ -6,6 +6,7 @@
 
 mod host;
 mod keys;
+mod metrics;
 mod service;
 mod syntax;
 
@@ -17,6 +18,7 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Findings, quote};
 pub(crate) use host::{Log, Process};
 use keys::Keys;
+pub(crate) use metrics::Metrics;
 pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
 
@@ -91,6 +93,7 @@ pub(crate) struct File<'a> {
     pub(crate) balancer: Option<Balancer<'a>>,
     pub(crate) log: Option<Log<'a>>,
     pub(crate) process: Option<Process<'a>>,
+    pub(crate) metrics: Option<Metrics<'a>>,
     pub(crate) interfaces: Vec<Interface<'a>>,
     pub(crate) services: Vec<Service<'a>>,
 }
@@ -103,7 +106,14 @@ impl<'a> File<'a> {
             path: String::new(),
             findings,
         };
-        top.refuse_unknown(&["balancer", "log", "process", "interface", "service"]);
+        top.refuse_unknown(&[
+            "balancer",
+            "log",
+            "metrics",
+            "process",
+            "interface",
+            "service",
+        ]);
         let log = Log::read(&mut top);
         let process = Process::read(&mut top);
         let balancer = top.table("balancer").map(|(table, _)| {
@@ -113,6 +123,7 @@ impl<'a> File<'a> {
                 findings: top.findings,
             })
         });
+        let metrics = Metrics::read(&mut top);
         let mut interfaces = Vec::new();
         for (number, table, head) in top.tables("interface") {
             let path = entry_path("interface", table, "name", number);
@@ -141,6 +152,7 @@ impl<'a> File<'a> {
             balancer,
             log,
             process,
+            metrics,
             interfaces,
             services,
         }

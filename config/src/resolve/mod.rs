@@ -7,6 +7,7 @@ mod backend;
 mod balancer;
 mod health;
 mod host;
+mod metrics;
 mod scope;
 mod service;
 mod timeouts;
@@ -40,6 +41,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     };
     let log = host::log(file.log.as_ref(), findings);
     let process = host::process(file.process.as_ref(), findings);
+    let metrics = metrics::resolve(file.metrics.as_ref(), findings);
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
     let inherited = Inherited {
@@ -61,6 +63,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
         balancer: balancer?,
         log: log?,
         process: process?,
+        metrics: metrics?,
         interfaces: interfaces?,
         services: services.into_iter().collect::<Option<_>>()?,
     })

@@ -1,108 +1,125 @@
-//! What is asked through the admin socket, and what is answered.
+//! What is asked through the admin socket and by collectors of metrics, and what is answered.
 
 use std::time::Instant;
 
 use ringgate_dataplane::clock::Clock as _;
 
-use super::flush::Flushing;
 use super::{Steward, Token};
 use crate::control::admin::http::{Request, Response};
-use crate::control::admin::{AdminToken, Answer, Wanted};
-use crate::control::driver::Outcome;
+use crate::control::admin::{Admin, AdminToken, Wanted};
+use crate::control::api::{self, Doing, Errand};
+use crate::control::driver::{Driver, Outcome};
+use crate::control::exporter;
+use crate::control::slab::Key;
 use crate::control::status::Page;
-use crate::explanation::{Question, explain};
+
+/// Where something is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The admin socket.
+    Admin,
+    /// The listener for collectors of metrics.
+    Exporter,
+}
 
 impl Steward {
-    pub(super) fn answer(&mut self, token: AdminToken, outcome: Outcome, now: Instant) {
+    pub(super) fn answer(&mut self, door: Door, token: AdminToken, outcome: Outcome, now: Instant) {
         let mut wanted = Vec::new();
         // The handler needs all but the admin socket itself.
         let admin = self.admin.path().to_owned();
         let page = Page {
             config: &self.config.display().to_string(),
+            in_force: &self.in_force,
             model: &self.model,
             snapshot: &self.snapshot,
             plane: &self.plane,
             checker: &self.checker,
             watcher: &self.watcher,
             meter: &self.meter,
+            checks: &self.latencies,
+            turns: &self.turns,
             driver: self.driver.kind(),
             operations: self.driver.in_flight(),
             admin: &admin,
             flushed: self.flushed,
-            now: self.clock.now().seconds(),
+            now: self.clock.now(),
             uptime_ms: u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX),
         };
-        let time = self.clock.now();
-        let seconds = time.seconds();
-        let flush = &mut self.flush;
-        let mut handler = |request: &Request<'_>, key| {
-            let response = match (request.method, request.path) {
-                ("GET", "/v1/status") => Response::ok(page.to_json()),
-                ("GET", "/v1/explain") => match question(request) {
-                    Ok(question) => {
-                        Response::ok(explain(&question, page.snapshot, page.plane.tables(), time))
-                    }
-                    Err(message) => Response::error(400, message),
-                },
-                ("POST", "/v1/flush") if flush.is_some() => Response::error(
-                    409,
-                    "another flush is under way: ask again when it has ended",
-                ),
-                ("POST", "/v1/flush") => {
-                    match Flushing::begin(request, key, page.snapshot, seconds) {
-                        Ok(begun) => {
-                            *flush = Some(begun);
-                            return Answer::Later;
-                        }
-                        Err(refusal) => refusal,
-                    }
-                }
-                ("GET" | "POST", "/v1/status" | "/v1/explain" | "/v1/flush") => {
-                    Response::error(405, "GET /v1/status and /v1/explain, POST /v1/flush")
-                }
-                ("GET" | "POST", _) => {
-                    Response::error(404, "there are /v1/status, /v1/explain and /v1/flush")
-                }
-                _ => Response::error(405, "only GET and POST are understood"),
-            };
-            Answer::Now(response)
+        if door == Door::Exporter {
+            let mut handler = |request: &Request<'_>, _| exporter::answer(request, &page);
+            self.exporter
+                .completed(token, outcome, now, &mut handler, &mut wanted);
+            return self.start_exporter(wanted);
+        }
+        let mut errands = Vec::new();
+        let mut doing = Doing {
+            errands: &mut errands,
+            flush: &mut self.flush,
         };
+        let mut handler = |request: &Request<'_>, key| api::answer(request, key, &page, &mut doing);
         self.admin
             .completed(token, outcome, now, &mut handler, &mut wanted);
-        self.admin.pump(&mut wanted);
-        self.start_wanted(&mut wanted);
+        self.start_admin(wanted);
+        for errand in errands {
+            self.carry_out(errand, now);
+        }
     }
 
-    pub(super) fn start_wanted(&mut self, wanted: &mut Vec<Wanted>) {
-        for Wanted {
-            operation,
-            limit,
-            token,
-        } in wanted.drain(..)
-        {
-            if let Err(refused) = self.driver.start(operation, limit, Token::Admin(token)) {
-                self.admin.refused(token, refused.operation);
-            }
+    /// Does what a handler has left to the loop.
+    fn carry_out(&mut self, errand: Errand, now: Instant) {
+        match errand {
+            Errand::Follow { key, last, stays } => self.events.follow(key, last, stays),
+            Errand::Propose(key, proposal) => self.consider(key, proposal, now),
         }
+    }
+
+    /// Sends what has happened to those who follow.
+    pub(super) fn feed_followers(&mut self) {
+        let mut wanted = Vec::new();
+        self.events.feed(&mut self.admin, &mut wanted);
+        if !wanted.is_empty() {
+            self.start_admin(wanted);
+        }
+    }
+
+    /// Answers a request that was to be answered later.
+    pub(super) fn answer_later(&mut self, key: Key, response: Response) {
+        let mut wanted = Vec::new();
+        self.admin.answer(key, response, &mut wanted);
+        self.start_admin(wanted);
+    }
+
+    /// Starts what the admin socket wants, and has it listen on.
+    pub(super) fn start_admin(&mut self, wanted: Vec<Wanted>) {
+        start(&mut self.admin, &mut *self.driver, Token::Admin, wanted);
+    }
+
+    /// The same for the listener for collectors of metrics.
+    pub(super) fn start_exporter(&mut self, wanted: Vec<Wanted>) {
+        start(
+            &mut self.exporter,
+            &mut *self.driver,
+            Token::Exporter,
+            wanted,
+        );
     }
 }
 
-/// Reads the flow that `explain` asks about.
-fn question(request: &Request<'_>) -> Result<Question, &'static str> {
-    let protocol = match request.parameter("protocol").as_deref() {
-        Some("tcp") => 6,
-        Some("udp") => 17,
-        _ => return Err("protocol must be tcp or udp"),
-    };
-    let socket = |name, message| {
-        request
-            .parameter(name)
-            .and_then(|text| text.parse().ok())
-            .ok_or(message)
-    };
-    Ok(Question {
-        protocol,
-        from: socket("from", "from must be the client's ADDRESS:PORT")?,
-        to: socket("to", "to must be the service's ADDRESS:PORT")?,
-    })
+fn start(
+    admin: &mut Admin,
+    driver: &mut dyn Driver<Token>,
+    name: fn(AdminToken) -> Token,
+    mut wanted: Vec<Wanted>,
+) {
+    admin.pump(&mut wanted);
+    for Wanted {
+        operation,
+        limit,
+        token,
+    } in wanted
+    {
+        if let Err(refused) = driver.start(operation, limit, name(token)) {
+            admin.refused(token, refused.operation);
+        }
+    }
 }
