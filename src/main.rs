@@ -6,6 +6,7 @@ mod commands;
 mod control;
 mod explanation;
 mod flows;
+mod log;
 mod manual;
 mod offload;
 mod plane;

@@ -27,17 +27,26 @@ pub(crate) const REFUSED: u8 = 2;
 ///
 /// The exit status, after everything that is wrong was printed.
 pub(crate) fn load(file: &Path) -> Result<Parsed, ExitCode> {
+    let parsed = read(file)?;
+    for warning in &parsed.warnings {
+        eprintln!("{warning}");
+    }
+    Ok(parsed)
+}
+
+/// The same, and the warnings are the caller's to tell.
+///
+/// # Errors
+///
+/// The exit status, after everything that is wrong was printed.
+pub(crate) fn read(file: &Path) -> Result<Parsed, ExitCode> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).map_err(|error| {
         eprintln!("{name}: cannot be read: {error}");
         ExitCode::from(REFUSED)
     })?;
-    let parsed = ringgate_config::parse(&name, &text).map_err(|problems| {
+    ringgate_config::parse(&name, &text).map_err(|problems| {
         eprintln!("{problems}");
         ExitCode::from(REFUSED)
-    })?;
-    for warning in &parsed.warnings {
-        eprintln!("{warning}");
-    }
-    Ok(parsed)
+    })
 }

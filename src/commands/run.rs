@@ -1,6 +1,5 @@
 //! `ringgate run`: the whole life of the balancer on one screen.
 
-use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use ringgate_dataplane::snapshot::Builder;
 
 use crate::cli::Run;
 use crate::clock::Monotonic;
-use crate::commands::{REFUSED, load};
+use crate::commands::{REFUSED, read};
 use crate::control;
 use crate::control::admin::{Admin, socket::Claimed};
 use crate::control::checks::{health, specs};
@@ -23,6 +22,7 @@ use crate::control::netlink;
 use crate::control::probe::Prober;
 use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
+use crate::log;
 use crate::plane::{Plan, Plane, Stopped};
 use crate::preflight::{Facts, Level, judge, workers};
 use crate::privileges;
@@ -30,11 +30,14 @@ use crate::sources::Sources;
 
 /// Runs the command.
 pub(crate) fn run(args: &Run) -> ExitCode {
-    let parsed = match load(&args.config) {
+    let parsed = match read(&args.config) {
         Ok(parsed) => parsed,
         Err(code) => return code,
     };
-    start_log();
+    log::start(parsed.model.log());
+    for warning in &parsed.warnings {
+        tracing::warn!("{warning}");
+    }
     match live(&args.config, parsed.model) {
         Ok(code) => code,
         Err(error) => {
@@ -189,16 +192,4 @@ fn random() -> std::io::Result<u64> {
         ));
     }
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// Text to standard error; `RUST_LOG` chooses what.
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
 }

@@ -36,6 +36,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::log::limited;
+
 use self::access::Access;
 use self::http::{Lengths, MAX_HEAD, Measured, Request, Response};
 use self::socket::Claimed;
@@ -298,7 +300,7 @@ impl Admin {
             }
             Err(Failure::Cancelled) => self.idle = Some(listener),
             Err(failure) => {
-                tracing::warn!(%failure, "the admin socket could not accept a connection");
+                limited!(warn, %failure, "the admin socket could not accept a connection");
                 // Not at once again: what is missing (descriptors) is missing still.
                 self.paused = Some(listener);
                 wanted.push(Wanted {
@@ -422,7 +424,7 @@ impl Admin {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the admin socket could not begin a stream");
+                    limited!(warn, %error, "the admin socket could not begin a stream");
                     return self.end(key);
                 }
             },

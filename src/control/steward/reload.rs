@@ -18,6 +18,7 @@ use crate::control::api::propose::{Proposal, REFUSED, Text};
 use crate::control::checks::{health, specs};
 use crate::control::events::Event;
 use crate::control::slab::Key;
+use crate::log::limited;
 use crate::reload::in_force::InForce;
 use crate::reload::plan::{Change, Plan};
 use crate::reload::{self, Accepted, Refused};
@@ -182,7 +183,7 @@ impl Steward {
                 self.snapshot = Arc::new(snapshot);
             }
             Err(error) => {
-                tracing::error!(%error, "the configuration does not fit; the last one stays");
+                limited!(error, %error, "the configuration does not fit; the last one stays");
                 for one in std::mem::take(&mut self.proposed) {
                     let refusal = Response::error(500, &error.to_string());
                     self.answer_later(one.key, refusal);
@@ -207,7 +208,7 @@ impl Steward {
         {
             self.steer_after = None;
             if let Err(error) = self.plane.steer(self.snapshot.steered()) {
-                tracing::error!(%error, "cannot tell the steering program what to steer");
+                limited!(error, %error, "cannot tell the steering program what to steer");
             }
         }
     }
