@@ -6,10 +6,12 @@ mod commands;
 mod control;
 mod explanation;
 mod flows;
+mod log;
 mod manual;
 mod offload;
 mod plane;
 mod preflight;
+mod privileges;
 mod reload;
 mod sources;
 

@@ -34,6 +34,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Monotonic;
 use crate::flows::{Flows, FlowsError};
+use crate::privileges;
 
 /// Next hops that workers may ask for between two looks of control. A worker that meets more
 /// unknown neighbours than this meanwhile asks again with the next packet.
@@ -153,6 +154,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) clock: Monotonic,
     /// The first snapshot.
     pub(crate) snapshot: Arc<Snapshot>,
+    /// Whether workers give up their capabilities themselves.
+    pub(crate) give_up: bool,
 }
 
 impl Plane {
@@ -214,6 +217,7 @@ impl Plane {
             .collect::<io::Result<_>>()
             .map_err(failed)?;
         let core = plan.cores.get(usize::from(worker)).copied().unwrap_or(0);
+        let give_up = plan.give_up;
         let mailbox = Arc::new(Mailbox::default());
         let counters = Arc::new(WorkerCounters::new(ports.len()));
         let parts = Parts {
@@ -237,7 +241,13 @@ impl Plane {
         let sampled = plan.model.metrics().residence_sample();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{worker}"))
-            .spawn(move || pin(core).map(|()| Worker::new(parts).sampled(sampled).run()))
+            .spawn(move || {
+                pin(core)?;
+                if give_up && let Err(error) = privileges::give_up_all() {
+                    tracing::warn!(worker, %error, "keeps its capabilities");
+                }
+                Ok(Worker::new(parts).sampled(sampled).run())
+            })
             .map_err(failed)?;
         self.workers.push(Running {
             core,

@@ -32,6 +32,7 @@ use super::probe::{ProbeToken, Prober, SCRIPTS_MAX};
 use super::signals::{Signals, Wish};
 use super::slab::Key;
 use crate::clock::Monotonic;
+use crate::log::limited;
 use crate::plane::Plane;
 use crate::reload::in_force::InForce;
 use crate::sources::Sources;
@@ -305,7 +306,7 @@ impl Steward {
         match (completion.token, completion.outcome) {
             (token @ (Token::Signals | Token::Netlink), Outcome::Readable { fd, result }) => {
                 if let Err(error) = result {
-                    tracing::error!(?token, %error, "waiting for events failed");
+                    limited!(error, ?token, %error, "waiting for events failed");
                 }
                 match token {
                     Token::Signals => self.take_signals(now),
@@ -338,7 +339,7 @@ impl Steward {
                 Ok(Some(Wish::Stop)) => self.drain(now),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::error!(%error, "cannot read signals");
+                    limited!(error, %error, "cannot read signals");
                     return;
                 }
             }
@@ -349,13 +350,13 @@ impl Steward {
 
     fn read_network(&mut self) {
         if let Err(error) = self.watcher.read() {
-            tracing::error!(%error, "cannot follow the network");
+            limited!(error, %error, "cannot follow the network");
         }
     }
 
     fn resolve(&mut self, ifindex: u32, address: IpAddr) {
         if let Err(error) = self.watcher.resolve(ifindex, address) {
-            tracing::warn!(%address, %error, "cannot ask the kernel for a neighbour");
+            limited!(warn, %address, %error, "cannot ask the kernel for a neighbour");
         }
     }
 
@@ -405,7 +406,7 @@ impl Steward {
             self.next_audit = now + AUDIT;
             self.sources_due |= self.sources.differ(&self.model);
             if let Err(error) = self.watcher.audit() {
-                tracing::warn!(%error, "cannot read the kernel's tables again");
+                limited!(warn, %error, "cannot read the kernel's tables again");
             }
         }
         if now >= self.next_sample {
@@ -432,7 +433,7 @@ impl Steward {
             return;
         }
         if let Err(error) = self.plane.register() {
-            tracing::error!(%error, "cannot let packets in");
+            limited!(error, %error, "cannot let packets in");
             return;
         }
         self.is_ready = true;
@@ -458,7 +459,7 @@ impl Steward {
             .collect();
         let told = self.plane.set_locals(&locals);
         if let Err(error) = told.and_then(|()| self.plane.set_own_addresses(self.fib.links())) {
-            tracing::error!(%error, "cannot tell the steering program this host's addresses");
+            limited!(error, %error, "cannot tell the steering program this host's addresses");
         }
         self.stale = true;
     }

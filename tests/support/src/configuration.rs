@@ -221,7 +221,7 @@ pub struct Configuration {
     drain: &'static str,
     flow_memory: Option<&'static str>,
     sources: &'static [&'static str],
-    metrics: &'static str,
+    tables: String,
     services: Vec<Service>,
 }
 
@@ -233,7 +233,7 @@ impl Configuration {
             drain: "5s",
             flow_memory: None,
             sources: &[],
-            metrics: "",
+            tables: String::new(),
             services: Vec::new(),
         }
     }
@@ -265,8 +265,14 @@ impl Configuration {
     }
 
     /// With these lines in the table `[metrics]`.
-    pub fn metrics(self, metrics: &'static str) -> Self {
-        Self { metrics, ..self }
+    pub fn metrics(self, metrics: &str) -> Self {
+        self.table(&format!("[metrics]\n{metrics}"))
+    }
+
+    /// With one more table of the file, as it is.
+    pub fn table(mut self, text: &str) -> Self {
+        self.tables += &format!("\n{text}\n");
+        self
     }
 
     /// With one more service.
@@ -304,9 +310,7 @@ impl Configuration {
         if !self.sources.is_empty() {
             text += &format!("nat-sources = {:?}\n", self.sources);
         }
-        if !self.metrics.is_empty() {
-            text += &format!("\n[metrics]\n{}\n", self.metrics);
-        }
+        text += &self.tables;
         for name in ["front", "back"] {
             text += &format!(
                 "\n[[interface]]\nname = \"{name}\"\nmode = \"{}\"\n",
