@@ -267,6 +267,7 @@ impl Builder {
                     service: index,
                     shared: returns.is_shared(&identity),
                     profile,
+                    bound: service.vlan().is_some(),
                 };
                 let backend = place.backend(configured, &identity, (standing.state, *weight), fib);
                 let slots = (backends.get_mut(id.slot()), past.get_mut(id.slot()));

@@ -130,6 +130,8 @@ fn missing_capabilities() -> Vec<&'static str> {
         ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
         ("CAP_NET_RAW", CapabilitySet::NET_RAW),
         ("CAP_BPF", CapabilitySet::BPF),
+        // For loading the steering program.
+        ("CAP_PERFMON", CapabilitySet::PERFMON),
         ("CAP_IPC_LOCK", CapabilitySet::IPC_LOCK),
     ];
     let held = capabilities_held();

@@ -559,7 +559,8 @@ impl SourcePorts {
         known.give(protocol, lease, free_from)
     }
 
-    /// What has become of the ports of each source. Looks at all of them, 1 ns each: for control.
+    /// What has become of the ports of each source. For control: looks at blocks of which some port rests, 1 ns
+    /// a port, and at two numbers of the others.
     pub fn usage(&self, now: Seconds) -> impl Iterator<Item = (IpAddr, Usage)> + '_ {
         self.all()
             .map(move |source| (source.ip(), source.usage(now)))
