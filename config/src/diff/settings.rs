@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::Action;
 use crate::duration::Spelt;
 use crate::model::{
-    Api, Backend, Balancer, Check, Dscp, Health, Interface, Metrics, Model, MssClamp, Quic,
-    Service, Timeouts, Tunnel, Vlan,
+    Api, Backend, Balancer, Dscp, Health, Interface, Metrics, Model, MssClamp, Quic, Service,
+    Timeouts, Tunnel, Vlan,
 };
 
 /// A key with another value.
@@ -230,7 +230,7 @@ pub(super) fn of_service(old: &Service, new: &Service) -> Vec<Setting> {
             both.map(|one| &one.health),
             |health| match health {
                 Some(health) => {
-                    format!("{} every {}", check(&health.check), Spelt(health.interval))
+                    format!("{} every {}", health.check.kind(), Spelt(health.interval))
                 }
                 None => "none".to_owned(),
             },
@@ -278,14 +278,15 @@ fn timeouts(settings: &mut Settings, both: [&Timeouts; 2]) {
     settings.duration("timeouts.two-way", both.map(|one| one.two_way));
 }
 
-fn check(check: &Check) -> String {
-    match check {
-        Check::Tcp => "tcp".to_owned(),
-    }
-}
-
 fn health(settings: &mut Settings, both: [&Health; 2]) {
-    settings.note("health.kind", both.map(|one| &one.check), |one| check(one));
+    let checks = both.map(|one| &one.check);
+    settings.shown("health.kind", [&checks[0].kind(), &checks[1].kind()]);
+    if checks[0].kind() == checks[1].kind() {
+        // Field by field as the check has them: which of its keys it is can be seen there.
+        settings.note("health (what is asked)", checks, |check| {
+            format!("{check:?}")
+        });
+    }
     settings.duration("health.interval", both.map(|one| one.interval));
     settings.duration("health.timeout", both.map(|one| one.timeout));
     settings.shown("health.rise", both.map(|one| &one.rise));
