@@ -94,12 +94,13 @@ fn render(status: &Value) -> String {
         line(
             &mut page,
             &format!(
-                "worker {}  cpu {}  busy turns {}  idle turns {}  sleeps {}",
+                "worker {}  cpu {}  busy turns {}  idle turns {}  sleeps {}{}",
                 worker["index"],
                 worker["core"],
                 worker["busy_turns"],
                 worker["idle_turns"],
                 worker["sleeps"],
+                took("packets stay", &worker["residence"], "ns"),
             ),
         );
     }
@@ -111,6 +112,18 @@ fn render(status: &Value) -> String {
         render_service(&mut page, service);
     }
     page
+}
+
+/// How long something took, half of it and all but one in a hundred; nothing where nothing was measured.
+fn took(what: &str, times: &Value, unit: &str) -> String {
+    let time = |part: &str| times[format!("{part}_{unit}")].as_u64();
+    match (time("p50"), time("p99")) {
+        (Some(half), Some(most)) => {
+            let unit = unit.replace("us", "µs");
+            format!("  {what} {half} {unit}, 99 % of them {most} {unit}")
+        }
+        _ => String::new(),
+    }
 }
 
 /// What there was of ICMP, on one line.
@@ -183,11 +196,12 @@ fn render_service(page: &mut String, service: &Value) {
     line(
         page,
         &format!(
-            "\nservice {}  {} {}  {}{open}",
+            "\nservice {}  {} {}  {}{open}{}",
             field("name"),
             field("protocol"),
             field("listen"),
             field("forward"),
+            took("checks take", &service["check"]["took"], "us"),
         ),
     );
     line(
