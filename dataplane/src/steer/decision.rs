@@ -210,7 +210,8 @@ impl Way<'_> {
         })
     }
 
-    pub(super) fn decision(
+    /// What was decided, in full.
+    pub(crate) fn decision(
         &self,
         steering: &Steering<'_>,
         packet: &Packet,

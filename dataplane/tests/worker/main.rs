@@ -22,6 +22,10 @@ mod icmp_vlans;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod rehearsal;
+#[cfg(test)]
+mod tap;
+#[cfg(test)]
 mod vlans;
 #[cfg(test)]
 mod world;
