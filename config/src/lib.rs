@@ -86,9 +86,9 @@ mod resolve;
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use model::{
-    Backend, Balancer, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind, Interface,
-    Listen, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic, Service, Timeouts,
-    Tunnel, Vlan, VlanTags, WhenEmpty,
+    Backend, Balancer, Check, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind,
+    Interface, Listen, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic, Service,
+    Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

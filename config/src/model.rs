@@ -28,6 +28,7 @@
 //! address and port may stand in several services. Order is the file's; nothing may depend on
 //! it but the order of output.
 
+mod check;
 mod listen;
 mod service;
 mod tunnel;
@@ -39,6 +40,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use check::Check;
 pub use listen::Listen;
 pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};

@@ -63,7 +63,7 @@ pub enum Step<'a> {
     /// It is about to be looked at, as it came.
     Due(&'a Frame),
     /// It was: this became of it.
-    Followed(Frame, Result<&'a Decision, Refusal>),
+    Followed(Frame, Result<&'a Decision<'a>, Refusal>),
 }
 
 /// One worker's part in following fragments.
@@ -97,12 +97,12 @@ impl Follower {
     /// See [`Setback`].
     #[cold]
     #[inline(never)]
-    pub fn follow(
+    pub fn follow<'a>(
         &self,
-        steering: &Steering<'_>,
+        steering: &Steering<'a>,
         frame: &mut Frame,
         counters: &FragmentCounters,
-    ) -> Result<Decision, Setback> {
+    ) -> Result<Decision<'a>, Setback> {
         let piece = parse_piece(frame.bytes())?;
         let (packet, decision) = if piece.packet.is_later_fragment() {
             self.go_after(&piece, steering, frame)?
@@ -112,7 +112,7 @@ impl Follower {
         if let Some(most) = decision.most_segment {
             clamp(frame.bytes_mut(), &packet, most)?;
         }
-        rewrite_piece(frame, &packet, &decision.action, &decision.hop)?;
+        rewrite_piece(frame, &packet, &decision.action, decision.hop)?;
         if packet.is_later_fragment() {
             counters.followed.add(1);
         } else {
@@ -123,12 +123,12 @@ impl Follower {
     }
 
     /// The way of a later fragment.
-    fn go_after(
+    fn go_after<'a>(
         &self,
         piece: &Piece,
-        steering: &Steering<'_>,
+        steering: &Steering<'a>,
         frame: &Frame,
-    ) -> Result<(Packet, Decision), Setback> {
+    ) -> Result<(Packet, Decision<'a>), Setback> {
         let datagram = &piece.datagram;
         if let Some(ports) = self.table.ports(datagram, steering.now) {
             let packet = piece.of_ports(ports);
@@ -220,7 +220,11 @@ impl Follower {
 }
 
 /// The way of a first fragment: that of any packet, unless its service wants none.
-fn lead(packet: &Packet, steering: &Steering<'_>, frame: &Frame) -> Result<Decision, Refusal> {
+fn lead<'a>(
+    packet: &Packet,
+    steering: &Steering<'a>,
+    frame: &Frame,
+) -> Result<Decision<'a>, Refusal> {
     let (key, snapshot) = (&packet.key, steering.snapshot);
     let refuses = |service: &Service| service.fragments == Fragments::Drop;
     let asked = snapshot.service(key.destination(), key.protocol());

@@ -37,6 +37,7 @@ impl Snapshot {
             steered: self.steered.clone(),
             sources,
             exchanges: self.exchanges,
+            encapsulates: self.encapsulates,
         };
         (copy, seat)
     }

@@ -10,10 +10,12 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `decided` | what was decided, as it is kept |
 //! | `look` | what can be read of any frame |
 //! | `filter` | which packets are taken |
 //! | `tapping` | a worker's part |
 
+mod decided;
 pub mod filter;
 mod look;
 mod tapping;
@@ -28,12 +30,13 @@ use crate::backend::BackendId;
 use crate::icmp::Concern;
 use crate::parse::Packet;
 use crate::route::PortIndex;
-use crate::steer::{Decision, Refusal};
+use crate::steer::Refusal;
 use crate::verdict::DropReason;
 use crate::xsk::CHUNK_BYTES;
 
 use filter::Filter;
 
+pub use decided::{Decided, Done};
 pub use look::Look;
 pub use tapping::Tapping;
 
@@ -146,7 +149,7 @@ pub struct Record {
     /// Who decided.
     pub by: By,
     /// What was decided of its flow.
-    pub decision: Option<Decision>,
+    pub decided: Option<Decided>,
     /// Why its flow was not decided about, or its way ends.
     pub refusal: Option<Refusal>,
     /// Of an ICMP message: whose it was found to be, before anything was changed.
@@ -179,7 +182,7 @@ impl Record {
             stored: None,
             half_open: None,
             by: By::Parsing,
-            decision: None,
+            decided: None,
             refusal: None,
             concern: None,
             service: None,

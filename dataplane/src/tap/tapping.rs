@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use ringgate_conntrack::FlowHash;
 
-use super::{By, Fate, Look, Record, Tap};
+use super::{By, Decided, Fate, Look, Record, Tap};
 use crate::icmp;
 use crate::parse::Packet;
 use crate::port::BATCH;
@@ -118,7 +118,7 @@ impl Tapping {
         };
         (record.worker, record.at, record.ingress) = (self.worker, self.at, ingress);
         (record.parsed, record.stored, record.half_open) = (None, None, None);
-        (record.decision, record.refusal, record.concern) = (None, None, None);
+        (record.decided, record.refusal, record.concern) = (None, None, None);
         (record.service, record.backend) = (None, None);
         (record.by, record.fate) = (By::Parsing, Fate::Held);
         (record.look, record.place) = (look, 0);
@@ -145,15 +145,16 @@ impl Tapping {
         if let Some(record) = self.record() {
             record.by = By::TheUsual;
             record.backend = Some(way.backend());
-            record.decision = way.decision(steering, packet).ok();
+            let decision = way.decision(steering, packet).ok();
+            record.decided = decision.as_ref().map(Decided::of);
         }
         self.leave(Fate::Forwarded(way.port()), frame, place);
     }
 
     /// Its way was decided.
-    pub(crate) fn decide(&mut self, decision: &Decision) {
+    pub(crate) fn decide(&mut self, decision: &Decision<'_>) {
         if let Some(record) = self.record() {
-            record.decision = Some(*decision);
+            record.decided = Some(Decided::of(decision));
             record.backend = decision.backend;
             record.by_default(By::Steering);
         }

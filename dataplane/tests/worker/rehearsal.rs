@@ -56,7 +56,7 @@ fn comes_true(world: &mut World, tap: &Tap, port: usize, frame: &[u8], is_given:
         [record.stored, record.half_open].map(|found| found.map(|found| found.state))
     };
     assert_eq!(states(&played), states(&real));
-    let event = |record: &Record| record.decision.map(|decision| decision.event);
+    let event = |record: &Record| record.decided.map(|decided| decided.event);
     assert_eq!(event(&played), event(&real));
     assert_eq!(played.before.bytes(), real.before.bytes());
     if is_given {

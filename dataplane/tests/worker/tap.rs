@@ -113,14 +113,11 @@ fn each_mode_shows_what_came_what_left_and_to_whom() {
         let query = udp(client, service, b"query");
         let first = crosses(&mut world, &tap, 0, &query);
         assert_eq!((first.by, first.stored), (By::Steering, None));
-        assert_eq!(first.decision.unwrap().event, FlowEvent::Created);
+        assert_eq!(first.decided.unwrap().event, FlowEvent::Created);
         let second = crosses(&mut world, &tap, 0, &query);
         assert_eq!(second.stored.unwrap().state, State::OneWay);
         assert_eq!(second.by, By::TheUsual, "{name}");
-        assert_eq!(
-            second.decision.unwrap().action,
-            first.decision.unwrap().action
-        );
+        assert_eq!(second.decided.unwrap().done, first.decided.unwrap().done);
         for record in [&first, &second] {
             assert_eq!(service_of(&mut world, record), name);
             assert_eq!(backend_of(&mut world, record.backend), backend);
@@ -133,7 +130,7 @@ fn each_mode_shows_what_came_what_left_and_to_whom() {
         if mode == Forward::Nat {
             let reply = crosses(&mut world, &tap, 1, &udp(backend, client, b"answer"));
             assert_eq!(service_of(&mut world, &reply), name);
-            assert!(reply.decision.unwrap().is_reply());
+            assert!(reply.decided.unwrap().is_reply());
         }
         assert_eq!(tap.lost(), 0);
     }
@@ -150,7 +147,7 @@ fn full_nat_shows_both_ends_replaced_there_and_back() {
         0,
         &full_nat::frame(client, listen, Some(2)),
     );
-    let event = syn.decision.unwrap().event;
+    let event = syn.decided.unwrap().event;
     assert_eq!(event, FlowEvent::HalfOpen { displaced: 0 });
     let ack = crosses(
         &mut world,
@@ -159,14 +156,14 @@ fn full_nat_shows_both_ends_replaced_there_and_back() {
         &full_nat::frame(client, listen, Some(16)),
     );
     assert_eq!(ack.half_open.unwrap().state, State::Opening);
-    assert_eq!(ack.decision.unwrap().event, FlowEvent::Created);
+    assert_eq!(ack.decided.unwrap().event, FlowEvent::Created);
     // The source that the flow was given, from the bytes that left.
     let left = ack.after.bytes();
     let port = u16::from_be_bytes([left[34], left[35]]);
     let source = format!("10.2.0.1:{port}");
     let reply = full_nat::frame("10.2.0.11:8080", &source, Some(16));
     let reply = crosses(&mut world, &tap, 1, &reply);
-    assert!(reply.decision.unwrap().is_reply());
+    assert!(reply.decided.unwrap().is_reply());
     assert_eq!(service_of(&mut world, &reply), "web4");
     assert_eq!(backend_of(&mut world, reply.backend), "10.2.0.11:8080");
 }
