@@ -23,7 +23,7 @@ pub(crate) enum Command {
     Check(Check),
     /// Show services, backends, rates, workers and drops of a running balancer
     Status(Status),
-    /// Tell which backend a flow gets, and why
+    /// Tell what would become of a packet, and why: each stage, the verdict, the bytes as they would leave
     Explain(Explain),
     /// Forget the flows of a backend, a service or all: their next packets are given a backend anew
     Flush(Flush),
@@ -91,31 +91,50 @@ impl Protocol {
             Self::Udp => "udp",
         }
     }
-
-    /// The IANA protocol number.
-    pub(crate) const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-        }
-    }
 }
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     /// The flow's protocol
-    #[arg(long, value_name = "PROTOCOL")]
-    pub(crate) protocol: Protocol,
+    #[arg(long, value_name = "PROTOCOL", required_unless_present_any = ["hex", "pcap"])]
+    pub(crate) protocol: Option<Protocol>,
     /// The client's address and port
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) from: SocketAddr,
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present_any = ["hex", "pcap"])]
+    pub(crate) from: Option<SocketAddr>,
     /// The service's address and port
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) to: SocketAddr,
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present_any = ["hex", "pcap"])]
+    pub(crate) to: Option<SocketAddr>,
+    /// How long the IP packet is, bytes; as short as can be unless given
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<usize>,
+    /// Of TCP: a segment of a connection that is open, not the SYN of a new one
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// The VLAN that it comes in, or two as OUTER,INNER, or 0 for none; that of the way back unless given
+    #[arg(long, value_name = "VLAN")]
+    pub(crate) vlan: Option<String>,
+    /// The interface that it comes in by; that of the way back unless given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// A packet of your own instead: hexadecimal digits, from the Ethernet header on
+    #[arg(long, value_name = "DIGITS", conflicts_with_all = ["protocol", "from", "to", "size", "open", "vlan", "pcap"])]
+    pub(crate) hex: Option<String>,
+    /// The same, from a capture file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["protocol", "from", "to", "size", "open", "vlan"])]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Which packet of the capture file, from 1
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "pcap")]
+    pub(crate) number: usize,
     /// Ask this file, all backends taken to be up, instead of a running balancer
-    #[arg(long, value_name = "FILE", conflicts_with = "admin")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// With --config: take the states of backends from the running balancer
+    #[arg(long, requires = "config")]
+    pub(crate) running: bool,
+    /// Print the packet's bytes under each of its headers
+    #[arg(long)]
+    pub(crate) bytes: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

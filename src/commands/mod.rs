@@ -9,6 +9,7 @@ pub(crate) mod flush;
 pub(crate) mod man;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod told;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -129,7 +129,10 @@ impl Reader<'_> {
             self.take("Ethernet", ethernet::HEADER, format!("{said}, {kind}"));
         } else {
             self.take("Ethernet", ethernet::HEADER, said);
-            for tag in [framing.tags.outer(), framing.tags.inner()].into_iter().flatten() {
+            for tag in [framing.tags.outer(), framing.tags.inner()]
+                .into_iter()
+                .flatten()
+            {
                 let (id, priority) = (tag.id(), tag.tci >> 13);
                 let said = format!("VLAN {id}, priority {priority}, tag 0x{:04x}", tag.tpid);
                 self.take("VLAN", TAG, said);
@@ -172,14 +175,22 @@ impl Reader<'_> {
             let _ = write!(said, ", dscp {} ecn {}", service >> 2, service & 3);
         }
         if view.is_fragment() {
-            let more = if view.more_fragments() { ", more follow" } else { "" };
+            let more = if view.more_fragments() {
+                ", more follow"
+            } else {
+                ""
+            };
             let (id, offset) = (view.identification(), view.fragment_offset());
             let _ = write!(said, ", fragment of {id} at {offset}{more}");
         }
         if !self.is_quoted {
             let header = bytes.get(..len);
             let is_right = header.is_some_and(ipv4::checksum_is_right);
-            said += if is_right { ", checksum right" } else { ", CHECKSUM WRONG" };
+            said += if is_right {
+                ", checksum right"
+            } else {
+                ", CHECKSUM WRONG"
+            };
         }
         let (whole, offset, protocol) = (view.total_len(), view.fragment_offset(), view.protocol());
         let is_part = view.is_fragment();
@@ -213,7 +224,11 @@ impl Reader<'_> {
             return self.cut("fragment");
         };
         let (offset, protocol) = (header.offset(), header.next_header());
-        let more = if header.more_fragments() { ", more follow" } else { "" };
+        let more = if header.more_fragments() {
+            ", more follow"
+        } else {
+            ""
+        };
         let said = format!("of {} at {offset}{more}", header.identification());
         self.take("fragment", ipv6::FRAGMENT_HEADER, said);
         self.after_ip(protocol, ends, (offset, true))
@@ -249,7 +264,11 @@ impl Reader<'_> {
     fn judge(&self, said: &mut String, covered: u64) {
         if !self.is_quoted {
             let is_right = checksum::is_zero(covered);
-            *said += if is_right { ", checksum right" } else { ", CHECKSUM WRONG" };
+            *said += if is_right {
+                ", checksum right"
+            } else {
+                ", CHECKSUM WRONG"
+            };
         }
     }
 

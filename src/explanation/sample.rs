@@ -39,7 +39,11 @@ impl Sample {
     /// The frame. `None` when the ends are of two families, or it would be longer than a packet can be.
     pub(crate) fn frame(&self) -> Option<Vec<u8>> {
         let transport = self.transport_header();
-        let header = if self.from.is_ipv4() { ipv4::HEADER } else { ipv6::HEADER };
+        let header = if self.from.is_ipv4() {
+            ipv4::HEADER
+        } else {
+            ipv6::HEADER
+        };
         let size = self.size.max(header + transport.len());
         let len = u16::try_from(size).ok()?;
         let mut payload = transport;
@@ -76,17 +80,17 @@ impl Sample {
     }
 
     fn transport_header(&self) -> Vec<u8> {
-        let mut header = [
-            self.from.port().to_be_bytes(),
-            self.to.port().to_be_bytes(),
-        ]
-        .concat();
+        let mut header = [self.from.port().to_be_bytes(), self.to.port().to_be_bytes()].concat();
         if self.protocol == udp::PROTOCOL {
             header.resize(udp::HEADER, 0);
             return header;
         }
         header.resize(tcp::HEADER, 0);
-        let (words, flags) = if self.is_open { (5, tcp::ACK) } else { (6, tcp::SYN) };
+        let (words, flags) = if self.is_open {
+            (5, tcp::ACK)
+        } else {
+            (6, tcp::SYN)
+        };
         if let Some([offset, byte, window, _]) = header.get_mut(FLAGS - 1..FLAGS + 3) {
             (*offset, *byte, *window) = (words << 4, flags, 0xFF);
         }
@@ -156,7 +160,10 @@ mod tests {
                 assert!(size == 0 || usize::from(packet.ip_len) == size);
                 let said: Vec<String> = layers(&frame).into_iter().map(|one| one.said).collect();
                 let said = said.join("; ");
-                assert!(said.contains("checksum right") && !said.contains("WRONG"), "{said}");
+                assert!(
+                    said.contains("checksum right") && !said.contains("WRONG"),
+                    "{said}"
+                );
                 assert_eq!(said.contains("SYN"), protocol == 6 && !is_open, "{said}");
             }
         }

@@ -91,6 +91,12 @@ impl Look {
         }
     }
 
+    /// Whether it is of a protocol that has ports.
+    #[must_use]
+    pub const fn protocol_has_ports(&self) -> bool {
+        matches!(self.protocol, tcp::PROTOCOL | udp::PROTOCOL)
+    }
+
     fn ipv4(self, bytes: &[u8]) -> Option<Self> {
         let view = Ipv4::from_bytes(bytes)?;
         let look = Self {
@@ -136,7 +142,7 @@ impl Look {
     }
 
     fn transport(mut self, bytes: &[u8]) -> Self {
-        if !matches!(self.protocol, tcp::PROTOCOL | udp::PROTOCOL) {
+        if !self.protocol_has_ports() {
             return self;
         }
         if let Some([a, b, c, d]) = bytes.first_chunk() {
