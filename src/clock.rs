@@ -18,6 +18,12 @@ impl Clock for Monotonic {
         let part = |number: i64| u64::try_from(number).unwrap_or(0);
         Millis(part(now.tv_sec) * 1000 + part(now.tv_nsec) / 1_000_000)
     }
+
+    fn nanos(&self) -> u64 {
+        let now = clock_gettime(ClockId::Monotonic);
+        let part = |number: i64| u64::try_from(number).unwrap_or(0);
+        part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
+    }
 }
 
 #[cfg(test)]

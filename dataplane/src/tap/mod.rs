@@ -256,6 +256,12 @@ impl Tap {
         drop(self.blank.push(record));
     }
 
+    /// Control: whether no record waits to be taken.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.filled.is_empty()
+    }
+
     /// How many packets matched and found no record to be put down in.
     #[must_use]
     pub fn lost(&self) -> u64 {
