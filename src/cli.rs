@@ -23,8 +23,14 @@ pub(crate) enum Command {
     Check(Check),
     /// Show services, backends, rates, workers and drops of a running balancer
     Status(Status),
+    /// Watch a running balancer: services, backends, workers, interfaces, drops
+    Top(Top),
     /// Tell what would become of a packet, and why: each stage, the verdict, the bytes as they would leave
     Explain(Explain),
+    /// Show what becomes of the next packets that match, live: each stage with its reason
+    Trace(Trace),
+    /// Capture packets before and after the rewrite, with what became of them as comments (pcapng)
+    Capture(Capture),
     /// Forget the flows of a backend, a service or all: their next packets are given a backend anew
     Flush(Flush),
     /// Show what has happened: backends that came and went, reloads, flushes
@@ -143,6 +149,56 @@ pub(crate) struct Explain {
     pub(crate) admin: Admin,
 }
 
+/// What a tap takes, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct Tap {
+    /// Which packets, as for tcpdump: host 10.1.0.2 and tcp port 80; besides: service NAME,
+    /// backend ADDRESS[:PORT], dropped, drop REASON, forwarded, answered, held, in INTERFACE, out
+    /// INTERFACE, worker N. All unless given
+    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    pub(crate) filter: Vec<String>,
+    /// End after so many packets (trace: 10, capture: 10,000 unless given)
+    #[arg(long, short = 'n', value_name = "PACKETS")]
+    pub(crate) packets: Option<u64>,
+    /// End after so many seconds (60 unless given)
+    #[arg(long, short = 't', value_name = "SECONDS")]
+    pub(crate) seconds: Option<u64>,
+    /// Keep so many bytes of each packet, from its first on (trace: 128, capture: all unless given)
+    #[arg(long, short, value_name = "BYTES")]
+    pub(crate) snap: Option<u64>,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// Arguments of `trace`.
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// Print JSON, one packet a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the packets' bytes under each of their headers
+    #[arg(long)]
+    pub(crate) bytes: bool,
+    /// What is taken.
+    #[command(flatten)]
+    pub(crate) tap: Tap,
+}
+
+/// Arguments of `capture`.
+#[derive(Debug, Args)]
+pub(crate) struct Capture {
+    /// The file to write; standard output unless given, as for `| wireshark -k -i -`
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// End when the capture has so many bytes (100 MiB unless given)
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) bytes: Option<u64>,
+    /// What is taken.
+    #[command(flatten)]
+    pub(crate) tap: Tap,
+}
+
 /// Arguments of `flush`.
 #[derive(Debug, Args)]
 pub(crate) struct Flush {
@@ -205,4 +261,50 @@ pub(crate) struct Completions {
     /// The shell
     #[arg(value_name = "SHELL")]
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// Screens that `top` may begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Screen {
+    /// All services
+    Services,
+    /// All workers
+    Workers,
+    /// All interfaces
+    Interfaces,
+    /// What was dropped, by reason
+    Drops,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Print one screen as text and end; so it is too where the output is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// The screen to begin with
+    #[arg(long, value_enum, default_value = "services")]
+    pub(crate) screen: Screen,
+    /// Begin with the backends of this service
+    #[arg(long, value_name = "NAME", conflicts_with = "screen")]
+    pub(crate) service: Option<String>,
+    /// Only rows with this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// From one look at the balancer to the next, milliseconds
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub(crate) interval: u64,
+    /// How wide the text of --once is, columns; left out: as wide as it needs
+    #[arg(long, value_name = "COLUMNS", value_parser = clap::value_parser!(u16).range(40..=500))]
+    pub(crate) width: Option<u16>,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+impl Top {
+    /// From one look to the next.
+    pub(crate) const fn interval(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.interval)
+    }
 }

@@ -86,6 +86,14 @@ fn needs_restart(running: &Model, new: &Model) -> Vec<&'static str> {
             "balancer.admin",
             old_balancer.admin() != new_balancer.admin(),
         ),
+        (
+            "metrics.listen",
+            running.metrics().listen() != new.metrics().listen(),
+        ),
+        (
+            "metrics.residence-sample",
+            running.metrics().residence_sample() != new.metrics().residence_sample(),
+        ),
     ]
     .into_iter()
     .filter_map(|(what, differs)| differs.then_some(what))
@@ -158,7 +166,8 @@ mod tests {
     fn what_was_taken_at_start_needs_a_restart() {
         let text = "[balancer]\nworkers = 2\nflows = 4096\nflow-memory = \"private\"\nbusy-poll = true\n\
             admin = \"/run/other.sock\"\ncores = [0, 1]\nnat-source-ports = \"2000-3000\"\n\
-            icmp-per-second = 5\nfragments = 64\n[[interface]]\nname = \"eth1\"\n";
+            icmp-per-second = 5\nfragments = 64\n[metrics]\nlisten = \"127.0.0.1:9187\"\n\
+            residence-sample = 1\nbackends = false\n[[interface]]\nname = \"eth1\"\n";
         let Refused(problems) = reload(text).unwrap_err();
         let named = |what: &str| problems.iter().filter(|line| line.contains(what)).count();
         for what in [
@@ -172,9 +181,16 @@ mod tests {
             "nat-source-ports",
             "icmp-per-second",
             "balancer.fragments",
+            "metrics.listen",
+            "metrics.residence-sample",
         ] {
             assert_eq!(named(what), 1, "{what}: {problems:?}");
         }
+        assert_eq!(
+            named("metrics.backends"),
+            0,
+            "each export asks: {problems:?}"
+        );
         assert_eq!(named("udp-new-flows"), 0, "it follows flows: {problems:?}");
         let text = format!("[balancer]\nudp-new-flows-per-second = 7\n{FILE}");
         let Refused(problems) = reload(&text).unwrap_err();

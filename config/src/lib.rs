@@ -87,8 +87,8 @@ pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use model::{
     Backend, Balancer, Check, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind,
-    Interface, Listen, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic, Service,
-    Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
+    Interface, Listen, Metrics, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic,
+    Service, Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

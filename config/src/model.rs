@@ -30,6 +30,7 @@
 
 mod check;
 mod listen;
+mod metrics;
 mod service;
 mod tunnel;
 mod words;
@@ -42,6 +43,7 @@ use std::time::Duration;
 
 pub use check::Check;
 pub use listen::Listen;
+pub use metrics::Metrics;
 pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
@@ -54,6 +56,7 @@ pub use words::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     pub(crate) balancer: Balancer,
+    pub(crate) metrics: Metrics,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) services: Vec<Service>,
 }
@@ -62,6 +65,11 @@ impl Model {
     /// What concerns the process as a whole.
     pub const fn balancer(&self) -> &Balancer {
         &self.balancer
+    }
+
+    /// What is told to whoever collects metrics.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The interfaces that packets come from and leave by; at least one.

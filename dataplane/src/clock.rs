@@ -15,15 +15,17 @@ impl Millis {
     }
 }
 
-/// A source of [`Millis`]. A worker asks once a batch.
+/// A source of [`Millis`]. A worker asks once a turn.
 ///
 /// Every worker of a process must be given clocks that agree, since they share the flow table.
 pub trait Clock: Send {
     /// The moment now.
     fn now(&self) -> Millis;
 
-    /// The same, finer where the clock is, in nanoseconds. Asked once a batch while a tap is on.
-    fn nanos(&self) -> u64 {
+    /// The same moment in nanoseconds, to measure short times with ([`residence`](crate::residence)), and
+    /// once a batch while a [`tap`](crate::tap) is on. A
+    /// clock that knows no better gives its milliseconds.
+    fn nanoseconds(&self) -> u64 {
         self.now().0.saturating_mul(1_000_000)
     }
 }

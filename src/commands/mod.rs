@@ -1,5 +1,6 @@
 //! What each command does. The only rooms that print to standard output.
 
+pub(crate) mod capture;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod doctor;
@@ -10,6 +11,8 @@ pub(crate) mod man;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod told;
+pub(crate) mod top;
+pub(crate) mod trace;
 
 use std::path::Path;
 use std::process::ExitCode;

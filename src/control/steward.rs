@@ -21,18 +21,22 @@ use super::checks::{health, specs};
 use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::events::{Event, Events};
+use super::exporter;
 use super::fib::Ports;
 use super::health::Checker;
+use super::latency::{Checks, Latency};
+use super::meter::Meter;
 use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::probe::{ProbeToken, Prober};
 use super::signals::{Signals, Wish};
-use super::status::Meter;
+use super::taps::{self, Showing};
 use crate::clock::Monotonic;
 use crate::plane::Plane;
 use crate::reload::{self, Refused as ReloadRefused};
 use crate::sources::{SourceFacts, Sources};
 
+use answer::Door;
 use drain::Drain;
 
 mod answer;
@@ -41,6 +45,7 @@ mod drain;
 mod empty;
 mod flush;
 mod sources;
+mod tap;
 
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
 /// adopted snapshots, the drain. A first packet to an unknown next hop waits this long.
@@ -67,7 +72,7 @@ pub(crate) const fn driver_capacity(checks: usize) -> usize {
     // Checks added by a reload share what the first start has room for: a full driver delays a
     // check by milliseconds. 1,024 for a file that begins small.
     let checks = if checks < 1024 { 1024 } else { checks };
-    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST
+    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST + exporter::OPERATIONS_MOST
 }
 
 /// Whose an operation is.
@@ -76,6 +81,7 @@ pub(crate) enum Token {
     Signals,
     Netlink,
     Admin(AdminToken),
+    Exporter(AdminToken),
     Check(ProbeToken),
 }
 
@@ -98,6 +104,8 @@ pub(crate) struct Steward {
     signals: Signals,
     watcher: Watcher,
     admin: Admin,
+    /// For collectors of metrics.
+    exporter: Admin,
     events: Events,
     notifier: Notifier,
     checker: Checker,
@@ -105,6 +113,10 @@ pub(crate) struct Steward {
     builder: Builder,
     sources: Sources,
     meter: Meter,
+    /// How long checks take.
+    latencies: Checks,
+    /// How long the loop works in a turn.
+    turns: Latency,
     plane: Plane,
     ports: Ports,
     fib: Arc<Fib>,
@@ -127,6 +139,8 @@ pub(crate) struct Steward {
     drain: Option<Drain>,
     /// What an operator asked for and the table is being searched for.
     flush: Option<Flushing>,
+    /// The tap that an operator has opened.
+    showing: Option<Showing>,
     /// Flows that were flushed since the start.
     flushed: u64,
     next_tick: Instant,
@@ -150,6 +164,7 @@ pub(crate) struct Start {
     pub(crate) signals: Signals,
     pub(crate) watcher: Watcher,
     pub(crate) admin: Admin,
+    pub(crate) exporter: Admin,
     pub(crate) checker: Checker,
     pub(crate) prober: Prober,
     pub(crate) builder: Builder,
@@ -171,6 +186,8 @@ impl Steward {
         let next_alive = notifier.watchdog().map(|every| now + every);
         let mut meter = Meter::new(now);
         meter.follow(&start.snapshot, &start.plane.counters());
+        let mut latencies = Checks::default();
+        latencies.follow(&start.model);
         Self {
             driver: start.driver,
             signals: start.signals,
@@ -178,6 +195,7 @@ impl Steward {
             network_seen: None,
             watcher: start.watcher,
             admin: start.admin,
+            exporter: start.exporter,
             events: Events::default(),
             notifier,
             checker: start.checker,
@@ -186,6 +204,8 @@ impl Steward {
             sources: start.sources,
             sources_due: false,
             meter,
+            latencies,
+            turns: Latency::default(),
             plane: start.plane,
             ports: start.ports,
             fib: start.fib,
@@ -199,6 +219,7 @@ impl Steward {
             is_ready: false,
             drain: None,
             flush: None,
+            showing: None,
             flushed: 0,
             next_tick: now,
             next_sample: now + SAMPLE,
@@ -217,6 +238,7 @@ impl Steward {
         self.listen(Token::Signals, self.signals.descriptor()?);
         self.listen(Token::Netlink, self.watcher.descriptor()?);
         self.start_admin(Vec::new());
+        self.start_exporter(Vec::new());
         let mut done = Vec::new();
         loop {
             let now = clock::now();
@@ -234,10 +256,12 @@ impl Steward {
             self.renew(now);
             self.flush_on();
             self.feed_followers();
+            self.feed_tap(now);
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
                 return Ok((end, self.plane));
             }
+            self.turns.record(clock::now() - now);
         }
     }
 
@@ -250,7 +274,11 @@ impl Steward {
             .checker
             .next_due()
             .map_or(self.next_tick, |due| due.min(self.next_tick));
-        due.saturating_duration_since(now)
+        let due = due.saturating_duration_since(now);
+        match self.showing {
+            Some(_) => due.min(taps::PACE),
+            None => due,
+        }
     }
 
     fn dispatch(&mut self, completion: Completion<Token>, now: Instant) {
@@ -266,7 +294,8 @@ impl Steward {
                 self.listen(token, fd);
             }
             (Token::Check(token), outcome) => self.go_on_checking(token, outcome, now),
-            (Token::Admin(token), outcome) => self.answer(token, outcome, now),
+            (Token::Admin(token), outcome) => self.answer(Door::Admin, token, outcome, now),
+            (Token::Exporter(token), outcome) => self.answer(Door::Exporter, token, outcome, now),
             (Token::Signals | Token::Netlink, _) => {}
         }
     }
@@ -303,6 +332,7 @@ impl Steward {
                 self.model = model;
                 self.sources_due = self.sources.differ(&self.model);
                 self.checker.reconcile(specs(&self.model), now);
+                self.latencies.follow(&self.model);
                 self.stale = true;
                 tracing::info!(
                     config = %self.config.display(),

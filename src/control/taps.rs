@@ -213,13 +213,7 @@ impl Showing {
     }
 
     /// Tells of one packet.
-    fn tell(
-        &mut self,
-        record: &Record,
-        admin: &mut Admin,
-        wanted: &mut Vec<Wanted>,
-        now: Seconds,
-    ) {
+    fn tell(&mut self, record: &Record, admin: &mut Admin, wanted: &mut Vec<Wanted>, now: Seconds) {
         let made_by = |one: &&Arc<Snapshot>| one.generation == record.generation;
         let snapshot = self.snapshots.iter().find(made_by);
         let Some(snapshot) = snapshot.or(self.snapshots.back()) else {

@@ -6,6 +6,7 @@ mod across;
 mod backend;
 mod balancer;
 mod health;
+mod metrics;
 mod scope;
 mod service;
 mod timeouts;
@@ -37,6 +38,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
         Some(balancer) => balancer::resolve(balancer, nat_addresses.as_deref(), findings),
         None => Some(balancer::default()),
     };
+    let metrics = metrics::resolve(file.metrics.as_ref(), findings);
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
     let inherited = Inherited {
@@ -56,6 +58,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     check_counts(file, findings);
     Some(Model {
         balancer: balancer?,
+        metrics: metrics?,
         interfaces: interfaces?,
         services: services.into_iter().collect::<Option<_>>()?,
     })

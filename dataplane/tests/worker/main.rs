@@ -23,6 +23,7 @@ mod icmp_vlans;
 mod messages;
 #[cfg(test)]
 mod rehearsal;
+mod residence;
 #[cfg(test)]
 mod tap;
 #[cfg(test)]

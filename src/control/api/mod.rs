@@ -9,16 +9,19 @@
 //! | [`events`] | `GET /v1/events`: which of them, and for how long |
 //! | [`flush`] | `POST /v1/flush`: whose flows are meant |
 //! | [`look`] | what is shown and changes nothing |
+//! | [`tap`] | `GET /v1/trace` and `GET /v1/capture`: of which packets, and how many |
 
 mod events;
 pub(crate) mod flush;
-mod look;
+pub(crate) mod look;
+mod tap;
 
 use super::admin::Answer;
 use super::admin::access::Access;
 use super::admin::http::{Request, Response};
 use super::slab::Key;
 use super::status::Page;
+use super::taps::Showing;
 use flush::Flushing;
 
 /// What takes the whole loop, and is done once the handler has returned. The key is that of the
@@ -43,6 +46,8 @@ pub(crate) struct Doing<'a> {
     pub(crate) errands: &'a mut Vec<Errand>,
     /// The flush that is under way; one at a time.
     pub(crate) flush: &'a mut Option<Flushing>,
+    /// The tap that is open; one at a time.
+    pub(crate) showing: &'a mut Option<Showing>,
 }
 
 impl std::fmt::Debug for Doing<'_> {
@@ -122,6 +127,9 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::look("/v1/status", look::status),
     Route::look("/v1/explain", look::explain),
     Route::stream("/v1/events", events::begin),
+    Route::stream("/v1/trace", tap::trace),
+    Route::stream("/v1/capture", tap::capture),
+    Route::look("/v1/metrics", look::metrics),
     Route::look("/v1/openapi", look::openapi),
     Route::act("/v1/flush", flush::begin),
 ];

@@ -8,12 +8,13 @@ use ringgate_dataplane::xsk::CHUNK_BYTES;
 use super::super::admin::Answer;
 use super::super::admin::http::{Request, Response};
 use super::super::clock;
+use super::super::events::KIND as LINES;
 use super::super::slab::Key;
 use super::super::status::Page;
 use super::super::taps::capture::KIND as PCAPNG;
 use super::super::taps::expression::{Names, compile};
 use super::super::taps::{Bounds, Showing};
-use super::{Doing, events};
+use super::Doing;
 use crate::clock::Monotonic;
 
 /// Packets, time and bytes, at most: a tap that nobody remembers ends.
@@ -62,7 +63,8 @@ fn begin(
     doing: &mut Doing<'_>,
 ) -> Answer {
     if doing.showing.is_some() {
-        let message = "another trace or capture is open: one at a time; ask again when it has ended";
+        let message =
+            "another trace or capture is open: one at a time; ask again when it has ended";
         return Answer::Now(Response::error(409, message));
     }
     let (_, is_capture) = whose;
@@ -70,7 +72,7 @@ fn begin(
         Ok(showing) => {
             page.plane.post_tap(Some(showing.tap()));
             *doing.showing = Some(showing);
-            let kind = if is_capture { PCAPNG } else { events::LINES };
+            let kind = if is_capture { PCAPNG } else { LINES };
             Answer::Stream { kind }
         }
         Err(message) => Answer::Now(Response::error(400, &message)),
@@ -88,7 +90,7 @@ fn open(request: &Request<'_>, whose: (Key, bool), page: &Page<'_>) -> Result<Sh
     let filter = compile(&text, &names)?;
     let usual = if whose.1 { &OF_CAPTURE } else { &OF_TRACE };
     let bounds = bounds(request, usual)?;
-    let now = (clock::now(), Monotonic.nanos(), clock::wall());
+    let now = (clock::now(), Monotonic.nanoseconds(), clock::wall());
     Showing::open(whose, filter, &bounds, interfaces, now)
 }
 
@@ -98,7 +100,9 @@ fn bounds(request: &Request<'_>, usual: &Bounds) -> Result<Bounds, String> {
         None => Ok(usual),
         Some(text) => match text.parse() {
             Ok(number) if (1..=most).contains(&number) => Ok(number),
-            _ => Err(format!("{name} must be a number from 1 to {most}, not {text:?}")),
+            _ => Err(format!(
+                "{name} must be a number from 1 to {most}, not {text:?}"
+            )),
         },
     };
     let snap = u64::try_from(usual.snap).unwrap_or(0);
@@ -137,7 +141,13 @@ mod tests {
             snap: 64,
         };
         assert_eq!(asked("packets=7&seconds=5&bytes=1000&snap=64"), Ok(all));
-        for query in ["packets=0", "packets=x", "seconds=3601", "snap=2049", "bytes=-1"] {
+        for query in [
+            "packets=0",
+            "packets=x",
+            "seconds=3601",
+            "snap=2049",
+            "bytes=-1",
+        ] {
             let error = asked(query).unwrap_err();
             assert!(error.contains("must be a number from 1 to"), "{error}");
         }

@@ -40,6 +40,9 @@ impl Steward {
     }
 
     fn end_check(&mut self, ended: &Ended, now: Instant) {
+        if let Some(spec) = self.checker.spec(ended.id) {
+            self.latencies.record(spec, ended.latency);
+        }
         let Some(change) = self.checker.ended(ended.id, ended.verdict, now) else {
             return;
         };

@@ -15,7 +15,7 @@ use pcap_file::pcapng::blocks::interface_statistics::{
     InterfaceStatisticsBlock, InterfaceStatisticsOption,
 };
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
-use pcap_file::pcapng::{PcapNgBlock, PcapNgWriter};
+use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::{DataLink, Endianness, PcapError};
 use ringgate_dataplane::route::PortIndex;
 use ringgate_dataplane::tap::{Bytes, Record};
@@ -51,13 +51,18 @@ impl Capture {
         let application = format!("ringgate {}", env!("CARGO_PKG_VERSION"));
         let header = SectionHeaderBlock {
             endianness: Endianness::Little,
-            options: vec![SectionHeaderOption::UserApplication(Cow::Owned(application))],
+            options: vec![SectionHeaderOption::UserApplication(Cow::Owned(
+                application,
+            ))],
             ..SectionHeaderBlock::default()
         };
         let mut writer = PcapNgWriter::with_section_header(Vec::new(), header)?;
         let snap = u32::try_from(snap).unwrap_or(u32::MAX);
         for name in interfaces {
-            for (side, said) in [("in", "packets as they came"), ("out", "packets as they left")] {
+            for (side, said) in [
+                ("in", "packets as they came"),
+                ("out", "packets as they left"),
+            ] {
                 let mut interface = InterfaceDescriptionBlock::new(DataLink::ETHERNET, snap);
                 interface.options = vec![
                     InterfaceDescriptionOption::IfName(Cow::Owned(format!("{name} {side}"))),

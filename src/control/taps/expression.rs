@@ -51,7 +51,9 @@ pub(crate) fn compile(text: &str, names: &Names<'_>) -> Result<Filter, String> {
         reader.any()?;
     }
     if let Some(word) = reader.peek() {
-        return Err(format!("filter: found {word:?} where an \"and\" or an \"or\" is expected"));
+        return Err(format!(
+            "filter: found {word:?} where an \"and\" or an \"or\" is expected"
+        ));
     }
     Filter::new(reader.terms).map_err(|error| error.to_string())
 }
@@ -127,7 +129,9 @@ impl<'a> Reader<'a> {
     }
 
     fn test(&mut self) -> Result<(), String> {
-        let word = self.next().ok_or("filter: it ends where a test is expected")?;
+        let word = self
+            .next()
+            .ok_or("filter: it ends where a test is expected")?;
         let protocol = match word {
             "tcp" => Some(Test::Protocol(tcp::PROTOCOL)),
             "udp" => Some(Test::Protocol(udp::PROTOCOL)),
@@ -232,7 +236,10 @@ impl<'a> Reader<'a> {
         let reason = all.find(|reason| reason.name() == found).copied();
         reason.ok_or_else(|| {
             let all: Vec<&str> = DropReason::ALL.iter().map(|one| one.name()).collect();
-            format!("filter: {found:?} is no reason to drop a packet; there are {}", all.join(", "))
+            format!(
+                "filter: {found:?} is no reason to drop a packet; there are {}",
+                all.join(", ")
+            )
         })
     }
 
@@ -245,7 +252,9 @@ impl<'a> Reader<'a> {
                 let all = self.names.snapshot.services().iter().take(20);
                 let all: Vec<&str> = all.map(|service| &*service.name).collect();
                 let all = all.join(", ");
-                Err(format!("filter: there is no service {found:?}; there are {all}"))
+                Err(format!(
+                    "filter: there is no service {found:?}; there are {all}"
+                ))
             }
         }
     }
@@ -266,7 +275,10 @@ fn host(text: &str) -> Option<IpNet> {
 }
 
 fn net(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(|| host(text))
+    text.parse::<IpNet>()
+        .ok()
+        .map(|net| net.trunc())
+        .or_else(|| host(text))
 }
 
 fn port(text: &str) -> Option<RangeInclusive<u16>> {
@@ -326,35 +338,79 @@ mod tests {
         let host = |end, text: &str| Is(Test::Net(end, text.parse().unwrap()));
         let port = |end, first, last| Is(Test::Ports(end, first..=last));
         let (tcp, either) = (Is(Test::Protocol(6)), End::Either);
-        let web = Is(Test::Service("10.100.0.1:80".parse::<SocketAddr>().unwrap().into(), 6));
+        let web = Is(Test::Service(
+            "10.100.0.1:80".parse::<SocketAddr>().unwrap().into(),
+            6,
+        ));
         let backend: IpAddr = "10.2.0.11".parse().unwrap();
         for (text, terms) in [
             ("", vec![]),
             ("tcp", vec![tcp.clone()]),
-            ("host 10.1.0.2 and tcp port 80", vec![
-                host(either, "10.1.0.2/32"), tcp.clone(), port(either, 80, 80), And, And,
-            ]),
-            ("src net 10.1.0.7/24 or dst portrange 80-90", vec![
-                host(End::Source, "10.1.0.0/24"), port(End::Destination, 80, 90), Or,
-            ]),
-            ("tcp or tcp and tcp", vec![tcp.clone(), tcp.clone(), tcp.clone(), And, Or]),
-            ("(tcp || tcp) && !tcp", vec![
-                tcp.clone(), tcp.clone(), Or, tcp.clone(), Not, And,
-            ]),
-            ("not (ip6 host fd00::1)", vec![
-                Is(Test::Family(Family::V6)), host(either, "fd00::1/128"), And, Not,
-            ]),
-            ("service web and backend 10.2.0.11", vec![
-                web, Is(Test::Backend(backend, None)), And,
-            ]),
-            ("backend 10.2.0.11:8080", vec![Is(Test::Backend(backend, Some(8080)))]),
-            ("drop no_route or dropped", vec![
-                Is(Test::DroppedFor(DropReason::NoRoute)), Is(Test::Dropped), Or,
-            ]),
-            ("vlan and vlan 100", vec![Is(Test::Vlan(None)), Is(Test::Vlan(Some(100))), And]),
-            ("in eth0 and worker 1 and syn", vec![
-                Is(Test::Ingress(0)), Is(Test::Worker(1)), And, Is(Test::TcpFlags(2)), And,
-            ]),
+            (
+                "host 10.1.0.2 and tcp port 80",
+                vec![
+                    host(either, "10.1.0.2/32"),
+                    tcp.clone(),
+                    port(either, 80, 80),
+                    And,
+                    And,
+                ],
+            ),
+            (
+                "src net 10.1.0.7/24 or dst portrange 80-90",
+                vec![
+                    host(End::Source, "10.1.0.0/24"),
+                    port(End::Destination, 80, 90),
+                    Or,
+                ],
+            ),
+            (
+                "tcp or tcp and tcp",
+                vec![tcp.clone(), tcp.clone(), tcp.clone(), And, Or],
+            ),
+            (
+                "(tcp || tcp) && !tcp",
+                vec![tcp.clone(), tcp.clone(), Or, tcp.clone(), Not, And],
+            ),
+            (
+                "not (ip6 host fd00::1)",
+                vec![
+                    Is(Test::Family(Family::V6)),
+                    host(either, "fd00::1/128"),
+                    And,
+                    Not,
+                ],
+            ),
+            (
+                "service web and backend 10.2.0.11",
+                vec![web, Is(Test::Backend(backend, None)), And],
+            ),
+            (
+                "backend 10.2.0.11:8080",
+                vec![Is(Test::Backend(backend, Some(8080)))],
+            ),
+            (
+                "drop no_route or dropped",
+                vec![
+                    Is(Test::DroppedFor(DropReason::NoRoute)),
+                    Is(Test::Dropped),
+                    Or,
+                ],
+            ),
+            (
+                "vlan and vlan 100",
+                vec![Is(Test::Vlan(None)), Is(Test::Vlan(Some(100))), And],
+            ),
+            (
+                "in eth0 and worker 1 and syn",
+                vec![
+                    Is(Test::Ingress(0)),
+                    Is(Test::Worker(1)),
+                    And,
+                    Is(Test::TcpFlags(2)),
+                    And,
+                ],
+            ),
         ] {
             assert_eq!(compiled(text), Ok(Filter::new(terms).unwrap()), "{text}");
         }
