@@ -171,7 +171,9 @@ impl Question {
             (None, None) => Tags::NONE,
         };
         let own = scene.snapshot.fib().links().get(usize::from(ingress));
-        let own = hop.map(|hop| hop.source).or(own.map(|link| link.mac));
+        let own = hop
+            .map(|hop| hop.source)
+            .or_else(|| own.map(|link| link.mac));
         let sample = Sample {
             protocol,
             from,

@@ -365,8 +365,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
                     let displaced = self.follower.hold(frame, *datagram, here, counters);
                     if let Some((frame, ingress)) = displaced {
                         if let Some(tapping) = &mut tapping {
-                            tapping.arrive_again(ingress, snapshot.generation, &frame);
-                            tapping.drop(DropReason::FragmentDisplaced);
+                            tapping.displace(ingress, snapshot.generation, &frame);
                         }
                         pool.give(frame);
                     }

@@ -216,7 +216,7 @@ impl Showing {
     fn tell(&mut self, record: &Record, admin: &mut Admin, wanted: &mut Vec<Wanted>, now: Seconds) {
         let made_by = |one: &&Arc<Snapshot>| one.generation == record.generation;
         let snapshot = self.snapshots.iter().find(made_by);
-        let Some(snapshot) = snapshot.or(self.snapshots.back()) else {
+        let Some(snapshot) = snapshot.or_else(|| self.snapshots.back()) else {
             self.lagged += 1;
             return;
         };

@@ -97,6 +97,12 @@ impl Tapping {
         }
     }
 
+    /// A fragment that was held, and gives way to another.
+    pub(crate) fn displace(&mut self, ingress: PortIndex, generation: u64, frame: &Frame) {
+        self.arrive_again(ingress, generation, frame);
+        self.drop(DropReason::FragmentDisplaced);
+    }
+
     fn meet(
         &mut self,
         ingress: PortIndex,

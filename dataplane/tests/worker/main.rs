@@ -23,6 +23,7 @@ mod icmp_vlans;
 mod messages;
 #[cfg(test)]
 mod rehearsal;
+#[cfg(test)]
 mod residence;
 #[cfg(test)]
 mod tap;

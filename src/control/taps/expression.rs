@@ -338,11 +338,6 @@ mod tests {
         let host = |end, text: &str| Is(Test::Net(end, text.parse().unwrap()));
         let port = |end, first, last| Is(Test::Ports(end, first..=last));
         let (tcp, either) = (Is(Test::Protocol(6)), End::Either);
-        let web = Is(Test::Service(
-            "10.100.0.1:80".parse::<SocketAddr>().unwrap().into(),
-            6,
-        ));
-        let backend: IpAddr = "10.2.0.11".parse().unwrap();
         for (text, terms) in [
             ("", vec![]),
             ("tcp", vec![tcp.clone()]),
@@ -381,6 +376,18 @@ mod tests {
                     Not,
                 ],
             ),
+        ] {
+            assert_eq!(compiled(text), Ok(Filter::new(terms).unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_balancer_has_words_of_its_own() {
+        use Term::{And, Is, Or};
+        let listen: SocketAddr = "10.100.0.1:80".parse().unwrap();
+        let web = Is(Test::Service(listen.into(), 6));
+        let backend: IpAddr = "10.2.0.11".parse().unwrap();
+        for (text, terms) in [
             (
                 "service web and backend 10.2.0.11",
                 vec![web, Is(Test::Backend(backend, None)), And],
