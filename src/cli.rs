@@ -21,6 +21,10 @@ pub(crate) enum Command {
     Run(Run),
     /// Validate a configuration file; print services, ring balance and warnings
     Check(Check),
+    /// Tell what would change from one configuration file to another, and for whose traffic
+    Diff(Diff),
+    /// Send a configuration file to a running balancer, which takes all of it or nothing
+    Apply(Apply),
     /// Show services, backends, rates, workers and drops of a running balancer
     Status(Status),
     /// Watch a running balancer: services, backends, workers, interfaces, drops
@@ -59,6 +63,37 @@ pub(crate) struct Check {
     /// The configuration file
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The configuration as it is
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+    /// The configuration as it is to be
+    #[arg(value_name = "NEW")]
+    pub(crate) new: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The configuration file; it need not be the one that the balancer was started with
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Only tell what would happen
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
 }
 
 /// Where a running balancer answers.

@@ -75,6 +75,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+pub mod diff;
 mod duration;
 mod error;
 mod file;

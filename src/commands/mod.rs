@@ -1,8 +1,10 @@
 //! What each command does. The only rooms that print to standard output.
 
+pub(crate) mod apply;
 pub(crate) mod capture;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod explain;

@@ -21,11 +21,14 @@ use super::latency::{Checks, Latency};
 use super::meter::Meter;
 use super::netlink::Watcher;
 use crate::plane::Plane;
+use crate::reload::in_force::InForce;
 
 /// Everything that the page is made from.
 pub(crate) struct Page<'a> {
     /// The configuration file's path.
     pub(crate) config: &'a str,
+    /// Where the configuration came from.
+    pub(crate) in_force: &'a InForce,
     /// The configuration in force.
     pub(crate) model: &'a ringgate_config::Model,
     /// The newest snapshot.
@@ -73,6 +76,7 @@ impl Page<'_> {
             "pid": std::process::id(),
             "uptime_ms": self.uptime_ms,
             "config": self.config,
+            "in_force": self.in_force.to_json(),
             "generation": self.snapshot.generation,
             "draining": self.snapshot.draining,
             "control": {

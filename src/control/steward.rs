@@ -11,13 +11,11 @@ use std::time::{Duration, Instant};
 
 use ringgate_config::Model;
 use ringgate_conntrack::Endpoint;
-use ringgate_dataplane::clock::Clock as _;
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
 use super::admin::{self, Admin, AdminToken};
 use super::api::flush::Flushing;
-use super::checks::{health, specs};
 use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::events::{Event, Events};
@@ -33,17 +31,19 @@ use super::signals::{Signals, Wish};
 use super::taps::{self, Showing};
 use crate::clock::Monotonic;
 use crate::plane::Plane;
-use crate::reload::{self, Refused as ReloadRefused};
-use crate::sources::{SourceFacts, Sources};
+use crate::reload::in_force::InForce;
+use crate::sources::Sources;
 
 use answer::Door;
 use drain::Drain;
+use reload::Proposed;
 
 mod answer;
 mod check;
 mod drain;
 mod empty;
 mod flush;
+mod reload;
 mod sources;
 mod tap;
 
@@ -123,6 +123,10 @@ pub(crate) struct Steward {
     model: Model,
     snapshot: Arc<Snapshot>,
     config: PathBuf,
+    /// Whether `model` is what `config` says.
+    in_force: InForce,
+    /// Those who wait until what they proposed is in force everywhere.
+    proposed: Vec<Proposed>,
     clock: Monotonic,
     started: Instant,
     /// The network's generation that `fib` shows.
@@ -212,6 +216,8 @@ impl Steward {
             model: start.model,
             snapshot: start.snapshot,
             config: start.config,
+            in_force: InForce::from_file(),
+            proposed: Vec::new(),
             clock: start.clock,
             started: now,
             stale: true,
@@ -308,7 +314,7 @@ impl Steward {
         }
     }
 
-    // --- signals, reload ---
+    // --- signals ---
 
     fn take_signals(&mut self, now: Instant) {
         loop {
@@ -322,38 +328,6 @@ impl Steward {
                 }
             }
         }
-    }
-
-    fn reload(&mut self, now: Instant) {
-        self.notifier.reloading();
-        let host = SourceFacts::gather(self.watcher.network());
-        match reload::read(&self.config, &self.model, &host) {
-            Ok(model) => {
-                self.model = model;
-                self.sources_due = self.sources.differ(&self.model);
-                self.checker.reconcile(specs(&self.model), now);
-                self.latencies.follow(&self.model);
-                self.stale = true;
-                tracing::info!(
-                    config = %self.config.display(),
-                    services = self.model.services().len(),
-                    "reloaded"
-                );
-                let services = self.model.services().len();
-                self.events.tell(&Event::Reloaded { services });
-            }
-            Err(ReloadRefused(problems)) => {
-                for problem in &problems {
-                    tracing::error!("{problem}");
-                }
-                self.events.tell(&Event::ReloadRefused { problems });
-                tracing::error!(
-                    config = %self.config.display(),
-                    "reload refused: nothing has changed, the running configuration stays"
-                );
-            }
-        }
-        self.tell_readiness();
     }
 
     // --- the network ---
@@ -423,12 +397,14 @@ impl Steward {
             self.next_sample = now + SAMPLE;
             self.meter
                 .sample(&self.snapshot, &self.plane.counters(), now);
+            self.in_force.look(&self.config, &self.model);
         }
         if self.next_alive.is_some_and(|due| now >= due) {
             self.next_alive = self.notifier.watchdog().map(|every| now + every);
             self.notifier.alive();
         }
         self.steer_when_adopted();
+        self.answer_proposed();
         self.count_established(now);
         self.become_ready(now);
     }
@@ -470,51 +446,5 @@ impl Steward {
             tracing::error!(%error, "cannot tell the steering program this host's addresses");
         }
         self.stale = true;
-    }
-
-    /// Builds and publishes a new snapshot if anything in it has changed.
-    fn renew(&mut self, now: Instant) {
-        let moment = self.clock.now();
-        let steps = self.builder.next_step().is_some_and(|due| due <= moment);
-        if !std::mem::take(&mut self.stale) && !steps {
-            return;
-        }
-        let checker = &self.checker;
-        let health = |service: &_, backend: &_| health(checker, service, backend);
-        let is_draining = self.drain.is_some();
-        match self
-            .builder
-            .at(moment)
-            .build(&self.model, health, &self.fib, is_draining)
-        {
-            Ok(snapshot) => {
-                // Before, nobody knows who is up.
-                if self.is_ready {
-                    empty::announce(&empty::changes(&self.snapshot, &snapshot));
-                }
-                self.snapshot = Arc::new(snapshot);
-            }
-            Err(error) => {
-                tracing::error!(%error, "the configuration does not fit; the last one stays");
-                return;
-            }
-        }
-        self.meter.follow(&self.snapshot, &self.plane.counters());
-        self.plane.publish(&self.snapshot);
-        self.steer_after = Some(self.snapshot.generation);
-        self.next_tick = self.next_tick.min(now + TICK);
-    }
-
-    /// Workers know a service before its packets come, and still know it when the last arrive.
-    fn steer_when_adopted(&mut self) {
-        if self
-            .steer_after
-            .is_some_and(|generation| self.plane.has_adopted(generation))
-        {
-            self.steer_after = None;
-            if let Err(error) = self.plane.steer(self.snapshot.steered()) {
-                tracing::error!(%error, "cannot tell the steering program what to steer");
-            }
-        }
     }
 }

@@ -10,10 +10,12 @@
 //! | [`flush`] | `POST /v1/flush`: whose flows are meant |
 //! | [`look`] | what is shown and changes nothing |
 //! | [`tap`] | `GET /v1/trace` and `GET /v1/capture`: of which packets, and how many |
+//! | [`propose`] | another configuration |
 
 mod events;
 pub(crate) mod flush;
 pub(crate) mod look;
+pub(crate) mod propose;
 mod tap;
 
 use super::admin::Answer;
@@ -23,6 +25,7 @@ use super::slab::Key;
 use super::status::Page;
 use super::taps::Showing;
 use flush::Flushing;
+use propose::Proposal;
 
 /// What takes the whole loop, and is done once the handler has returned. The key is that of the
 /// connection that waits for an answer, or that has become a stream.
@@ -37,6 +40,8 @@ pub(crate) enum Errand {
         /// Whether it stays.
         stays: bool,
     },
+    /// Judge a configuration, and take it up if that is asked for.
+    Propose(Key, Proposal),
 }
 
 /// What an acting handler may begin. The loop carries it out after the handler has returned, and
@@ -132,6 +137,10 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::look("/v1/metrics", look::metrics),
     Route::look("/v1/openapi", look::openapi),
     Route::act("/v1/flush", flush::begin),
+    Route::act("/v1/reload", propose::reload),
+    Route::act("/v1/apply", propose::apply),
+    // It changes nothing; but judging a large file holds the loop up, which is not for everybody.
+    Route::act("/v1/diff", propose::look),
 ];
 
 /// Answers a request.

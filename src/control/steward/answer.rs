@@ -29,6 +29,7 @@ impl Steward {
         let admin = self.admin.path().to_owned();
         let page = Page {
             config: &self.config.display().to_string(),
+            in_force: &self.in_force,
             model: &self.model,
             snapshot: &self.snapshot,
             plane: &self.plane,
@@ -61,14 +62,15 @@ impl Steward {
             .completed(token, outcome, now, &mut handler, &mut wanted);
         self.start_admin(wanted);
         for errand in errands {
-            self.carry_out(errand);
+            self.carry_out(errand, now);
         }
     }
 
     /// Does what a handler has left to the loop.
-    fn carry_out(&mut self, errand: Errand) {
+    fn carry_out(&mut self, errand: Errand, now: Instant) {
         match errand {
             Errand::Follow { key, last, stays } => self.events.follow(key, last, stays),
+            Errand::Propose(key, proposal) => self.consider(key, proposal, now),
         }
     }
 
