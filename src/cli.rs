@@ -190,7 +190,7 @@ pub(crate) struct Tap {
     /// Which packets, as for tcpdump: host 10.1.0.2 and tcp port 80; besides: service NAME,
     /// backend ADDRESS[:PORT], dropped, drop REASON, forwarded, answered, held, in INTERFACE, out
     /// INTERFACE, worker N. All unless given
-    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    #[arg(value_name = "FILTER")]
     pub(crate) filter: Vec<String>,
     /// End after so many packets (trace: 10, capture: 10,000 unless given)
     #[arg(long, short = 'n', value_name = "PACKETS")]
