@@ -82,10 +82,8 @@ mod tests {
         let backend = format!("10.2.0.1{number}:8080");
         for (packet, interface) in packets.iter().zip(["back", "front", "back", "back"]) {
             assert_eq!(packet["verdict"], "forwarded", "{packet:#}");
-            assert_eq!(
-                (&packet["service"], &packet["backend"]),
-                (&"web4".into(), &*backend.clone().into())
-            );
+            assert_eq!(packet["service"], "web4");
+            assert_eq!(packet["backend"], *backend);
             // A handshake: there, back, there; and the request.
             assert_eq!(packet["out"], interface, "{packet:#}");
         }

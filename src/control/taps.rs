@@ -270,6 +270,11 @@ impl Showing {
         }
     }
 
+    /// Why it is over, how many packets were told, and how many more matched.
+    pub(crate) fn account(&self) -> (&'static str, u64, u64) {
+        (self.over.unwrap_or("open"), self.told, self.lost())
+    }
+
     fn lost(&self) -> u64 {
         self.tap.lost() + self.lagged
     }

@@ -70,6 +70,8 @@ fn begin(
     let (_, is_capture) = whose;
     match open(request, whose, page) {
         Ok(showing) => {
+            let filter = request.parameter("filter").unwrap_or_default();
+            tracing::info!(%filter, is_capture, "a tap was opened");
             page.plane.post_tap(Some(showing.tap()));
             *doing.showing = Some(showing);
             let kind = if is_capture { PCAPNG } else { LINES };

@@ -20,6 +20,8 @@ impl Steward {
         }
         self.plane.free_taps();
         if showing.ends(&mut self.admin, &mut wanted) {
+            let (why, packets, lost) = showing.account();
+            tracing::info!(why, packets, lost, "a tap was closed");
             self.showing = None;
         }
         if !wanted.is_empty() {
