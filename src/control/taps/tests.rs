@@ -115,7 +115,6 @@ fn a_capture_is_read_by_those_who_read_captures() {
         .for_each(|field| arguments.extend(["-e", field]));
     let told = tool("tshark", &arguments);
     let lines: Vec<&str> = told.lines().collect();
-    let time = "1763748000.12345679";
     let forwarded = "forwarded by back; service dns; backend 10.2.0.11:5353; worker 0";
     assert_eq!(lines.len(), 3, "{told}");
     assert!(

@@ -221,6 +221,7 @@ pub struct Configuration {
     drain: &'static str,
     flow_memory: Option<&'static str>,
     sources: &'static [&'static str],
+    metrics: &'static str,
     services: Vec<Service>,
 }
 
@@ -232,6 +233,7 @@ impl Configuration {
             drain: "5s",
             flow_memory: None,
             sources: &[],
+            metrics: "",
             services: Vec::new(),
         }
     }
@@ -260,6 +262,11 @@ impl Configuration {
     /// With these addresses of the balancer's as sources of `full-nat`.
     pub fn sources(self, sources: &'static [&'static str]) -> Self {
         Self { sources, ..self }
+    }
+
+    /// With these lines in the table `[metrics]`.
+    pub fn metrics(self, metrics: &'static str) -> Self {
+        Self { metrics, ..self }
     }
 
     /// With one more service.
@@ -296,6 +303,9 @@ impl Configuration {
         }
         if !self.sources.is_empty() {
             text += &format!("nat-sources = {:?}\n", self.sources);
+        }
+        if !self.metrics.is_empty() {
+            text += &format!("\n[metrics]\n{}\n", self.metrics);
         }
         for name in ["front", "back"] {
             text += &format!(
