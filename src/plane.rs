@@ -25,6 +25,7 @@ use ringgate_dataplane::publish::Mailbox;
 use ringgate_dataplane::route::{Link, Neighbour};
 use ringgate_dataplane::snapshot::Snapshot;
 use ringgate_dataplane::steered::Steered;
+use ringgate_dataplane::tap::{Tap, Tapping};
 use ringgate_dataplane::worker::{Parts, Remains, Worker};
 use ringgate_dataplane::xsk::{
     AttachError, BindMode, Binding, BoundMode, BusyPoll, OpenError, Options, Pool, SteerError,
@@ -279,6 +280,21 @@ impl Plane {
         snapshot.lifetimes().apply(self.tables());
         for worker in &self.workers {
             worker.mailbox.post(Arc::clone(snapshot));
+        }
+    }
+
+    /// Gives every worker its part in a tap, or has all give theirs up.
+    pub(crate) fn post_tap(&self, tap: Option<&Arc<Tap>>) {
+        for (number, worker) in (0..).zip(&self.workers) {
+            let tapping = tap.map(|tap| Box::new(Tapping::new(tap, number)));
+            worker.mailbox.post_tap(tapping);
+        }
+    }
+
+    /// Frees what workers have given up of taps.
+    pub(crate) fn free_taps(&self) {
+        for worker in &self.workers {
+            worker.mailbox.free_tap();
         }
     }
 

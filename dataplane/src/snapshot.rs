@@ -30,6 +30,7 @@ use place::Place;
 
 use standing::{Standing, Standings};
 
+mod apart;
 mod foreseen;
 mod place;
 mod standing;

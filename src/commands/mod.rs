@@ -1,6 +1,7 @@
 //! What each command does. The only rooms that print to standard output.
 
 pub(crate) mod apply;
+pub(crate) mod capture;
 pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod completions;
@@ -15,7 +16,9 @@ pub(crate) mod man;
 pub(crate) mod reload;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod told;
 pub(crate) mod top;
+pub(crate) mod trace;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -31,6 +31,7 @@ use super::notify::Notifier;
 use super::probe::{ProbeToken, Prober, SCRIPTS_MAX};
 use super::signals::{Signals, Wish};
 use super::slab::Key;
+use super::taps::{self, Showing};
 use crate::clock::Monotonic;
 use crate::log::limited;
 use crate::plane::Plane;
@@ -50,6 +51,7 @@ mod empty;
 mod flush;
 mod reload;
 mod sources;
+mod tap;
 mod told;
 
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
@@ -155,6 +157,8 @@ pub(crate) struct Steward {
     drain: Option<Drain>,
     /// What an operator asked for and the table is being searched for.
     flush: Option<Flushing>,
+    /// The tap that an operator has opened.
+    showing: Option<Showing>,
     /// Flows that were flushed since the start.
     flushed: u64,
     /// Pages of flows that are being searched for.
@@ -244,6 +248,7 @@ impl Steward {
             is_ready: false,
             drain: None,
             flush: None,
+            showing: None,
             flushed: 0,
             next_tick: now,
             next_sample: now + SAMPLE,
@@ -282,6 +287,7 @@ impl Steward {
             self.flush_on();
             self.search_on(now);
             self.feed_followers();
+            self.feed_tap(now);
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
                 return Ok((end, self.plane));
@@ -299,7 +305,11 @@ impl Steward {
             .checker
             .next_due()
             .map_or(self.next_tick, |due| due.min(self.next_tick));
-        due.saturating_duration_since(now)
+        let due = due.saturating_duration_since(now);
+        match self.showing {
+            Some(_) => due.min(taps::PACE),
+            None => due,
+        }
     }
 
     fn dispatch(&mut self, completion: Completion<Token>, now: Instant) {
