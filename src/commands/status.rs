@@ -88,6 +88,36 @@ fn render(status: &Value) -> String {
     page
 }
 
+fn render_flows(page: &mut String, flows: &Value) {
+    line(
+        page,
+        &format!(
+            "flows  {} of {}  created {}  expired {}  flushed {}  re-hashed {}  not stored: full {}, contended {}, too fast {}  out of window {}",
+            flows["stored"],
+            flows["capacity"],
+            flows["created"],
+            flows["expired"],
+            flows["flushed"],
+            flows["rehashed"],
+            flows["table_full"],
+            flows["contended"],
+            flows["too_fast"],
+            flows["out_of_window"],
+        ),
+    );
+    line(
+        page,
+        &format!(
+            "half open  {} of {}  created {}  displaced {}  expired {}",
+            flows["half_open_stored"],
+            flows["half_open_capacity"],
+            flows["half_open"],
+            flows["half_open_displaced"],
+            flows["half_open_expired"],
+        ),
+    );
+}
+
 /// Who it is and what it may do, on one line.
 fn render_process(page: &mut String, process: &Value) {
     let capabilities = |of: &str| {
