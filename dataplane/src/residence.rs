@@ -5,8 +5,8 @@
 //! than the turn took: that is what is counted for each of them. What a packet waited in the RX ring
 //! before its turn is not in it; nothing that a worker can read tells that.
 //!
-//! Who does not measure pays one comparison a turn ([`Sampler::is_due`]). Who does reads a clock twice
-//! in each turn that is chosen, and writes two or three words.
+//! A turn that is not chosen costs two comparisons, for all of its packets together. One that is reads a
+//! clock twice, and writes two words.
 
 use crate::counters::Counter;
 

@@ -196,26 +196,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
 
     /// Takes at most one batch from each port through the whole path. Returns how many packets.
     pub fn turn(&mut self) -> usize {
-        if self.sampler.is_due() {
-            return self.measured_turn();
-        }
-        self.untimed_turn()
-    }
-
-    /// A turn that tells how long its packets stayed.
-    #[cold]
-    #[inline(never)]
-    fn measured_turn(&mut self) -> usize {
-        let began = self.parts.clock.nanoseconds();
-        let packets = self.untimed_turn();
-        if packets > 0 {
-            let stayed = self.parts.clock.nanoseconds().saturating_sub(began);
-            self.parts.counters.residence.record(packets as u64, stayed);
-        }
-        packets
-    }
-
-    fn untimed_turn(&mut self) -> usize {
+        let began = self.sampler.is_due().then(|| self.begin_measuring());
         self.parts.mailbox.adopt(&mut self.parts.snapshot);
         self.parts
             .mailbox
@@ -246,6 +227,9 @@ impl<P: Port, C: Clock> Worker<P, C> {
             port.kick();
         }
         self.upkeep(now);
+        if let Some(began) = began {
+            self.measured(began, total);
+        }
         let turns = &self.parts.counters.turns;
         if total > 0 {
             &turns.busy_turns
@@ -254,6 +238,23 @@ impl<P: Port, C: Clock> Worker<P, C> {
         }
         .add(1);
         total
+    }
+
+    /// When a turn began that is to tell how long its packets stay.
+    #[cold]
+    #[inline(never)]
+    fn begin_measuring(&self) -> u64 {
+        self.parts.clock.nanoseconds()
+    }
+
+    /// Such a turn is over.
+    #[cold]
+    #[inline(never)]
+    fn measured(&self, began: u64, packets: usize) {
+        if packets > 0 {
+            let stayed = self.parts.clock.nanoseconds().saturating_sub(began);
+            self.parts.counters.residence.record(packets as u64, stayed);
+        }
     }
 
     /// The first pass over a batch: what is in the frames, and where their flows would be.
