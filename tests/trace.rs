@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs CAP_NET_ADMIN"]
-    fn why_it_does_not_forward_is_answered_beforehand_and_live() {
+    fn why_it_does_not_forward_is_answered_live_and_beforehand() {
         let playground = Playground::plan().up();
         let _nginx = Nginx::on_all(&playground, &Payload::megabytes(1, 11), "1m");
         let service = |name: &str, listen: &str, backend: &str| {
@@ -177,6 +177,31 @@ mod tests {
             Duration::from_secs(15),
             "the check of gone has failed",
             |status| status.text("/services/4/backends/0/state") == "down",
+        );
+        // First of packets that come, by which the client is known from then on.
+        let admin = balancer.admin();
+        let arguments = [
+            "trace",
+            "--json",
+            "--admin",
+            admin.to_str().unwrap(),
+            "-t",
+            "10",
+            "-n",
+            "1",
+            "drop",
+            "no_route",
+        ];
+        let tracing = begin(&balancer, &arguments);
+        let refused = playground.inside("client", || visit(WEB.parse().unwrap()));
+        assert!(refused.is_err());
+        let told = lines(&finished(tracing));
+        assert_eq!(told[0]["reason"], "no_route", "{told:?}");
+        assert!(
+            told[0]["steps"]
+                .to_string()
+                .contains("no route to 192.0.2.9"),
+            "{told:?}"
         );
         let ask = |port: u16, more: &[&str]| -> Value {
             let to = format!("10.100.0.1:{port}");
@@ -220,31 +245,6 @@ mod tests {
         assert!(
             wide["steps"].to_string().contains("1480 would fit"),
             "{wide:#}"
-        );
-        // The same of packets that come.
-        let admin = balancer.admin();
-        let arguments = [
-            "trace",
-            "--json",
-            "--admin",
-            admin.to_str().unwrap(),
-            "-t",
-            "10",
-            "-n",
-            "1",
-            "drop",
-            "no_route",
-        ];
-        let tracing = begin(&balancer, &arguments);
-        let refused = playground.inside("client", || visit(WEB.parse().unwrap()));
-        assert!(refused.is_err());
-        let told = lines(&finished(tracing));
-        assert_eq!(told[0]["reason"], "no_route", "{told:?}");
-        assert!(
-            told[0]["steps"]
-                .to_string()
-                .contains("no route to 192.0.2.9"),
-            "{told:?}"
         );
     }
 }
