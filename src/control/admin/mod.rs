@@ -47,6 +47,7 @@ pub(crate) use self::stream::Push;
 use self::stream::Streams;
 use super::driver::{Failure, Operation, Outcome};
 use super::slab::{Key, Slab};
+use crate::log::limited;
 
 /// Connections served at once. The commands make one each, a metrics collector too; so many silent
 /// clients delay the next by no more than [`REQUEST_PATIENCE`].
@@ -316,7 +317,7 @@ impl Admin {
             }
             Err(Failure::Cancelled) => self.idle = Some(listener),
             Err(failure) => {
-                tracing::warn!(%failure, "the admin socket could not accept a connection");
+                limited!(warn, %failure, "the admin socket could not accept a connection");
                 // Not at once again: what is missing (descriptors) is missing still.
                 self.paused = Some(listener);
                 wanted.push(Wanted {
@@ -440,7 +441,7 @@ impl Admin {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the admin socket could not begin a stream");
+                    limited!(warn, %error, "the admin socket could not begin a stream");
                     return self.end(key);
                 }
             },

@@ -97,6 +97,7 @@ impl Steward {
         self.in_force.forget();
         // One that is disabled is not checked.
         self.checker.reconcile(specs(&self.model), now);
+        self.latencies.follow(&self.model);
         self.stale = true;
     }
 

@@ -19,6 +19,7 @@ use crate::control::checks::{health, specs};
 use crate::control::clock;
 use crate::control::events::Event;
 use crate::control::slab::Key;
+use crate::log::limited;
 use crate::reload::in_force::InForce;
 use crate::reload::plan::{Change, Plan};
 use crate::reload::{self, Accepted, Refused};
@@ -218,7 +219,7 @@ impl Steward {
                 self.snapshot = Arc::new(snapshot);
             }
             Err(error) => {
-                tracing::error!(%error, "the configuration does not fit; the last one stays");
+                limited!(error, %error, "the configuration does not fit; the last one stays");
                 return;
             }
         }
@@ -236,7 +237,7 @@ impl Steward {
         {
             self.steer_after = None;
             if let Err(error) = self.plane.steer(self.snapshot.steered()) {
-                tracing::error!(%error, "cannot tell the steering program what to steer");
+                limited!(error, %error, "cannot tell the steering program what to steer");
             }
         }
     }
