@@ -142,7 +142,7 @@ sticky = true
         let payload = Payload::megabytes(1, 6);
         let _nginx = Nginx::on_all(&playground, &payload, "4m");
         let web = |numbers: std::ops::RangeInclusive<u8>| {
-            let web = Service::tcp("web", "10.100.0.1:80").checked();
+            let web = Service::tcp("web4", "10.100.0.1:80").checked();
             Configuration::native().service(web.backends(numbers, 8080))
         };
         let mut balancer = Balancer::start(RINGGATE, &playground, &web(1..=3));
@@ -193,7 +193,7 @@ sticky = true
         let output = apply(&["--dry-run"]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
-            said.contains("service web: backend 10.2.0.13:8080 removed"),
+            said.contains("service web4: backend 10.2.0.13:8080 removed"),
             "{said}"
         );
         assert!(said.contains("nothing was changed"), "{said}");
