@@ -61,6 +61,54 @@ mod tests {
     }
 
     #[test]
+    fn diff_tells_the_same_from_the_different_and_both_from_the_refused() {
+        let example = |name: &str| {
+            let file = config().join("examples").join(name);
+            file.to_str().unwrap().to_owned()
+        };
+        let (full, minimal) = (example("full.toml"), example("minimal.toml"));
+        let same = ringgate(&["diff", &full, &full]);
+        assert_eq!(
+            (same.status.code(), said(&same).trim()),
+            (Some(0), "nothing changes")
+        );
+        let other = ringgate(&["diff", &minimal, &full]);
+        assert_eq!(other.status.code(), Some(1), "{}", complaint(&other));
+        for words in [
+            "service syslog added: udp",
+            "only a restart can change this",
+            "share / weight",
+        ] {
+            assert!(said(&other).contains(words), "{}", said(&other));
+        }
+        let json = ringgate(&["diff", &minimal, &full, "--json"]);
+        let plan: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!(
+            (&plan["same"], json.status.code()),
+            (&false.into(), Some(1))
+        );
+        let actions = plan["actions"].as_array().unwrap();
+        assert_eq!(plan["actions_total"], actions.len());
+        for action in actions {
+            assert!(
+                said(&other).contains(action["text"].as_str().unwrap()),
+                "{action}"
+            );
+        }
+        let wrong = config().join("tests/rejects/unknown-keys.toml");
+        let refused = ringgate(&["diff", &full, wrong.to_str().unwrap()]);
+        assert_eq!(
+            (refused.status.code(), said(&refused)),
+            (Some(2), String::new())
+        );
+        assert!(
+            complaint(&refused).contains("unknown"),
+            "{}",
+            complaint(&refused)
+        );
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
         for arguments in [
             &["check", "/no/such/file"][..],

@@ -1,6 +1,7 @@
 //! Promise: SIGHUP takes the whole new file or nothing of it. A file with mistakes is refused
 //! with every one of them in the log, and traffic does not notice; a good one applies, and
-//! established flows keep their backend.
+//! established flows keep their backend. A file that is applied instead is in force when the command
+//! returns, and status tells it from the file on disk.
 
 #[cfg(test)]
 mod tests {
@@ -132,6 +133,98 @@ sticky = true
             );
         }
         balancer.assert_accounts_balance();
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn a_file_is_previewed_applied_and_told_from_the_one_on_disk() {
+        let playground = Playground::plan().up();
+        let payload = Payload::megabytes(1, 6);
+        let _nginx = Nginx::on_all(&playground, &payload, "4m");
+        let web = |numbers: std::ops::RangeInclusive<u8>| {
+            let web = Service::tcp("web4", "10.100.0.1:80").checked();
+            Configuration::native().service(web.backends(numbers, 8080))
+        };
+        let mut balancer = Balancer::start(RINGGATE, &playground, &web(1..=3));
+        let on_disk = |wanted: &str| {
+            balancer.wait_for(
+                Duration::from_secs(5),
+                "status has looked at the file",
+                |status| status.text("/in_force/on_disk") == wanted,
+            )
+        };
+        on_disk("same");
+        let before = balancer.status();
+        let next = balancer.directory().join("next.toml");
+        let write = |text: &str| std::fs::write(&next, text).unwrap();
+        let apply =
+            |more: &[&str]| balancer.ask(&[&["apply", next.to_str().unwrap()], more].concat());
+
+        // Refused: every mistake with its place, status 2, and nothing has changed.
+        write(&(web(1..=2).text(&balancer.admin()) + MISTAKES));
+        for arguments in [[].as_slice(), &["--dry-run"]] {
+            let output = apply(arguments);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(
+                (output.status.code(), said.lines().count()),
+                (Some(2), 5),
+                "{said}"
+            );
+            assert!(
+                said.lines().all(|line| line.contains("next.toml:")),
+                "{said}"
+            );
+        }
+        // What only a restart can change is no less refused.
+        write(
+            &web(1..=2)
+                .text(&balancer.admin())
+                .replace("[balancer]", "[balancer]\nworkers = 2"),
+        );
+        let output = apply(&[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            said.contains("balancer.workers cannot change while running"),
+            "{said}"
+        );
+        assert_eq!(output.status.code(), Some(2));
+
+        write(&web(1..=2).text(&balancer.admin()));
+        let output = apply(&["--dry-run"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            said.contains("service web4: backend 10.2.0.13:8080 removed"),
+            "{said}"
+        );
+        assert!(said.contains("nothing was changed"), "{said}");
+        assert_eq!(
+            balancer.status().number("/generation"),
+            before.number("/generation")
+        );
+
+        // In force when the command returns; the next visits show it.
+        let output = apply(&[]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let visits = playground.visits("10.100.0.1:80".parse().unwrap(), VISITS);
+        assert_eq!(visits.answers.keys().collect::<Vec<_>>(), ["b1", "b2"]);
+        let status = on_disk("differs");
+        assert_eq!(status.text("/in_force/applied"), next.to_str().unwrap());
+        let output = balancer.ask(&["status"]);
+        let page = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            page.contains("applied from") && page.contains("NOT what"),
+            "{page}"
+        );
+
+        // The file on disk is what a SIGHUP goes by.
+        balancer.rewrite("[[interface]]\n");
+        on_disk("refused");
+        balancer.reload(&web(1..=3));
+        let status = balancer.wait_for(Duration::from_secs(5), "the file is in force", |status| {
+            status.text("/in_force/on_disk") == "same"
+        });
+        assert!(status.0["in_force"]["applied"].is_null(), "{status}");
+        assert_eq!(status.states(3), ["up"]);
     }
 
     /// What `ringgate check` has to say about the file: a line for each mistake, with file, line
