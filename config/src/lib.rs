@@ -75,21 +75,27 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod change;
 pub mod diff;
 mod duration;
 mod error;
 mod file;
 pub mod limits;
+mod mention;
 mod model;
 mod nearest;
 mod resolve;
 
+pub use change::{Change, Misfit, Overlay, Said, Unsaved, WriteError};
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
+pub use mention::{FileUse, Mention};
 pub use model::{
-    Backend, Balancer, Check, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind,
+    Api, Backend, Balancer, Check, Choose, ClientCertificate, DnsAnswer, DnsCheck, Dscp, Exchange,
+    FlowMemory, Forward, Fragments, GrpcCheck, Health, HealthKind, HttpCheck, HttpMethod,
     Interface, Listen, Log, LogFormat, LogLevel, Metrics, Mode, Model, MssClamp, PartialChecksums,
-    Ping, Process, Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
+    Ping, Process, Protocol, Quic, RecordType, ResponseCode, ScriptCheck, Service, Silence,
+    StatusSet, Timeouts, TlsCheck, Tunnel, Verify, Vlan, VlanTags, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};
@@ -101,6 +107,8 @@ pub struct Parsed {
     pub model: Model,
     /// What it says but probably does not mean, in the order of the file.
     pub warnings: Vec<Warning>,
+    /// The files that it names, in no order.
+    pub mentions: Vec<Mention>,
 }
 
 /// Reads a configuration. `file_name` is only for the places in problems and warnings; nothing

@@ -18,7 +18,7 @@
 //! * one with [`Quic`] is stateless, and all its backends have different server ids of its length;
 //!   backends of other services have none;
 //! * a service with [`Fragments::ByAddress`] chooses by [`Choose::SourceHash`];
-//! * what is checked has a port: its own, or the check's;
+//! * what is checked has a port, its own or the check's, unless by [`Check::Icmp`] or [`Check::Script`];
 //! * a backend has a [`Tunnel`] if its mode is one, with a source of its family that does not
 //!   hold its address;
 //! * all numbers are within [`limits`](crate::limits), a table size is prime and not smaller
@@ -28,6 +28,7 @@
 //! address and port may stand in several services. Order is the file's; nothing may depend on
 //! it but the order of output.
 
+mod api;
 mod check;
 mod host;
 mod listen;
@@ -42,7 +43,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use check::Check;
+pub use api::Api;
+pub use check::{
+    Check, ClientCertificate, DnsAnswer, DnsCheck, Exchange, GrpcCheck, HttpCheck, ScriptCheck,
+    StatusSet, TlsCheck, Verify,
+};
 pub use host::{Log, Process};
 pub use listen::Listen;
 pub use metrics::Metrics;
@@ -50,8 +55,8 @@ pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
 pub use words::{
-    Choose, FlowMemory, Forward, Fragments, HealthKind, LogFormat, LogLevel, Mode,
-    PartialChecksums, Ping, Protocol, VlanTags, WhenEmpty,
+    Choose, FlowMemory, Forward, Fragments, HealthKind, HttpMethod, LogFormat, LogLevel, Mode,
+    PartialChecksums, Ping, Protocol, RecordType, ResponseCode, Silence, VlanTags, WhenEmpty,
 };
 
 /// Everything the operator said, complete and consistent. See the module's head for what holds.
@@ -61,6 +66,7 @@ pub struct Model {
     pub(crate) log: Log,
     pub(crate) process: Process,
     pub(crate) metrics: Metrics,
+    pub(crate) api: Api,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) services: Vec<Service>,
 }
@@ -84,6 +90,11 @@ impl Model {
     /// What is told to whoever collects metrics.
     pub const fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Who may ask a running balancer.
+    pub const fn api(&self) -> &Api {
+        &self.api
     }
 
     /// The interfaces that packets come from and leave by; at least one.

@@ -20,6 +20,7 @@ use crate::control::fib::Ports;
 use crate::control::health::Checker;
 use crate::control::netlink;
 use crate::control::probe::Prober;
+use crate::control::probe::trust::{self, Trust};
 use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
 use crate::log;
@@ -57,7 +58,9 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         return Ok(ExitCode::from(REFUSED));
     }
     let privileges = privileges::Plan::new(model.process())?;
-    let admin = Admin::new(Claimed::claim(model.balancer().admin())?);
+    let api = model.api();
+    let claimed = Claimed::claim(model.balancer().admin(), api.socket_mode())?;
+    let admin = Admin::new(claimed, api);
     let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);
@@ -88,6 +91,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     };
     let plane = Plane::start(&plan, seats)?;
     let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
+    let trust = Trust::load(&model).map_err(trust::said)?;
     let capacity = driver_capacity(specs(&model).count());
     let (driver, kind) = driver::open(prefer, capacity)?;
     let (config, reloadable) = (config.to_owned(), config.to_owned());
@@ -98,7 +102,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         admin,
         exporter,
         checker,
-        prober: Prober::new(capacity),
+        prober: Prober::new(capacity, trust, random()?),
         builder,
         sources,
         plane,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Action;
 use crate::duration::Spelt;
 use crate::model::{
-    Backend, Balancer, Check, Dscp, Health, Interface, Metrics, Model, MssClamp, Quic, Service,
+    Api, Backend, Balancer, Dscp, Health, Interface, Metrics, Model, MssClamp, Quic, Service,
     Timeouts, Tunnel, Vlan,
 };
 
@@ -84,6 +84,7 @@ pub(super) fn of_process<'a>(old: &Model, new: &Model) -> Vec<Action<'a>> {
     of_host(&mut fixed, [old, new]);
     let mut free = Settings::default();
     of_run(&mut free, [old.balancer(), new.balancer()]);
+    of_api(&mut free, [old.api(), new.api()]);
     free.shown(
         "metrics.backends",
         [&old.metrics().backends, &new.metrics().backends],
@@ -158,6 +159,18 @@ fn of_host(settings: &mut Settings, both: [&Model; 2]) {
     settings.shown("process.seccomp", both.map(|one| &one.process.seccomp));
 }
 
+/// Who may ask a running balancer.
+fn of_api(settings: &mut Settings, both: [&Api; 2]) {
+    let group = |name: &Option<String>| name.as_deref().unwrap_or("none").to_owned();
+    settings.note("api.read-group", both.map(|one| &one.read_group), group);
+    settings.note("api.write-group", both.map(|one| &one.write_group), group);
+    settings.note(
+        "api.socket-mode",
+        both.map(|one| &one.socket_mode),
+        |mode| format!("{mode:04o}"),
+    );
+}
+
 /// What a reload takes up.
 fn of_run(settings: &mut Settings, both: [&Balancer; 2]) {
     settings.duration("balancer.drain", both.map(|one| one.drain));
@@ -228,7 +241,7 @@ pub(super) fn of_service(old: &Service, new: &Service) -> Vec<Setting> {
             both.map(|one| &one.health),
             |health| match health {
                 Some(health) => {
-                    format!("{} every {}", check(&health.check), Spelt(health.interval))
+                    format!("{} every {}", health.check.kind(), Spelt(health.interval))
                 }
                 None => "none".to_owned(),
             },
@@ -276,14 +289,15 @@ fn timeouts(settings: &mut Settings, both: [&Timeouts; 2]) {
     settings.duration("timeouts.two-way", both.map(|one| one.two_way));
 }
 
-fn check(check: &Check) -> String {
-    match check {
-        Check::Tcp => "tcp".to_owned(),
-    }
-}
-
 fn health(settings: &mut Settings, both: [&Health; 2]) {
-    settings.note("health.kind", both.map(|one| &one.check), |one| check(one));
+    let checks = both.map(|one| &one.check);
+    settings.shown("health.kind", [&checks[0].kind(), &checks[1].kind()]);
+    if checks[0].kind() == checks[1].kind() {
+        // Field by field as the check has them: which of its keys it is can be seen there.
+        settings.note("health (what is asked)", checks, |check| {
+            format!("{check:?}")
+        });
+    }
     settings.duration("health.interval", both.map(|one| one.interval));
     settings.duration("health.timeout", both.map(|one| one.timeout));
     settings.shown("health.rise", both.map(|one| &one.rise));

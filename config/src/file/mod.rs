@@ -4,6 +4,8 @@
 //! types and syntax errors; what the values mean is [`resolve`](crate::resolve)'s. The TOML
 //! parser recovers from errors, so that one pass reports them all.
 
+mod api;
+mod check;
 mod host;
 mod keys;
 mod metrics;
@@ -16,10 +18,12 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Findings, quote};
+pub(crate) use api::Api;
+pub(crate) use check::Check;
 pub(crate) use host::{Log, Process};
 use keys::Keys;
 pub(crate) use metrics::Metrics;
-pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
+pub(crate) use service::{Backend, Health, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
 
 /// A key of a table: absent, given, or given so badly that it has already been reported.
@@ -94,6 +98,7 @@ pub(crate) struct File<'a> {
     pub(crate) log: Option<Log<'a>>,
     pub(crate) process: Option<Process<'a>>,
     pub(crate) metrics: Option<Metrics<'a>>,
+    pub(crate) api: Option<Api<'a>>,
     pub(crate) interfaces: Vec<Interface<'a>>,
     pub(crate) services: Vec<Service<'a>>,
 }
@@ -108,6 +113,7 @@ impl<'a> File<'a> {
         };
         top.refuse_unknown(&[
             "balancer",
+            "api",
             "log",
             "metrics",
             "process",
@@ -124,6 +130,7 @@ impl<'a> File<'a> {
             })
         });
         let metrics = Metrics::read(&mut top);
+        let api = Api::read(&mut top);
         let mut interfaces = Vec::new();
         for (number, table, head) in top.tables("interface") {
             let path = entry_path("interface", table, "name", number);
@@ -153,6 +160,7 @@ impl<'a> File<'a> {
             log,
             process,
             metrics,
+            api,
             interfaces,
             services,
         }

@@ -3,8 +3,10 @@
 //! that one pass over the file is enough.
 
 mod across;
+mod api;
 mod backend;
 mod balancer;
+mod check;
 mod health;
 mod host;
 mod metrics;
@@ -42,6 +44,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     let log = host::log(file.log.as_ref(), findings);
     let process = host::process(file.process.as_ref(), findings);
     let metrics = metrics::resolve(file.metrics.as_ref(), findings);
+    let api = api::resolve(file.api.as_ref(), findings);
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
     let inherited = Inherited {
@@ -59,11 +62,13 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     timeouts::check_sets(&file.services, &services, findings);
     seen.check(nat_sources.unwrap_or_default(), findings);
     check_counts(file, findings);
+    host::check_scripts(file.process.as_ref(), &services, findings);
     Some(Model {
         balancer: balancer?,
         log: log?,
         process: process?,
         metrics: metrics?,
+        api: api?,
         interfaces: interfaces?,
         services: services.into_iter().collect::<Option<_>>()?,
     })
