@@ -4,7 +4,7 @@ use super::scope::Scope;
 use crate::error::{Findings, quote};
 use crate::file::{self, Field};
 use crate::limits::ACCOUNT_BYTES_MAX;
-use crate::model::{Log, LogFormat, LogLevel, Process};
+use crate::model::{Check, Log, LogFormat, LogLevel, Process, Service};
 
 /// The log; what holds when the file says nothing of it.
 pub(super) fn log(raw: Option<&file::Log<'_>>, findings: &mut Findings<'_>) -> Option<Log> {
@@ -53,6 +53,39 @@ pub(super) fn process(
         group: group?,
         seccomp: seccomp?,
     })
+}
+
+/// Programs cannot be executed where system calls are confined.
+pub(super) fn check_scripts(
+    raw: Option<&file::Process<'_>>,
+    services: &[Option<Service>],
+    findings: &mut Findings<'_>,
+) {
+    let runs = |service: &&Service| {
+        let health = service.health();
+        health.is_some_and(|health| matches!(**health.check(), Check::Script(_)))
+    };
+    let Some(service) = services.iter().flatten().find(runs) else {
+        return;
+    };
+    let Some(Field::Given(seccomp)) = raw.map(|raw| &raw.seccomp) else {
+        return;
+    };
+    if !*seccomp.get_ref() {
+        return;
+    }
+    let mut scope = Scope {
+        path: "process",
+        head: &(0..0),
+        findings,
+    };
+    let found = format!(
+        "true, and the service {} has a check by a script",
+        quote(service.name())
+    );
+    let expected = "one of the two: confined, no program can be executed".to_owned();
+    let cure = "leave seccomp out, or check otherwise";
+    scope.misfit("seccomp", &seccomp.span(), found, expected, cure);
 }
 
 /// The name of a user or a group, as useradd(8) takes it. That it exists is for the host to say.

@@ -62,6 +62,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     timeouts::check_sets(&file.services, &services, findings);
     seen.check(nat_sources.unwrap_or_default(), findings);
     check_counts(file, findings);
+    host::check_scripts(file.process.as_ref(), &services, findings);
     Some(Model {
         balancer: balancer?,
         log: log?,
