@@ -18,7 +18,8 @@
 //! * one with [`Quic`] is stateless, and all its backends have different server ids of its length;
 //!   backends of other services have none;
 //! * a service with [`Fragments::ByAddress`] chooses by [`Choose::SourceHash`];
-//! * what is checked has a port: its own, or the check's;
+//! * what is checked has a port: its own, or the check's; a check has ended before the next one starts,
+//!   and one that signs bring forward has a shorter interval to come after;
 //! * a backend has a [`Tunnel`] if its mode is one, with a source of its family that does not
 //!   hold its address;
 //! * all numbers are within [`limits`](crate::limits), a table size is prime and not smaller
@@ -28,6 +29,7 @@
 //! address and port may stand in several services. Order is the file's; nothing may depend on
 //! it but the order of output.
 
+mod health;
 mod listen;
 mod service;
 mod tunnel;
@@ -39,13 +41,14 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use health::{Flap, Health, MinHealthy, Pace};
 pub use listen::Listen;
-pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
+pub use service::{Backend, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
 pub use words::{
-    Choose, FlowMemory, Forward, Fragments, HealthKind, Mode, PartialChecksums, Ping, Protocol,
-    VlanTags, WhenEmpty,
+    Choose, FlowMemory, Forward, Fragments, HealthKind, Mode, PartialChecksums, Passive, Ping,
+    Protocol, VlanTags, WhenBelow, WhenEmpty,
 };
 
 /// Everything the operator said, complete and consistent. See the module's head for what holds.

@@ -7,7 +7,7 @@ mod tests {
     use std::time::Duration;
 
     use ringgate_config::{
-        Choose, Dscp, FlowMemory, Forward, Fragments, HealthKind, Mode, Model, MssClamp,
+        Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind, Mode, Model, MssClamp,
         PartialChecksums, Ping, Protocol, Quic, Tunnel, Vlan, VlanTags, WhenEmpty,
     };
     use ringgate_config::{limits, parse};
@@ -119,10 +119,11 @@ mod tests {
             (HealthKind::Tcp, HealthKind::Tcp)
         );
         assert_eq!(
-            (inline.interval(), inline.timeout()),
-            (table.interval(), table.timeout())
+            (inline.pace().interval, inline.pace().timeout),
+            (table.pace().interval, table.pace().timeout)
         );
-        assert_eq!((inline.rise(), inline.fall()), (table.rise(), table.fall()));
+        let rows = |health: &Health| (health.pace().rise, health.pace().fall);
+        assert_eq!(rows(inline), rows(table));
         assert_eq!((inline.port(), table.port()), (None, Some(8081)));
     }
 
@@ -303,6 +304,6 @@ mod tests {
         let model = parse("test.toml", text).unwrap().model;
         assert_eq!(model.balancer().workers().unwrap().get(), 3);
         let health = model.services()[0].health().unwrap();
-        assert_eq!(health.timeout(), Duration::from_millis(100));
+        assert_eq!(health.pace().timeout, Duration::from_millis(100));
     }
 }

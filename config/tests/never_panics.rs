@@ -72,7 +72,7 @@ mod tests {
             assert!(
                 service
                     .health()
-                    .is_none_or(|health| health.timeout() <= health.interval())
+                    .is_none_or(|health| health.pace().timeout <= health.pace().interval)
             );
             check_words(service);
             let backends = service.backends();

@@ -31,6 +31,7 @@ use place::Place;
 use standing::{Standing, Standings};
 
 mod place;
+mod quorum;
 mod standing;
 
 /// See the module's documentation.
@@ -276,7 +277,7 @@ impl Builder {
         Standings {
             weights,
             scale,
-            fallen_open,
+            quorum,
             ..
         }: &Standings,
     ) -> Service {
@@ -294,7 +295,11 @@ impl Builder {
             ring: self.ring(service, weights),
             order: self.order(service, weights),
             weight_scale: *scale,
-            fallen_open: *fallen_open,
+            fallen_open: quorum.fallen_open,
+            fallen_closed: quorum.fallen_closed,
+            healthy: quorum.healthy,
+            needs_healthy: quorum.needed,
+            trusts_suspects: quorum.trusts_suspects,
             half_open: false,
             members: Vec::new(),
         }

@@ -1,12 +1,13 @@
 //! From the configuration to the checks: which backends are asked, and what their answers mean.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ringgate_config::{Backend, HealthKind, Model, Service};
 
 use ringgate_dataplane::backend::Health;
 
-use super::health::{Checker, Kind, Spec, State};
+use super::health::{Checker, Kind, Reports, Spec, State, Target};
 
 /// The check of a backend; `None` when it is not checked: its service has no `health`, or the
 /// operator took it out.
@@ -16,12 +17,17 @@ pub(crate) fn spec_of(service: &Service, backend: &Backend) -> Option<Spec> {
     Some(Spec {
         address: SocketAddr::new(backend.address().ip(), port),
         kind: match health.kind() {
-            HealthKind::Tcp => Kind::Tcp,
+            HealthKind::Tcp => Some(Kind::Tcp),
+            HealthKind::Reported => None,
         },
-        interval: health.interval(),
-        timeout: health.timeout(),
-        rise: health.rise(),
-        fall: health.fall(),
+        pace: *health.pace(),
+        reports: health.report_ttl().map(|ttl| Reports {
+            target: Target {
+                service: Arc::from(service.name()),
+                backend: backend.address(),
+            },
+            ttl,
+        }),
     })
 }
 
@@ -43,7 +49,8 @@ pub(crate) fn health(checker: &Checker, service: &Service, backend: &Backend) ->
     };
     match checker.report(&spec).map(|report| report.state) {
         Some(State::Up) => Health::Up,
-        Some(State::Down) => Health::Down,
+        Some(State::Suspect) => Health::Suspect,
+        Some(State::Down | State::Held) => Health::Down,
         Some(State::Pending) | None => Health::Pending,
     }
 }

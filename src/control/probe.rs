@@ -77,6 +77,8 @@ mod tests {
     use std::io::Read;
     use std::net::{SocketAddr, TcpListener, TcpStream};
 
+    use ringgate_config::{Pace, Passive};
+
     use super::super::clock::now;
     use super::super::driver::{self, Driver, Prefer};
     use super::super::health::{CheckId, Checker, Spec, State};
@@ -87,11 +89,18 @@ mod tests {
     fn spec(address: SocketAddr) -> Spec {
         Spec {
             address,
-            kind: Kind::Tcp,
-            interval: INTERVAL,
-            timeout: INTERVAL,
-            rise: 2,
-            fall: 3,
+            kind: Some(Kind::Tcp),
+            pace: Pace {
+                interval: INTERVAL,
+                jitter: Duration::ZERO,
+                fast_interval: INTERVAL,
+                timeout: INTERVAL,
+                rise: 2,
+                fall: 3,
+                flap: None,
+                passive: Passive::Off,
+            },
+            reports: None,
         }
     }
 
@@ -117,7 +126,7 @@ mod tests {
                 .map(|due| due.saturating_duration_since(now()));
             driver.wait(pause, &mut done).unwrap();
             for end in done.drain(..) {
-                checker.ended(end.token, verdict(&end.outcome), now());
+                checker.ended(end.token, verdict(&end.outcome), Duration::ZERO, now());
             }
         }
     }

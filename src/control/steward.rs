@@ -19,7 +19,7 @@ use super::admin::{Admin, AdminToken};
 use super::checks::{health, specs};
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::fib::Ports;
-use super::health::{CheckId, Checker, State as Health};
+use super::health::{CheckId, Checker};
 use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::signals::{Signals, Wish};
@@ -37,6 +37,7 @@ mod answer;
 mod drain;
 mod empty;
 mod flush;
+mod sides;
 mod sources;
 
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
@@ -219,6 +220,7 @@ impl Steward {
             for completion in done.drain(..) {
                 self.dispatch(completion, now);
             }
+            self.lapse(now);
             self.start_checks(now);
             self.renew_sources();
             if now >= self.next_tick {
@@ -379,22 +381,18 @@ impl Steward {
                     }
                 }
                 Err(verdict) => {
-                    self.checker.ended(start.id, verdict, now);
+                    self.checker.ended(start.id, verdict, Duration::ZERO, now);
                 }
             }
         }
     }
 
     fn end_check(&mut self, id: CheckId, outcome: &Outcome, now: Instant) {
-        let Some(change) = self.checker.ended(id, probe::verdict(outcome), now) else {
-            return;
-        };
-        let backend = change.spec.address;
-        match (change.state, change.reason) {
-            (Health::Down, Some(reason)) => tracing::warn!(%backend, %reason, "down"),
-            (state, _) => tracing::info!(%backend, "{state}"),
+        let latency = self.checker.running_for(id, now);
+        let verdict = probe::verdict(outcome);
+        if let Some(change) = self.checker.ended(id, verdict, latency, now) {
+            self.changed(&change);
         }
-        self.stale = true;
     }
 
     // --- now and then ---

@@ -5,6 +5,7 @@
 //! parser recovers from errors, so that one pass reports them all.
 
 mod keys;
+mod pace;
 mod service;
 mod syntax;
 
@@ -15,6 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Findings, quote};
 use keys::Keys;
+pub(crate) use pace::{Flap, Pace};
 pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
 
@@ -51,6 +53,7 @@ pub(crate) struct Balancer<'a> {
     pub(crate) busy_poll: Field<bool>,
     pub(crate) drain: Field<&'a str>,
     pub(crate) timeouts: Option<Timeouts<'a>>,
+    pub(crate) health: Option<Pace<'a>>,
     pub(crate) nat_sources: Field<Vec<Spanned<&'a str>>>,
     pub(crate) nat_source_ports: Field<&'a str>,
     pub(crate) icmp_per_second: Field<i64>,
@@ -150,6 +153,7 @@ impl<'a> Balancer<'a> {
             "busy-poll",
             "drain",
             "timeouts",
+            "health",
             "nat-sources",
             "nat-source-ports",
             "icmp-per-second",
@@ -159,6 +163,7 @@ impl<'a> Balancer<'a> {
         ]);
         Self {
             timeouts: Timeouts::read(&mut keys),
+            health: Pace::read_default(&mut keys),
             workers: keys.whole("workers"),
             cores: keys.wholes("cores"),
             flows: keys.whole("flows"),

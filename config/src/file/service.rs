@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::keys::Keys;
-use super::{Field, FlagOrWhole, TextOrWhole, Timeouts, entry_path};
+use super::{Field, FlagOrWhole, Pace, TextOrWhole, Timeouts, entry_path};
 use crate::error::join;
 
 /// Health checks of later releases: known words, so that what belongs to them is not called unknown.
@@ -24,6 +24,8 @@ pub(crate) struct Service<'a> {
     pub(crate) tunnel: Option<Tunnel<'a>>,
     pub(crate) choose: Field<&'a str>,
     pub(crate) when_empty: Field<&'a str>,
+    pub(crate) min_healthy: Field<TextOrWhole<'a>>,
+    pub(crate) when_below: Field<&'a str>,
     pub(crate) mss_clamp: Field<FlagOrWhole>,
     pub(crate) fragments: Field<&'a str>,
     pub(crate) stateless: Field<bool>,
@@ -63,11 +65,9 @@ pub(crate) struct Health<'a> {
     pub(crate) path: String,
     pub(crate) head: Range<usize>,
     pub(crate) kind: Field<&'a str>,
-    pub(crate) interval: Field<&'a str>,
-    pub(crate) timeout: Field<&'a str>,
-    pub(crate) rise: Field<i64>,
-    pub(crate) fall: Field<i64>,
     pub(crate) port: Field<i64>,
+    pub(crate) pace: Pace<'a>,
+    pub(crate) report_ttl: Field<&'a str>,
 }
 
 /// `[[service.backend]]`.
@@ -93,6 +93,8 @@ impl<'a> Service<'a> {
         "tunnel",
         "choose",
         "when-empty",
+        "min-healthy",
+        "when-below",
         "mss-clamp",
         "fragments",
         "stateless",
@@ -118,6 +120,12 @@ impl<'a> Service<'a> {
             tunnel: Tunnel::read(&mut keys),
             choose: keys.text("choose", "a word in quotes"),
             when_empty: keys.text("when-empty", "a word in quotes"),
+            min_healthy: keys.text_or_whole(
+                "min-healthy",
+                "a whole number or a share like \"50%\"",
+                "write digits without quotes, or a share in double quotes",
+            ),
+            when_below: keys.text("when-below", "a word in quotes"),
             mss_clamp: keys.flag_or_whole("mss-clamp"),
             fragments: keys.text("fragments", "a word in quotes"),
             stateless: keys.flag("stateless"),
@@ -179,15 +187,14 @@ impl<'a> Health<'a> {
         let kind = keys.text("kind", "a word in quotes, like \"tcp\"");
         // A later release's kind has keys of its own; that it is refused says enough.
         if !matches!(&kind, Field::Given(kind) if LATER_KINDS.contains(kind.get_ref())) {
-            keys.refuse_unknown(&["kind", "interval", "timeout", "rise", "fall", "port"]);
+            let known = [["kind", "port"].as_slice(), &Pace::KEYS, &["report-ttl"]];
+            keys.refuse_unknown(&known.concat());
         }
         Some(Self {
             kind,
-            interval: keys.text("interval", "a duration in quotes, like \"1s\""),
-            timeout: keys.text("timeout", "a duration in quotes, like \"500ms\""),
-            rise: keys.whole("rise"),
-            fall: keys.whole("fall"),
             port: keys.whole("port"),
+            pace: Pace::read(&mut keys, &head),
+            report_ttl: keys.text("report-ttl", "a duration in quotes, like \"30s\""),
             path: keys.path,
             head,
         })

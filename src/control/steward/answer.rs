@@ -30,6 +30,7 @@ impl Steward {
             admin: &admin,
             flushed: self.flushed,
             now: self.clock.now().seconds(),
+            at: now,
             uptime_ms: u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX),
         };
         let time = self.clock.now();
