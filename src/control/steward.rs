@@ -23,6 +23,7 @@ use super::health::{CheckId, Checker};
 use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::signals::{Signals, Wish};
+use super::signs::Signs;
 use super::status::Meter;
 use super::{clock, probe};
 use crate::clock::Monotonic;
@@ -37,6 +38,7 @@ mod answer;
 mod drain;
 mod empty;
 mod flush;
+mod report;
 mod sides;
 mod sources;
 
@@ -101,6 +103,7 @@ pub(crate) struct Steward {
     builder: Builder,
     sources: Sources,
     meter: Meter,
+    signs: Signs,
     plane: Plane,
     ports: Ports,
     fib: Arc<Fib>,
@@ -179,6 +182,7 @@ impl Steward {
             sources: start.sources,
             sources_due: false,
             meter,
+            signs: Signs::new(now),
             plane: start.plane,
             ports: start.ports,
             fib: start.fib,
@@ -399,6 +403,7 @@ impl Steward {
 
     fn tick(&mut self, now: Instant) {
         self.resolve_wanted();
+        self.look_for_signs(now);
         if self.network_seen != Some(self.watcher.network().generation()) {
             self.adopt_network();
         }

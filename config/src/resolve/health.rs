@@ -108,7 +108,8 @@ fn refuse_asking(scope: &mut Scope<'_, '_, '_>, raw: &file::Health<'_>) {
         let Some(at) = at else { continue };
         let found = format!("{key} with kind = \"reported\"");
         let expected = "a kind that asks the backend".to_owned();
-        let cure = "remove it; to be reported and asked as well, name another kind and add report-ttl";
+        let cure =
+            "remove it; to be reported and asked as well, name another kind and add report-ttl";
         scope.misfit(key, &at, found, expected, cure);
     }
 }

@@ -246,10 +246,7 @@ impl Said {
     }
 }
 
-fn scope<'s, 'f, 't>(
-    raw: &'s file::Pace<'_>,
-    findings: &'f mut Findings<'t>,
-) -> Scope<'s, 'f, 't> {
+fn scope<'s, 'f, 't>(raw: &'s file::Pace<'_>, findings: &'f mut Findings<'t>) -> Scope<'s, 'f, 't> {
     Scope {
         path: &raw.path,
         head: &raw.head,

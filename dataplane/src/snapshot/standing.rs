@@ -32,17 +32,18 @@ impl Standing {
         now: Millis,
     ) -> Self {
         use BackendState::{Disabled, Down, Draining, Pending, Suspect, Up};
-        let known = match (backend.disabled(), health, past.map(|past| past.known)) {
-            (true, ..) => Disabled,
-            (false, Health::Down, _) | (false, Health::Pending, Some(Down)) => Down,
-            (false, Health::Suspect, _) if backend.weight() > 0 => Suspect,
-            // A reload that adds a check says nothing about a backend that serves.
-            (false, Health::Up | Health::Suspect, _)
-            | (false, Health::Pending, Some(Up | Draining | Suspect)) => {
-                if backend.weight() == 0 { Draining } else { Up }
-            }
-            (false, Health::Pending, Some(Pending | Disabled) | None) => Pending,
-        };
+        let known =
+            match (backend.disabled(), health, past.map(|past| past.known)) {
+                (true, ..) => Disabled,
+                (false, Health::Down, _) | (false, Health::Pending, Some(Down)) => Down,
+                (false, Health::Suspect, _) if backend.weight() > 0 => Suspect,
+                // A reload that adds a check says nothing about a backend that serves.
+                (false, Health::Up | Health::Suspect, _)
+                | (false, Health::Pending, Some(Up | Draining | Suspect)) => {
+                    if backend.weight() == 0 { Draining } else { Up }
+                }
+                (false, Health::Pending, Some(Pending | Disabled) | None) => Pending,
+            };
         let is_founder = past.map_or(service_is_new, |past| past.is_founder);
         let begun = match past {
             // A suspicion comes and goes within a check: nothing has cooled down.

@@ -10,6 +10,7 @@ use crate::port::{Batch, Port};
 use crate::route::{Neighbour, PortIndex};
 use crate::steer::{Decision, FlowEvent, Refusal, Steering};
 use crate::verdict::{DropReason, Verdict};
+use crate::wire::tcp;
 use crate::xsk::{Frame, Pool};
 
 /// What a worker lends for it.
@@ -27,8 +28,8 @@ pub(super) struct Desk<'a, P> {
 }
 
 impl<P: Port> Desk<'_, P> {
-    /// To its egress; or on another way, or back to the pool. `packet` is what a frame was found to
-    /// be that is refused.
+    /// To its egress; or on another way, or back to the pool. `packet` is what the frame was found to
+    /// be.
     #[inline(never)]
     pub(super) fn settle(
         &mut self,
@@ -38,7 +39,8 @@ impl<P: Port> Desk<'_, P> {
     ) {
         let refusal = match outcome {
             Ok(decision) => {
-                count_flow(self.counters, decision, frame.len() as u64);
+                let flags = packet.map_or(0, |packet| packet.tcp_flags);
+                count_flow(self.counters, decision, flags, frame.len() as u64);
                 match self.egress.get_mut(usize::from(decision.hop.port)) {
                     Some(egress) => return egress.push(frame),
                     None => DropReason::NoRoute.into(),
@@ -118,9 +120,9 @@ fn send<P: Port>(ports: &mut [P], port: PortIndex, frame: Frame) -> Option<Frame
 }
 
 /// Counts what a forwarded packet did to its flow and its backend.
-fn count_flow(counters: &WorkerCounters, decision: &Decision, bytes: u64) {
+fn count_flow(counters: &WorkerCounters, decision: &Decision, tcp_flags: u8, bytes: u64) {
     match decision.event {
-        FlowEvent::None => {}
+        FlowEvent::None | FlowEvent::Refused => {}
         FlowEvent::Created => counters.flows.created.add(1),
         FlowEvent::Rehashed => counters.flows.rehashed.add(1),
         FlowEvent::TableFull => counters.flows.table_full.add(1),
@@ -136,6 +138,12 @@ fn count_flow(counters: &WorkerCounters, decision: &Decision, bytes: u64) {
         return;
     };
     backend.count(decision.is_reply(), bytes);
+    if tcp_flags & tcp::SYN != 0 {
+        backend.count_opening(decision.is_reply());
+    }
+    if decision.event == FlowEvent::Refused {
+        backend.refusals.add(1);
+    }
     if matches!(decision.event, FlowEvent::Created | FlowEvent::Rehashed) {
         backend.flows.add(1);
     }

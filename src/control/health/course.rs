@@ -236,7 +236,10 @@ impl Course {
         {
             // A suspicion, or the end of a hold of one that is down by itself as well.
             let is_shown = before != State::Held;
-            return is_shown.then_some(Turn { reason: None, hold: None });
+            return is_shown.then_some(Turn {
+                reason: None,
+                hold: None,
+            });
         }
         let hold = if before == State::Pending {
             self.up_since = now;

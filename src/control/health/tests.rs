@@ -144,7 +144,8 @@ fn checks_start_at_a_fixed_pace_however_long_they_take() {
         assert!(play.started().is_empty(), "one at a time");
         assert_eq!(play.checker.next_due(), None, "nothing before its result");
         play.now += SECOND / 2;
-        play.checker.ended(start.id, Verdict::Success, TOOK, play.now);
+        play.checker
+            .ended(start.id, Verdict::Success, TOOK, play.now);
     }
 }
 
@@ -270,7 +271,8 @@ fn senseless_parameters_do_no_harm() {
         start.timeout, SHORTEST_INTERVAL,
         "the timeout is cut to the interval"
     );
-    play.checker.ended(start.id, Verdict::Success, TOOK, play.now);
+    play.checker
+        .ended(start.id, Verdict::Success, TOOK, play.now);
     assert_eq!(play.answer(DEAD).unwrap().state, State::Down);
     assert_eq!(play.answer(Verdict::Success).unwrap().state, State::Up);
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use ringgate_dataplane::clock::Clock as _;
 
 use super::flush::Flushing;
+use super::report;
 use super::{Steward, Token};
 use crate::control::admin::http::{Request, Response};
 use crate::control::admin::{AdminToken, Answer, Wanted};
@@ -36,6 +37,7 @@ impl Steward {
         let time = self.clock.now();
         let seconds = time.seconds();
         let flush = &mut self.flush;
+        let mut reported = Vec::new();
         let mut handler = |request: &Request<'_>, key| {
             let response = match (request.method, request.path) {
                 ("GET", "/v1/status") => Response::ok(page.to_json()),
@@ -58,11 +60,20 @@ impl Steward {
                         Err(refusal) => refusal,
                     }
                 }
-                ("GET" | "POST", "/v1/status" | "/v1/explain" | "/v1/flush") => {
-                    Response::error(405, "GET /v1/status and /v1/explain, POST /v1/flush")
+                ("POST", "/v1/report") => match report::read(request, page.model) {
+                    Ok(report) => {
+                        reported.push(report);
+                        Response::ok(serde_json::json!({ "taken": true }))
+                    }
+                    Err(refusal) => refusal,
+                },
+                ("GET" | "POST", "/v1/status" | "/v1/explain" | "/v1/flush" | "/v1/report") => {
+                    let message = "GET /v1/status and /v1/explain, POST /v1/flush and /v1/report";
+                    Response::error(405, message)
                 }
                 ("GET" | "POST", _) => {
-                    Response::error(404, "there are /v1/status, /v1/explain and /v1/flush")
+                    let message = "there are /v1/status, /v1/explain, /v1/flush and /v1/report";
+                    Response::error(404, message)
                 }
                 _ => Response::error(405, "only GET and POST are understood"),
             };
@@ -72,6 +83,9 @@ impl Steward {
             .completed(token, outcome, now, &mut handler, &mut wanted);
         self.admin.pump(&mut wanted);
         self.start_wanted(&mut wanted);
+        for report in reported {
+            self.take_report(&report, now);
+        }
     }
 
     pub(super) fn start_wanted(&mut self, wanted: &mut Vec<Wanted>) {

@@ -112,7 +112,9 @@ mod tests {
         let [up, down, still] = [Health::Up, Health::Down, Health::Down].map(&mut build);
         let changes = |old: &Snapshot, new: &Snapshot| -> Vec<(String, Fate)> {
             let changes = changes(old, new).into_iter();
-            changes.map(|(service, fate)| (service.name.to_string(), fate)).collect()
+            changes
+                .map(|(service, fate)| (service.name.to_string(), fate))
+                .collect()
         };
         let named = |fates: [(&str, Fate); 2]| fates.map(|(name, fate)| (name.to_owned(), fate));
         let gone = named([("web", Fate::Dropped), ("open", Fate::FallenOpen)]);

@@ -60,7 +60,12 @@ impl Life {
 
     /// Since when it has been as it is.
     fn since(&self, at: Instant) -> Instant {
-        self.turns.iter().rev().find(|(from, _)| *from <= at).unwrap().0
+        self.turns
+            .iter()
+            .rev()
+            .find(|(from, _)| *from <= at)
+            .unwrap()
+            .0
     }
 }
 
@@ -78,8 +83,16 @@ struct Oracle {
 impl Oracle {
     fn hear(&mut self, answered: bool, now: Instant) {
         self.results.push(answered);
-        let needed = if answered { self.pace.rise } else { self.pace.fall };
-        let row = self.results.iter().rev().take_while(|one| **one == answered);
+        let needed = if answered {
+            self.pace.rise
+        } else {
+            self.pace.fall
+        };
+        let row = self
+            .results
+            .iter()
+            .rev()
+            .take_while(|one| **one == answered);
         let row = u32::try_from(row.count()).unwrap();
         if self.asked.is_none() || (self.asked != Some(answered) && row >= needed) {
             self.asked = Some(answered);
@@ -149,11 +162,16 @@ fn play_a_life(random: &mut Random) {
             if let Some(last) = last_start.replace(play.now) {
                 let gap = play.now - last;
                 assert!(gap <= pace.interval, "{gap:?} {pace:?}");
-                assert!(gap >= pace.fast_interval.min(pace.interval - pace.jitter) || oracle.results.len() == 1);
+                assert!(
+                    gap >= pace.fast_interval.min(pace.interval - pace.jitter)
+                        || oracle.results.len() == 1
+                );
             }
             let alive = life.is_alive(play.now);
             play.now += if alive || !life.silent {
-                Duration::from_micros(random.below(u64::try_from(start.timeout.as_micros()).unwrap()))
+                Duration::from_micros(
+                    random.below(u64::try_from(start.timeout.as_micros()).unwrap()),
+                )
             } else {
                 start.timeout
             };
@@ -168,7 +186,11 @@ fn play_a_life(random: &mut Random) {
         }
         let report = play.checker.report(&spec).unwrap();
         let is_up = report.state == State::Up;
-        assert_eq!(Some(is_up), oracle.sides.last().map(|(_, up)| *up), "{pace:?}");
+        assert_eq!(
+            Some(is_up),
+            oracle.sides.last().map(|(_, up)| *up),
+            "{pace:?}"
+        );
         let is_held = oracle.held_until.is_some_and(|until| play.now < until);
         assert_eq!(report.state == State::Held, is_held, "{pace:?} {report:?}");
         let known_for = play.now - life.since(play.now);
@@ -220,7 +242,10 @@ fn a_dead_backend_is_down_within_the_promise() {
         assert!(took <= promise, "{took:?} > {promise:?}: {pace:?}");
         nearest = nearest.min(promise - took);
     }
-    assert!(nearest < Duration::from_millis(2), "nothing came near: {nearest:?}");
+    assert!(
+        nearest < Duration::from_millis(2),
+        "nothing came near: {nearest:?}"
+    );
 }
 
 #[test]
@@ -238,11 +263,18 @@ fn jitter_shortens_the_interval_each_time_by_another_part() {
             starts.push(play.now);
         }
         // The second check comes sooner, to spread.
-        starts.windows(2).skip(1).map(|pair| pair[1] - pair[0]).collect()
+        starts
+            .windows(2)
+            .skip(1)
+            .map(|pair| pair[1] - pair[0])
+            .collect()
     };
     let first = gaps(1);
     let (least, most) = (first.iter().min().unwrap(), first.iter().max().unwrap());
-    assert!(*least >= SECOND - jitter && *most < SECOND, "{least:?} {most:?}");
+    assert!(
+        *least >= SECOND - jitter && *most < SECOND,
+        "{least:?} {most:?}"
+    );
     assert!(*most - *least > jitter * 9 / 10, "all of it is used");
     assert_eq!(first, gaps(1), "told by the seed");
     assert_ne!(first, gaps(2));
@@ -276,7 +308,11 @@ fn while_it_changes_a_backend_is_asked_faster() {
     };
     play.now += Duration::from_millis(400);
     play.checker.ended(start.id, DEAD, TOOK, play.now);
-    assert_eq!(due(&play), first + fast * 3 + SECOND * 2, "nothing changes: it is down");
+    assert_eq!(
+        due(&play),
+        first + fast * 3 + SECOND * 2,
+        "nothing changes: it is down"
+    );
 }
 
 #[test]
@@ -317,7 +353,10 @@ fn a_day_of_a_flapping_backend_ends_as_it_began() {
     // Undamped, it would have changed twice in each of 10,800 rounds.
     assert!(changes < 400, "{changes} changes");
     assert_eq!(holds[..6], [30, 60, 120, 240, 480, 600].map(|n| SECOND * n));
-    assert!(holds[5..].iter().all(|hold| *hold == SECOND * 600), "bounded");
+    assert!(
+        holds[5..].iter().all(|hold| *hold == SECOND * 600),
+        "bounded"
+    );
     assert!(up > SECOND * 10, "it is given a chance after each: {up:?}");
 }
 
@@ -338,7 +377,11 @@ fn who_stays_up_for_a_window_begins_anew() {
     let spec = paced(spec(1), pace);
     let mut play = Play::new([spec.clone()]);
     play.answer(Verdict::Success).unwrap();
-    assert_eq!(play.answer(DEAD).unwrap().hold, None, "one change is not two");
+    assert_eq!(
+        play.answer(DEAD).unwrap().hold,
+        None,
+        "one change is not two"
+    );
     play.answer(Verdict::Success).unwrap();
     let down = play.answer(DEAD).unwrap();
     assert_eq!((down.state, down.hold), (State::Held, Some(SECOND * 5)));
@@ -351,9 +394,19 @@ fn who_stays_up_for_a_window_begins_anew() {
     play.now = held_at + SECOND * 5;
     let mut lapsed = Vec::new();
     play.checker.lapse(play.now, &mut lapsed);
-    let [up] = &lapsed[..] else { panic!("{lapsed:?}") };
-    assert_eq!((up.state, up.reason), (State::Up, None), "at once when its time is over");
-    assert_eq!(play.answer(DEAD).unwrap().hold, Some(SECOND * 10), "twice as long");
+    let [up] = &lapsed[..] else {
+        panic!("{lapsed:?}")
+    };
+    assert_eq!(
+        (up.state, up.reason),
+        (State::Up, None),
+        "at once when its time is over"
+    );
+    assert_eq!(
+        play.answer(DEAD).unwrap().hold,
+        Some(SECOND * 10),
+        "twice as long"
+    );
     // Down by itself when the hold ends: then it comes up as any other.
     play.now += SECOND * 10;
     lapsed.clear();
@@ -366,5 +419,9 @@ fn who_stays_up_for_a_window_begins_anew() {
     }
     assert_eq!(play.answer(DEAD).unwrap().hold, None);
     play.answer(Verdict::Success).unwrap();
-    assert_eq!(play.answer(DEAD).unwrap().hold, Some(SECOND * 5), "as if for the first time");
+    assert_eq!(
+        play.answer(DEAD).unwrap().hold,
+        Some(SECOND * 5),
+        "as if for the first time"
+    );
 }

@@ -32,7 +32,10 @@ impl Play {
     fn lapsed(&mut self) -> Vec<(State, Option<Reason>)> {
         let mut changes = Vec::new();
         self.checker.lapse(self.now, &mut changes);
-        changes.into_iter().map(|one| (one.state, one.reason)).collect()
+        changes
+            .into_iter()
+            .map(|one| (one.state, one.reason))
+            .collect()
     }
 }
 
@@ -40,7 +43,10 @@ impl Play {
 fn who_is_only_reported_is_what_was_said_last_until_it_is_too_long_ago() {
     let spec = reported("web", None);
     let mut play = Play::new([spec.clone()]);
-    assert_eq!((play.state(&spec), play.checker.pending()), (State::Pending, 1));
+    assert_eq!(
+        (play.state(&spec), play.checker.pending()),
+        (State::Pending, 1)
+    );
     assert!(play.started().is_empty(), "nobody asks it");
     assert_eq!(play.tell(Told::Up), Some(State::Up));
     play.now += TTL - SECOND;
@@ -48,11 +54,19 @@ fn who_is_only_reported_is_what_was_said_last_until_it_is_too_long_ago() {
     assert_eq!(play.checker.next_due(), Some(play.now + TTL));
     play.now += SECOND;
     assert_eq!(play.tell(Told::Down), Some(State::Down));
-    assert_eq!(play.tell(Told::Up), Some(State::Up), "at once: rise is for checks");
+    assert_eq!(
+        play.tell(Told::Up),
+        Some(State::Up),
+        "at once: rise is for checks"
+    );
     play.now += TTL;
     assert_eq!(play.lapsed(), [(State::Down, Some(Reason::Unreported))]);
     assert_eq!(play.checker.report(&spec).unwrap().told, None);
-    assert_eq!(play.checker.next_due(), None, "nothing more can come of itself");
+    assert_eq!(
+        play.checker.next_due(),
+        None,
+        "nothing more can come of itself"
+    );
     assert_eq!(play.tell(Told::Up), Some(State::Up));
 }
 
@@ -92,13 +106,20 @@ fn beside_a_check_a_report_can_take_out_and_not_bring_in() {
 
 #[test]
 fn a_report_is_about_a_backend_of_one_service() {
-    let (web, other) = (reported("web", Some(Kind::Tcp)), reported("other", Some(Kind::Tcp)));
+    let (web, other) = (
+        reported("web", Some(Kind::Tcp)),
+        reported("other", Some(Kind::Tcp)),
+    );
     let mut play = Play::new([web.clone(), other.clone()]);
     for start in play.started() {
-        play.checker.ended(start.id, Verdict::Success, TOOK, play.now);
+        play.checker
+            .ended(start.id, Verdict::Success, TOOK, play.now);
     }
     assert_eq!(play.tell(Told::Down), Some(State::Down));
-    assert_eq!((play.state(&web), play.state(&other)), (State::Down, State::Up));
+    assert_eq!(
+        (play.state(&web), play.state(&other)),
+        (State::Down, State::Up)
+    );
     let nobody = play.checker.reported(&target("mail"), Told::Down, play.now);
     assert_eq!(nobody, Err(NotReported));
     assert_eq!(
@@ -107,9 +128,16 @@ fn a_report_is_about_a_backend_of_one_service() {
     );
     // A reload keeps what was said of the same, and carries it to nobody else.
     let pace = Pace { rise: 5, ..PACE };
-    let [web5, mail] = [paced(web, pace), paced(reported("mail", Some(Kind::Tcp)), pace)];
-    play.checker.reconcile([web5.clone(), mail.clone()], play.now);
-    assert_eq!((play.state(&web5), play.state(&mail)), (State::Down, State::Up));
+    let [web5, mail] = [
+        paced(web, pace),
+        paced(reported("mail", Some(Kind::Tcp)), pace),
+    ];
+    play.checker
+        .reconcile([web5.clone(), mail.clone()], play.now);
+    assert_eq!(
+        (play.state(&web5), play.state(&mail)),
+        (State::Down, State::Up)
+    );
     let nobody = play.checker.reported(&target("other"), Told::Up, play.now);
     assert_eq!(nobody, Err(NotReported), "it is gone");
 }

@@ -37,7 +37,11 @@ fn a_sign_brings_the_check_forward_to_now() {
         let now = play.now;
         play.answer(Verdict::Success);
         assert_eq!(play.now, now);
-        assert_eq!(play.checker.next_due(), Some(now + SECOND), "and the pace goes on from there");
+        assert_eq!(
+            play.checker.next_due(),
+            Some(now + SECOND),
+            "and the pace goes on from there"
+        );
     }
     let mut play = play(Passive::Off);
     play.sign(Sign::Failing, Passive::Off);
@@ -53,12 +57,16 @@ fn signs_make_no_more_checks_than_one_in_a_fast_interval() {
         for start in play.started() {
             checks += 1;
             play.sign(Sign::Failing, Passive::Suspect); // while it runs
-            play.checker.ended(start.id, Verdict::Success, TOOK, play.now);
+            play.checker
+                .ended(start.id, Verdict::Success, TOOK, play.now);
         }
         play.now += Duration::from_millis(1);
     }
     assert_eq!(checks, 100);
-    assert!(play.state(&watched(Passive::Suspect)) != State::Down, "and signs alone take nobody down");
+    assert!(
+        play.state(&watched(Passive::Suspect)) != State::Down,
+        "and signs alone take nobody down"
+    );
 }
 
 #[test]
@@ -69,7 +77,8 @@ fn a_sign_during_a_check_asks_again() {
     play.now += FAST / 2;
     play.sign(Sign::Trouble, Passive::Check);
     assert_eq!(play.checker.next_due(), None, "one at a time");
-    play.checker.ended(start.id, Verdict::Success, TOOK, play.now);
+    play.checker
+        .ended(start.id, Verdict::Success, TOOK, play.now);
     assert_eq!(play.checker.next_due(), Some(play.now + FAST / 2));
 }
 
@@ -80,11 +89,23 @@ fn only_a_check_that_began_after_the_sign_ends_a_suspicion() {
     play.now = play.checker.next_due().unwrap();
     let [before] = <[_; 1]>::try_from(play.started()).unwrap();
     play.now += FAST;
-    assert_eq!(play.sign(Sign::Trouble, Passive::Suspect), None, "some is not most");
+    assert_eq!(
+        play.sign(Sign::Trouble, Passive::Suspect),
+        None,
+        "some is not most"
+    );
     let change = play.sign(Sign::Failing, Passive::Suspect).unwrap();
     assert_eq!((change.state, change.reason), (State::Suspect, None));
-    assert_eq!(play.sign(Sign::Failing, Passive::Suspect), None, "told once");
-    assert_eq!(play.checker.ended(before.id, Verdict::Success, TOOK, play.now), None);
+    assert_eq!(
+        play.sign(Sign::Failing, Passive::Suspect),
+        None,
+        "told once"
+    );
+    assert_eq!(
+        play.checker
+            .ended(before.id, Verdict::Success, TOOK, play.now),
+        None
+    );
     assert_eq!(play.state(&spec), State::Suspect);
     play.now += FAST;
     assert_eq!(play.answer(Verdict::Success).unwrap().state, State::Up);
@@ -100,9 +121,16 @@ fn a_suspect_that_does_not_answer_goes_down_as_any_other_and_faster() {
     assert_eq!(play.answer(DEAD), None);
     assert_eq!(play.state(&spec), State::Suspect);
     let change = play.answer(DEAD).unwrap();
-    assert_eq!((change.state, change.reason), (State::Down, Some(Reason::Refused)));
+    assert_eq!(
+        (change.state, change.reason),
+        (State::Down, Some(Reason::Refused))
+    );
     assert_eq!(play.now, begin + FAST * 2);
-    assert_eq!(play.sign(Sign::Failing, Passive::Suspect), None, "down is down");
+    assert_eq!(
+        play.sign(Sign::Failing, Passive::Suspect),
+        None,
+        "down is down"
+    );
     assert_eq!(play.answer(Verdict::Success), None);
     assert_eq!(play.answer(Verdict::Success).unwrap().state, State::Up);
 }
