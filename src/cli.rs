@@ -27,8 +27,16 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Forget the flows of a backend, a service or all: their next packets are given a backend anew
     Flush(Flush),
-    /// Look at the host: what was found, and what to change
+    /// Show what has happened: backends that came and went, reloads, flushes
+    Events(Events),
+    /// Look at the host and at a running balancer: what was found, and what to change
     Doctor(Doctor),
+    /// Write the manual pages into a directory, as packages do
+    #[command(hide = true)]
+    Man(Man),
+    /// Print what a shell needs to complete this command line, as packages do
+    #[command(hide = true)]
+    Completions(Completions),
 }
 
 /// Arguments of `run`.
@@ -136,10 +144,46 @@ pub(crate) struct Flush {
     pub(crate) admin: Admin,
 }
 
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// How many of those that have happened
+    #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 20)]
+    pub(crate) last: usize,
+    /// Stay, and show what happens
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Print JSON, one event a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Also look at the interfaces and cores of this configuration
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Where a running balancer answers, which is asked too: the configuration's socket unless named
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) admin: Option<PathBuf>,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Where the pages are written; made if it is not there
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
 }

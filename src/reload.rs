@@ -29,7 +29,7 @@ pub(crate) fn read(path: &Path, running: &Model, host: &SourceFacts) -> Result<M
     let fixed = needs_restart(running, &parsed.model);
     let mut refused: Vec<String> = fixed.into_iter().map(line).collect();
     for finding in sources::judge(&parsed.model, host) {
-        let text = format!("{}: {}; {}", finding.subject, finding.found, finding.cure);
+        let text = finding.line();
         match finding.level {
             Level::Good => {}
             Level::Warning => tracing::warn!("{text}"),

@@ -91,9 +91,9 @@ mod resolve;
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use model::{
-    Backend, Balancer, Choose, Dscp, Flap, FlowMemory, Forward, Fragments, Health, HealthKind,
-    Interface, Listen, MinHealthy, Mode, Model, MssClamp, Pace, PartialChecksums, Passive, Ping,
-    Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags, WhenBelow, WhenEmpty,
+    Backend, Balancer, Check, Choose, Dscp, Flap, FlowMemory, Forward, Fragments, Health,
+    HealthKind, Interface, Listen, MinHealthy, Mode, Model, MssClamp, Pace, PartialChecksums,
+    Passive, Ping, Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags, WhenBelow, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

@@ -29,6 +29,7 @@
 //! address and port may stand in several services. Order is the file's; nothing may depend on
 //! it but the order of output.
 
+mod check;
 mod health;
 mod listen;
 mod service;
@@ -41,6 +42,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use check::Check;
 pub use health::{Flap, Health, MinHealthy, Pace};
 pub use listen::Listen;
 pub use service::{Backend, MssClamp, Quic, Service, Timeouts, Vlan};

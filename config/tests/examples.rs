@@ -7,7 +7,7 @@ mod tests {
     use std::time::Duration;
 
     use ringgate_config::{
-        Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind, Mode, Model, MssClamp,
+        Check, Choose, Dscp, FlowMemory, Forward, Fragments, Health, Mode, Model, MssClamp,
         PartialChecksums, Ping, Protocol, Quic, Tunnel, Vlan, VlanTags, WhenEmpty,
     };
     use ringgate_config::{limits, parse};
@@ -115,8 +115,11 @@ mod tests {
         // `health = { … }` with every default equals the table that gives only its kind.
         let (inline, table) = (web.health().unwrap(), full.services()[1].health().unwrap());
         assert_eq!(
-            (inline.kind(), table.kind()),
-            (HealthKind::Tcp, HealthKind::Tcp)
+            (
+                inline.check().map(|check| &**check),
+                table.check().map(|check| &**check)
+            ),
+            (Some(&Check::Tcp), Some(&Check::Tcp))
         );
         assert_eq!(
             (inline.pace().interval, inline.pace().timeout),

@@ -51,6 +51,7 @@ pub struct Snapshot {
     steered: Steered,
     sources: Option<Arc<SourcePorts>>,
     exchanges: bool,
+    encapsulates: bool,
 }
 
 impl Snapshot {
@@ -129,6 +130,13 @@ impl Snapshot {
     #[must_use]
     pub fn exchanges(&self) -> bool {
         self.exchanges
+    }
+
+    /// Whether some backend is reached through a tunnel.
+    #[inline]
+    #[must_use]
+    pub fn encapsulates(&self) -> bool {
+        self.encapsulates
     }
 
     /// What the flow table must know of timeouts before a worker sees this snapshot.
@@ -266,6 +274,7 @@ impl Builder {
             lifetimes: self.profiles.lifetimes(),
             steered: Steered::of(model, self.sources.as_deref()),
             exchanges: model.services().iter().any(is_full_nat),
+            encapsulates: model.services().iter().any(is_tunnelled),
             sources: self.sources.clone(),
         })
     }
@@ -364,6 +373,17 @@ const fn is_ordered(choose: Choose) -> bool {
 fn is_full_nat(service: &ringgate_config::Service) -> bool {
     let mut backends = service.backends().iter();
     backends.any(|backend| backend.forward() == Forward::FullNat)
+}
+
+/// Whether packets to some of its backends go in others.
+fn is_tunnelled(service: &ringgate_config::Service) -> bool {
+    service
+        .backends()
+        .iter()
+        .any(|backend| match backend.forward() {
+            Forward::Ipip | Forward::Gue | Forward::Gre => true,
+            Forward::Nat | Forward::FullNat | Forward::DsrL2 => false,
+        })
 }
 
 /// What replies from each NAT backend's address and port belong to.

@@ -221,6 +221,9 @@ impl<P: Port, C: Clock> Worker<P, C> {
         // as soon as it is known where, for all packets before any of it is used: headers, then
         // index lines, then flows.
         self.batch.iter().for_each(Frame::prefetch);
+        if snapshot.encapsulates() {
+            self.batch.iter().for_each(Frame::prefetch_head);
+        }
         let mut bytes = 0;
         for frame in &self.batch {
             bytes += frame.len() as u64;
@@ -414,13 +417,13 @@ impl<P: Port, C: Clock> Worker<P, C> {
 /// The way of a packet that [`Steering::go_on`] has nothing for. Apart, so that the usual way is
 /// short in the processor's instruction cache too.
 #[inline(never)]
-fn decide(
-    steering: &Steering<'_>,
+fn decide<'a>(
+    steering: &Steering<'a>,
     parsed: &Result<(Packet, FlowHash), DropReason>,
     frame: &mut Frame,
     follower: &Follower,
     counters: &WorkerCounters,
-) -> Result<Decision, Setback> {
+) -> Result<Decision<'a>, Setback> {
     let (packet, hash) = match parsed {
         Ok(known) => known,
         Err(DropReason::Fragment) => {
@@ -432,6 +435,6 @@ fn decide(
     if let Some(most) = decision.most_segment {
         clamp(frame.bytes_mut(), packet, most)?;
     }
-    rewrite(frame, packet, &decision.action, &decision.hop)?;
+    rewrite(frame, packet, &decision.action, decision.hop)?;
     Ok(decision)
 }

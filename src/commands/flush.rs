@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Flush) -> ExitCode {
         parameters.push(("all", "true"));
     }
     let target = client::target("/v1/flush", &parameters);
-    match client::post(&args.admin.admin, &target) {
+    match client::post(&args.admin.admin, &target, b"") {
         Ok(answer) if args.json => println!("{answer:#}"),
         Ok(answer) => println!("{}", render(&answer)),
         Err(error) => {

@@ -1,9 +1,12 @@
 //! What each command does. The only rooms that print to standard output.
 
 pub(crate) mod check;
+pub(crate) mod completions;
 pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod flush;
+pub(crate) mod man;
 pub(crate) mod run;
 pub(crate) mod status;
 

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ringgate_config::{Backend, HealthKind, Model, Service};
+use ringgate_config::{Backend, Model, Service};
 
 use ringgate_dataplane::backend::Health;
 
-use super::health::{Checker, Kind, Reports, Spec, State, Target};
+use super::health::{Checker, Reports, Spec, State, Target};
 
 /// The check of a backend; `None` when it is not checked: its service has no `health`, or the
 /// operator took it out.
@@ -16,10 +16,7 @@ pub(crate) fn spec_of(service: &Service, backend: &Backend) -> Option<Spec> {
     let port = health.port().unwrap_or_else(|| backend.address().port());
     Some(Spec {
         address: SocketAddr::new(backend.address().ip(), port),
-        kind: match health.kind() {
-            HealthKind::Tcp => Some(Kind::Tcp),
-            HealthKind::Reported => None,
-        },
+        check: health.check().cloned(),
         pace: *health.pace(),
         reports: health.report_ttl().map(|ttl| Reports {
             target: Target {

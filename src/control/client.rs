@@ -1,6 +1,6 @@
 //! The other end of the admin socket: what `ringgate status` and its like ask a running balancer with.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +20,15 @@ const LONGEST_ANSWER: u64 = 256 << 20;
 
 /// Header lines of an answer; ours have three.
 const MAX_HEADERS: usize = 16;
+
+/// The longest head of an answer, bytes.
+const LONGEST_HEAD: usize = 8 << 10;
+
+/// The longest piece of a stream, bytes.
+const LONGEST_PIECE: usize = 16 << 20;
+
+/// The longest line before a piece, bytes: its length in hexadecimal digits.
+const LONGEST_LENGTH: u64 = 18;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -60,19 +69,55 @@ pub(crate) enum ClientError {
 /// # Errors
 /// Says what was found and what to do.
 pub(crate) fn get(path: &Path, target: &str) -> Result<Value, ClientError> {
-    ask(path, "GET", target, PATIENCE)
+    ask(path, "GET", target, b"", PATIENCE)
 }
 
 /// As [`get`], to have something done: the answer comes when it is, which may take a while.
 ///
 /// # Errors
 /// Says what was found and what to do.
-pub(crate) fn post(path: &Path, target: &str) -> Result<Value, ClientError> {
-    ask(path, "POST", target, PATIENCE_TO_ACT)
+pub(crate) fn post(path: &Path, target: &str, body: &[u8]) -> Result<Value, ClientError> {
+    ask(path, "POST", target, body, PATIENCE_TO_ACT)
 }
 
-fn ask(path: &Path, method: &str, target: &str, patience: Duration) -> Result<Value, ClientError> {
-    let failed = |error: io::Error| match error.kind() {
+/// As [`get`], for an answer that goes on: its pieces, as they were pushed, until the other side ends
+/// it. Between them it may be silent for ever.
+///
+/// # Errors
+/// Says what was found and what to do. A piece is an error when the connection ends in mid-sentence.
+pub(crate) fn follow(path: &Path, target: &str) -> Result<Pieces, ClientError> {
+    let failed = |error| failed(path, PATIENCE, error);
+    let stream = send(path, "GET", target, b"", PATIENCE)?;
+    let mut stream = BufReader::new(stream);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && head.len() < LONGEST_HEAD {
+        let mut byte = [0];
+        match stream.read(&mut byte).map_err(failed)? {
+            0 => break,
+            _ => head.extend(byte),
+        }
+    }
+    if !is_chunked(&head) {
+        // A refusal, whole.
+        stream
+            .take(LONGEST_ANSWER)
+            .read_to_end(&mut head)
+            .map_err(failed)?;
+        let garbled = |what: &str| ClientError::Garbled(path.to_owned(), what.to_owned());
+        return match parse(&head) {
+            Ok(_) => Err(garbled("its answer is no stream")),
+            Err(what) => Err(what.at(path)),
+        };
+    }
+    let patience = None;
+    sockopt::set_socket_timeout(stream.get_ref(), sockopt::Timeout::Recv, patience)
+        .map_err(|errno| failed(errno.into()))?;
+    Ok(Pieces(Some(stream)))
+}
+
+/// Why a connection is of no use.
+fn failed(path: &Path, patience: Duration, error: io::Error) -> ClientError {
+    match error.kind() {
         io::ErrorKind::NotFound => ClientError::Missing(path.to_owned()),
         io::ErrorKind::ConnectionRefused => ClientError::Dead(path.to_owned()),
         io::ErrorKind::PermissionDenied => ClientError::Permission(path.to_owned()),
@@ -80,24 +125,100 @@ fn ask(path: &Path, method: &str, target: &str, patience: Duration) -> Result<Va
             ClientError::Silent(path.to_owned(), patience)
         }
         _ => ClientError::Io(path.to_owned(), error),
-    };
-    let mut stream = connect(path, patience).map_err(failed)?;
-    let request = format!(
-        "{method} {target} HTTP/1.1\r\nHost: ringgate\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    }
+}
+
+/// Connects, and sends a request.
+fn send(
+    path: &Path,
+    method: &str,
+    target: &str,
+    body: &[u8],
+    patience: Duration,
+) -> Result<UnixStream, ClientError> {
+    let mut stream = connect(path, patience).map_err(|error| failed(path, patience, error))?;
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: ringgate\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
     );
     // The other side may answer and close without having read everything, which resets the connection:
-    // what it said counts.
-    let sent = stream.write_all(request.as_bytes());
+    // what it said counts, and where it said nothing reading fails too.
+    let _what_it_says_counts = stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(body));
+    Ok(stream)
+}
+
+fn ask(
+    path: &Path,
+    method: &str,
+    target: &str,
+    body: &[u8],
+    patience: Duration,
+) -> Result<Value, ClientError> {
+    let stream = send(path, method, target, body, patience)?;
     let mut answer = Vec::new();
     let received = stream.take(LONGEST_ANSWER).read_to_end(&mut answer);
     if answer.is_empty() {
-        sent.map_err(failed)?;
-        received.map_err(failed)?;
+        received.map_err(|error| failed(path, patience, error))?;
     }
-    parse(&answer).map_err(|what| match what {
-        Unusable::Refused { status, message } => ClientError::Refused { status, message },
-        Unusable::Garbled(what) => ClientError::Garbled(path.to_owned(), what),
-    })
+    parse(&answer).map_err(|what| what.at(path))
+}
+
+/// The pieces of an answer that goes on.
+#[derive(Debug)]
+pub(crate) struct Pieces(Option<BufReader<UnixStream>>);
+
+impl Iterator for Pieces {
+    type Item = io::Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let piece = chunk(self.0.as_mut()?).transpose();
+        if !matches!(piece, Some(Ok(_))) {
+            self.0 = None;
+        }
+        piece
+    }
+}
+
+/// The next chunk of a body (RFC 9112, 7.1); none at its end.
+fn chunk(stream: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let garbled = || io::Error::new(io::ErrorKind::InvalidData, "the stream is garbled");
+    let mut line = Vec::new();
+    stream
+        .by_ref()
+        .take(LONGEST_LENGTH)
+        .read_until(b'\n', &mut line)?;
+    if line.is_empty() {
+        let message = "ringgate has ended the connection";
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+    }
+    let text = std::str::from_utf8(&line).ok();
+    let digits = text.and_then(|line| line.strip_suffix("\r\n"));
+    let length = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok());
+    let length = length
+        .filter(|length| *length <= LONGEST_PIECE)
+        .ok_or_else(garbled)?;
+    let mut piece = vec![0; length + 2];
+    stream.read_exact(&mut piece)?;
+    if !piece.ends_with(b"\r\n") {
+        return Err(garbled());
+    }
+    piece.truncate(length);
+    Ok((length > 0).then_some(piece))
+}
+
+/// Whether a head is that of an answer that goes on.
+fn is_chunked(head: &[u8]) -> bool {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let is_whole = matches!(response.parse(head), Ok(httparse::Status::Complete(_)));
+    let mut headers = response.headers.iter();
+    is_whole
+        && response.code == Some(200)
+        && headers.any(|header| {
+            header.name.eq_ignore_ascii_case("transfer-encoding") && header.value == b"chunked"
+        })
 }
 
 /// A target with its parameters, encoded.
@@ -129,6 +250,15 @@ fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
 enum Unusable {
     Refused { status: u16, message: String },
     Garbled(String),
+}
+
+impl Unusable {
+    fn at(self, path: &Path) -> ClientError {
+        match self {
+            Self::Refused { status, message } => ClientError::Refused { status, message },
+            Self::Garbled(what) => ClientError::Garbled(path.to_owned(), what),
+        }
+    }
 }
 
 /// Reads a whole answer.

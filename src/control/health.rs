@@ -52,7 +52,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringgate_config::{Pace, Passive};
+use ringgate_config::{Check, Pace, Passive};
 use rustix::io::Errno;
 use siphasher::sip::SipHasher13;
 
@@ -73,7 +73,7 @@ pub(crate) struct Spec {
     /// Whom.
     pub(crate) address: SocketAddr,
     /// In which way; `None`: it is only reported.
-    pub(crate) kind: Option<Kind>,
+    pub(crate) check: Option<Arc<Check>>,
     /// When, and what follows. A timeout longer than the interval counts as the interval, rows of 0 as
     /// of 1.
     pub(crate) pace: Pace,
@@ -99,13 +99,6 @@ pub(crate) struct Target {
     pub(crate) backend: SocketAddr,
 }
 
-/// Ways to check a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    /// It accepts a TCP connection.
-    Tcp,
-}
-
 impl Spec {
     fn interval(&self) -> Duration {
         self.pace.interval.max(SHORTEST_INTERVAL)
@@ -119,7 +112,7 @@ impl Spec {
     fn rules(&self) -> Rules<'_> {
         Rules {
             pace: &self.pace,
-            is_asked: self.kind.is_some(),
+            is_asked: self.check.is_some(),
             report_ttl: self.reports.as_ref().map(|reports| reports.ttl),
         }
     }
@@ -205,14 +198,14 @@ pub(crate) struct CheckId(u64);
 
 /// A check to be carried out now. It must be answered, once, by [`Checker::ended`] or
 /// [`Checker::refused`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Start {
     /// To answer with.
     pub(crate) id: CheckId,
     /// Whom to ask.
     pub(crate) address: SocketAddr,
     /// In which way.
-    pub(crate) kind: Kind,
+    pub(crate) check: Arc<Check>,
     /// For how long at most.
     pub(crate) timeout: Duration,
 }
@@ -271,7 +264,7 @@ struct Tally {
 }
 
 #[derive(Debug)]
-struct Check {
+struct Watched {
     spec: Spec,
     course: Course,
     tally: Tally,
@@ -293,17 +286,27 @@ struct Check {
 
 /// What checks leave behind for those that come after them.
 #[derive(Debug, Default)]
-struct Heirs(HashMap<(SocketAddr, Option<Kind>, Option<Target>), (Course, Tally, Option<Target>)>);
+struct Heirs(HashMap<Heritage, (Course, Tally, Option<Target>)>);
+
+/// Of which backend, asked in which way, and of which target, or of any.
+type Heritage = (SocketAddr, Option<Arc<Check>>, Option<Target>);
 
 impl Heirs {
-    fn leave(&mut self, check: &Check) {
-        let Spec { address, kind, .. } = check.spec;
+    fn leave(&mut self, check: &Watched) {
+        let Spec {
+            address,
+            check: way,
+            ..
+        } = &check.spec;
         let target = check.spec.target();
         let leaves = || (check.course.clone(), check.tally, target.cloned());
         // Once for all, and once for those of the same target.
         let whose = [None, target.cloned()];
         for whose in whose.into_iter().take(1 + usize::from(target.is_some())) {
-            let heir = self.0.entry((address, kind, whose)).or_insert_with(leaves);
+            let heir = self
+                .0
+                .entry((*address, way.clone(), whose))
+                .or_insert_with(leaves);
             if heir.0.since < check.course.since {
                 *heir = leaves();
             }
@@ -311,7 +314,7 @@ impl Heirs {
     }
 
     fn of(&self, spec: &Spec) -> Option<(Course, Tally)> {
-        let whose = |target| self.0.get(&(spec.address, spec.kind, target));
+        let whose = |target| self.0.get(&(spec.address, spec.check.clone(), target));
         let target = spec.target().cloned();
         let (course, tally, from) = whose(target).or_else(|| whose(None))?;
         let is_same = spec.target() == from.as_ref();
@@ -322,7 +325,7 @@ impl Heirs {
 /// All checks.
 #[derive(Debug)]
 pub(crate) struct Checker {
-    checks: BTreeMap<CheckId, Check>,
+    checks: BTreeMap<CheckId, Watched>,
     by_spec: HashMap<Spec, CheckId>,
     by_target: HashMap<Target, CheckId>,
     /// Those that are asked and not running, by the time of their next start.
@@ -392,11 +395,11 @@ impl Checker {
     fn add(&mut self, spec: Spec, course: Course, tally: Tally, now: Instant) {
         let id = CheckId(self.next_id);
         self.next_id += 1;
-        if spec.kind.is_some() {
+        if spec.check.is_some() {
             self.due.insert((now, id));
         }
         self.by_spec.insert(spec.clone(), id);
-        let check = Check {
+        let check = Watched {
             draw: hash(self.seed, &spec),
             spec,
             course,
@@ -430,7 +433,7 @@ impl Checker {
     /// What is known of the backend of this check; none if there is no such check.
     pub(crate) fn report(&self, spec: &Spec) -> Option<Report> {
         let check = self.checks.get(self.by_spec.get(spec)?)?;
-        let Check { course, tally, .. } = check;
+        let Watched { course, tally, .. } = check;
         Some(Report {
             state: course.state,
             since: course.since,
@@ -447,7 +450,7 @@ impl Checker {
 
     /// How many checks have not had a result yet.
     pub(crate) fn pending(&self) -> usize {
-        let pending = |check: &&Check| check.course.state == State::Pending;
+        let pending = |check: &&Watched| check.course.state == State::Pending;
         self.checks.values().filter(pending).count()
     }
 
@@ -470,7 +473,7 @@ impl Checker {
             let Some(check) = self.checks.get_mut(&id) else {
                 continue;
             };
-            let Some(kind) = check.spec.kind else {
+            let Some(way) = check.spec.check.clone() else {
                 continue;
             };
             let step = if check.begun {
@@ -488,7 +491,7 @@ impl Checker {
             start.push(Start {
                 id,
                 address: check.spec.address,
-                kind,
+                check: way,
                 timeout: check.spec.limit(),
             });
         }
@@ -530,18 +533,12 @@ impl Checker {
         self.turned(id, turn)
     }
 
-    /// How long ago the running check of this name started.
-    pub(crate) fn running_for(&self, id: CheckId, now: Instant) -> Duration {
-        let started = self.checks.get(&id).map_or(now, |check| check.started);
-        now.saturating_duration_since(started)
-    }
-
     /// The traffic of a backend's new flows shows something.
     pub(crate) fn sign(&mut self, spec: &Spec, sign: Sign, now: Instant) -> Option<Change> {
         let id = *self.by_spec.get(spec)?;
         let check = self.checks.get_mut(&id)?;
         if check.spec.pace.passive == Passive::Off
-            || check.spec.kind.is_none()
+            || check.spec.check.is_none()
             || !check.course.is_up()
         {
             return None;
@@ -603,7 +600,7 @@ impl Checker {
     }
 }
 
-impl Check {
+impl Watched {
     /// From one start to the next: the interval, or up to the jitter less.
     fn step(&mut self) -> Duration {
         // The step and the finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).

@@ -6,10 +6,10 @@
 //!        ▼                                                                       │
 //!  completions ── token ──► signals   Readable ► Signals::next until None        │
 //!                      ├──► netlink   Readable ► Watcher::read                   │
-//!                      ├──► checks    Connected ► probe::verdict, Checker::ended │
+//!                      ├──► checks    Prober::completed ► Checker::ended         │
 //!                      ├──► admin     Admin::completed, Admin::pump              │
 //!                      └──► timers    Elapsed                                    │
-//!        then: Checker::tick ► probe::operation; Network::generation moved,      │
+//!        then: Checker::tick ► Prober::start; Network::generation moved,         │
 //!        a check changed sides, a reload ► a new snapshot; start what is wanted ─┘
 //! ```
 //!
@@ -39,19 +39,23 @@
 //! | [`status`] | what `status` tells; rates |
 //! | [`health`] | which backends answer: rise and fall, flaps, suspicion, what an agent reports |
 //! | [`signs`] | what the traffic of backends' new connections shows |
-//! | [`probe`] | how a check is carried out |
+//! | [`probe`] | how a check is carried out, each kind in a file of its own |
 //! | [`signals`] | SIGHUP, SIGTERM, SIGINT |
 //! | [`admin`] | the admin socket |
+//! | [`api`] | what can be asked through it |
+//! | [`events`] | what has happened, and who follows it |
 //! | [`client`] | its other end, for the commands |
 //! | [`notify`] | what the service manager is told |
 //! | [`clock`] | where real time enters |
 
 pub(crate) mod admin;
+pub(crate) mod api;
 pub(crate) mod checks;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod driver;
 pub(crate) mod epoll;
+pub(crate) mod events;
 pub(crate) mod fib;
 pub(crate) mod health;
 pub(crate) mod netlink;

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ringgate_conntrack::Seconds;
 use ringgate_dataplane::backend::{Backend, BackendId};
+use ringgate_dataplane::clock::Millis;
 use ringgate_dataplane::counters::{Counter, WorkerCounters};
 use ringgate_dataplane::service::Service;
 use ringgate_dataplane::snapshot::{Snapshot, identities_of};
@@ -149,7 +149,7 @@ pub(crate) struct Page<'a> {
     /// Flows that operators flushed since the start.
     pub(crate) flushed: u64,
     /// The time of flows and ports.
-    pub(crate) now: Seconds,
+    pub(crate) now: Millis,
     /// The time of checks.
     pub(crate) at: Instant,
     /// Since the start.
@@ -228,7 +228,7 @@ impl Page<'_> {
     /// The addresses that flows come from, and their ports.
     fn sources(&self) -> Value {
         let usage = self.snapshot.sources().into_iter();
-        let usage = usage.flat_map(|sources| sources.usage(self.now));
+        let usage = usage.flat_map(|sources| sources.usage(self.now.seconds()));
         usage
             .map(|(address, usage)| {
                 json!({

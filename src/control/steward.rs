@@ -15,30 +15,32 @@ use ringgate_dataplane::clock::Clock as _;
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
-use super::admin::{Admin, AdminToken};
+use super::admin::{self, Admin, AdminToken};
+use super::api::flush::Flushing;
 use super::checks::{health, specs};
+use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
+use super::events::{Event, Events};
 use super::fib::Ports;
-use super::health::{CheckId, Checker};
+use super::health::Checker;
 use super::netlink::Watcher;
 use super::notify::Notifier;
+use super::probe::{ProbeToken, Prober};
 use super::signals::{Signals, Wish};
 use super::signs::Signs;
 use super::status::Meter;
-use super::{clock, probe};
 use crate::clock::Monotonic;
 use crate::plane::Plane;
 use crate::reload::{self, Refused as ReloadRefused};
 use crate::sources::{SourceFacts, Sources};
 
 use drain::Drain;
-use flush::Flushing;
 
 mod answer;
+mod check;
 mod drain;
 mod empty;
 mod flush;
-mod report;
 mod sides;
 mod sources;
 
@@ -67,7 +69,7 @@ pub(crate) const fn driver_capacity(checks: usize) -> usize {
     // Checks added by a reload share what the first start has room for: a full driver delays a
     // check by milliseconds. 1,024 for a file that begins small.
     let checks = if checks < 1024 { 1024 } else { checks };
-    checks + OTHER_OPERATIONS + 17
+    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST
 }
 
 /// Whose an operation is.
@@ -76,7 +78,7 @@ pub(crate) enum Token {
     Signals,
     Netlink,
     Admin(AdminToken),
-    Check(CheckId),
+    Check(ProbeToken),
 }
 
 /// Why the loop ended.
@@ -98,8 +100,10 @@ pub(crate) struct Steward {
     signals: Signals,
     watcher: Watcher,
     admin: Admin,
+    events: Events,
     notifier: Notifier,
     checker: Checker,
+    prober: Prober,
     builder: Builder,
     sources: Sources,
     meter: Meter,
@@ -150,6 +154,7 @@ pub(crate) struct Start {
     pub(crate) watcher: Watcher,
     pub(crate) admin: Admin,
     pub(crate) checker: Checker,
+    pub(crate) prober: Prober,
     pub(crate) builder: Builder,
     pub(crate) sources: Sources,
     pub(crate) plane: Plane,
@@ -176,8 +181,10 @@ impl Steward {
             network_seen: None,
             watcher: start.watcher,
             admin: start.admin,
+            events: Events::default(),
             notifier,
             checker: start.checker,
+            prober: start.prober,
             builder: start.builder,
             sources: start.sources,
             sources_due: false,
@@ -213,9 +220,7 @@ impl Steward {
     pub(crate) fn run(mut self) -> io::Result<(End, Plane)> {
         self.listen(Token::Signals, self.signals.descriptor()?);
         self.listen(Token::Netlink, self.watcher.descriptor()?);
-        let mut wanted = Vec::new();
-        self.admin.pump(&mut wanted);
-        self.start_wanted(&mut wanted);
+        self.start_admin(Vec::new());
         let mut done = Vec::new();
         loop {
             let now = clock::now();
@@ -233,6 +238,7 @@ impl Steward {
             }
             self.renew(now);
             self.flush_on();
+            self.feed_followers();
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
                 return Ok((end, self.plane));
@@ -264,7 +270,7 @@ impl Steward {
                 }
                 self.listen(token, fd);
             }
-            (Token::Check(id), outcome) => self.end_check(id, &outcome, now),
+            (Token::Check(token), outcome) => self.go_on_checking(token, outcome, now),
             (Token::Admin(token), outcome) => self.answer(token, outcome, now),
             (Token::Signals | Token::Netlink, _) => {}
         }
@@ -308,11 +314,14 @@ impl Steward {
                     services = self.model.services().len(),
                     "reloaded"
                 );
+                let services = self.model.services().len();
+                self.events.tell(&Event::Reloaded { services });
             }
             Err(ReloadRefused(problems)) => {
-                for problem in problems {
+                for problem in &problems {
                     tracing::error!("{problem}");
                 }
+                self.events.tell(&Event::ReloadRefused { problems });
                 tracing::error!(
                     config = %self.config.display(),
                     "reload refused: nothing has changed, the running configuration stays"
@@ -367,38 +376,6 @@ impl Steward {
         }
     }
 
-    // --- checks ---
-
-    fn start_checks(&mut self, now: Instant) {
-        let mut starts = Vec::new();
-        self.checker.tick(now, &mut starts);
-        for start in starts {
-            match probe::operation(&start) {
-                Ok(operation) => {
-                    let token = Token::Check(start.id);
-                    if self
-                        .driver
-                        .start(operation, Some(start.timeout), token)
-                        .is_err()
-                    {
-                        self.checker.refused(start.id, now);
-                    }
-                }
-                Err(verdict) => {
-                    self.checker.ended(start.id, verdict, Duration::ZERO, now);
-                }
-            }
-        }
-    }
-
-    fn end_check(&mut self, id: CheckId, outcome: &Outcome, now: Instant) {
-        let latency = self.checker.running_for(id, now);
-        let verdict = probe::verdict(outcome);
-        if let Some(change) = self.checker.ended(id, verdict, latency, now) {
-            self.changed(&change);
-        }
-    }
-
     // --- now and then ---
 
     fn tick(&mut self, now: Instant) {
@@ -444,6 +421,7 @@ impl Steward {
             return;
         }
         self.is_ready = true;
+        self.events.tell(&Event::Ready);
         tracing::info!(admin = %self.admin.path().display(), "ready");
         self.tell_readiness();
     }

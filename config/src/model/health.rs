@@ -2,23 +2,24 @@
 
 use std::fmt;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HealthKind, Passive};
+use super::{Check, Passive};
 
 /// How the backends of a service are checked: the key `health`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    pub(crate) kind: HealthKind,
+    pub(crate) check: Option<Arc<Check>>,
     pub(crate) port: Option<NonZeroU16>,
     pub(crate) pace: Pace,
     pub(crate) report_ttl: Option<Duration>,
 }
 
 impl Health {
-    /// What a check does.
-    pub const fn kind(&self) -> HealthKind {
-        self.kind
+    /// What a check does. `None`: there is none, its backends are only reported.
+    pub const fn check(&self) -> Option<&Arc<Check>> {
+        self.check.as_ref()
     }
 
     /// The port checked in place of the backend's; never 0.
@@ -31,8 +32,8 @@ impl Health {
         &self.pace
     }
 
-    /// How long what an outside agent says of a backend counts. `None`: nothing is taken from one. Of
-    /// the kind that is only reported there always is one.
+    /// How long what an outside agent says of a backend counts. `None`: nothing is taken from one. Where
+    /// there is no check there always is this.
     pub const fn report_ttl(&self) -> Option<Duration> {
         self.report_ttl
     }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::pace::Said;
@@ -9,7 +10,7 @@ use super::scope::Scope;
 use crate::error::Findings;
 use crate::file::{self, Field, LATER_KINDS};
 use crate::limits::{REPORT_TTL, REPORT_TTL_DEFAULT};
-use crate::model::{Forward, Health, HealthKind, Protocol};
+use crate::model::{Check, Forward, Health, HealthKind, Protocol};
 
 /// What of the service a check depends on.
 pub(super) struct Checked<'s> {
@@ -54,7 +55,10 @@ pub(super) fn resolve(
     let pace = said.resolve(&raw.pace, findings);
     let report_ttl: Option<Duration> = report_ttl?.map(|(ttl, _)| ttl);
     Some(Health {
-        kind: kind?,
+        check: match kind? {
+            HealthKind::Tcp => Some(Arc::new(Check::Tcp)),
+            HealthKind::Reported => None,
+        },
         port: port?.and_then(NonZeroU16::new),
         pace: pace?,
         report_ttl: report_ttl.or(is_reported.then_some(REPORT_TTL_DEFAULT)),

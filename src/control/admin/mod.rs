@@ -5,39 +5,59 @@
 //!
 //! One request per connection: it is read, answered by the loop's handler, and the connection closed.
 //! That is all that the commands need; keep-alive would only keep slots. What takes more than a turn of
-//! the loop is answered [later](Answer::Later), by [`Admin::answer`].
+//! the loop is answered [later](Answer::Later), by [`Admin::answer`]. What goes on for as long as the
+//! client listens is a [stream](Answer::Stream), fed by [`Admin::push`].
 //!
 //! # Bounds
 //! | what | bound | beyond it |
 //! |---|---|---|
 //! | connections at once | [`MAX_CONNECTIONS`] | wait in the listen queue |
-//! | bytes of a request | [`MAX_REQUEST`] | 431 |
+//! | streams among them | [`MAX_STREAMS`] | 503 |
+//! | bytes of a request's head | [`http::MAX_HEAD`] | 431 |
 //! | header lines | [`http::MAX_HEADERS`] | 431 |
-//! | time until the request is complete, however it trickles | [`REQUEST_PATIENCE`] | closed |
+//! | bytes of its body, whose length must be told | [`http::MAX_BODY`] | 413 |
+//! | time until the request is complete, however it trickles | [`REQUEST_PATIENCE`] | 408, or closed where nothing came |
 //! | time without taking a byte of the answer | [`ANSWER_PATIENCE`] | closed |
-//!
-//! A request body is not read: no target has one.
+//! | bytes of a stream that wait to be sent | [`stream::MOST_QUEUED`] | not taken: [`Push::Lagging`] |
 //!
 //! | file | owns |
 //! |---|---|
 //! | [`socket`] | the socket's file: its mode, its directory, stale ones, its end |
 //! | [`http`] | reading a request, writing an answer |
+//! | [`access`] | who asks, and what they may do |
+//! | [`stream`] | answers that stay open |
 
+pub(crate) mod access;
 pub(crate) mod http;
 pub(crate) mod socket;
+pub(crate) mod stream;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use self::http::{MAX_REQUEST, Parsed, Request, Response};
+use self::access::Access;
+use self::http::{Lengths, MAX_HEAD, Measured, Request, Response};
 use self::socket::Claimed;
+pub(crate) use self::stream::Push;
+use self::stream::Streams;
 use super::driver::{Failure, Operation, Outcome};
 use super::slab::{Key, Slab};
 
-/// Connections served at once. The commands make one each, a metrics collector too; sixteen silent
+/// Connections served at once. The commands make one each, a metrics collector too; so many silent
 /// clients delay the next by no more than [`REQUEST_PATIENCE`].
-const MAX_CONNECTIONS: usize = 16;
+const MAX_CONNECTIONS: usize = 32;
+
+/// Streams among them: they stay for as long as their clients do, and others must have room.
+const MAX_STREAMS: usize = 16;
+
+/// Operations that the admin socket has under way at most: the accept, one for each connection, and
+/// a second for each stream.
+pub(crate) const OPERATIONS_MOST: usize = 1 + MAX_CONNECTIONS + MAX_STREAMS;
+
+/// A request's body is received into room that grows by at least so many bytes: a length that was
+/// told takes no memory before what it tells of is there.
+const BODY_STEP: usize = 64 << 10;
 
 /// How long a client may take to send its request, from the moment it is accepted.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
@@ -57,6 +77,8 @@ pub(crate) enum AdminToken {
     Pause,
     /// One connection.
     Connection(Key),
+    /// Whether the client of a stream is still there.
+    Watch(Key),
 }
 
 /// An operation that the loop shall start.
@@ -77,17 +99,28 @@ pub(crate) enum Answer {
     Now(Response),
     /// It begins what was asked for, and keeps the connection's key for [`Admin::answer`].
     Later,
+    /// An answer without an end: the handler keeps the connection's key for [`Admin::push`].
+    Stream {
+        /// The media type of what is pushed.
+        kind: &'static str,
+    },
 }
 
 /// Where a connection is. Its descriptor and buffer are with the driver, but while it waits.
 #[derive(Debug, Clone, Copy)]
 enum Stage {
-    /// Reading the request, until then.
-    Reading { deadline: Instant },
+    /// Reading the request, until then. Its lengths, once its head is there.
+    Reading {
+        deadline: Instant,
+        access: Access,
+        lengths: Option<Lengths>,
+    },
     /// For what was asked to be done.
     Waiting,
     /// So many bytes of the answer have been sent.
     Answering { sent: usize },
+    /// The rest is with [`Streams`].
+    Streaming,
 }
 
 /// The admin socket and its connections.
@@ -102,6 +135,8 @@ pub(crate) struct Admin {
     connections: Slab<Stage>,
     /// Those in [`Stage::Waiting`].
     waiting: Vec<(Key, OwnedFd)>,
+    /// Those in [`Stage::Streaming`].
+    streams: Streams,
 }
 
 impl Admin {
@@ -114,6 +149,7 @@ impl Admin {
             paused: None,
             connections: Slab::new(MAX_CONNECTIONS),
             waiting: Vec::new(),
+            streams: Streams::default(),
         }
     }
 
@@ -142,7 +178,7 @@ impl Admin {
         match (token, operation) {
             (AdminToken::Listener, Operation::Accept { listener }) => self.idle = Some(listener),
             (AdminToken::Pause, _) => self.idle = self.paused.take(),
-            (AdminToken::Connection(key), _) => drop(self.connections.take(key)),
+            (AdminToken::Connection(key), _) => self.over(key),
             _ => {}
         }
     }
@@ -162,16 +198,20 @@ impl Admin {
                 self.accepted(listener, result, now, wanted);
             }
             (AdminToken::Pause, _) => self.idle = self.paused.take(),
-            (AdminToken::Connection(key), outcome) => {
-                match self.step(key, outcome, now, handler) {
-                    Step::Next(next) => wanted.push(next),
-                    Step::Wait(fd) => self.waiting.push((key, fd)),
-                    // The descriptor was in the outcome: it is closed by now.
-                    Step::Over => drop(self.connections.take(key)),
-                }
+            (AdminToken::Watch(key), Outcome::Received { fd, result, .. })
+                if stream::is_gone(&fd, result) =>
+            {
+                self.over(key);
             }
+            (AdminToken::Connection(key), outcome) => self.step(key, outcome, now, handler, wanted),
             _ => {}
         }
+    }
+
+    /// A connection is over; what is under way for it ends by itself and finds nobody.
+    fn over(&mut self, key: Key) {
+        self.streams.remove(key);
+        self.connections.take(key);
     }
 
     /// Answers a request that was to be answered later. To be followed by [`Admin::pump`].
@@ -182,8 +222,25 @@ impl Admin {
         let (_, fd) = self.waiting.swap_remove(at);
         if let Some(stage) = self.connections.get_mut(key) {
             *stage = Stage::Answering { sent: 0 };
-            wanted.push(send(key, fd, response.into_bytes(), 0));
+            wanted.push(send(key, fd, response.into_bytes(), 0, ANSWER_PATIENCE));
         }
+    }
+
+    /// Sends more of a stream, as one piece.
+    pub(crate) fn push(&mut self, key: Key, bytes: &[u8], wanted: &mut Vec<Wanted>) -> Push {
+        self.streams.push(key, bytes, wanted)
+    }
+
+    /// Ends a stream when all that was pushed has been sent.
+    pub(crate) fn finish(&mut self, key: Key, wanted: &mut Vec<Wanted>) {
+        if self.streams.finish(key, wanted).is_break() {
+            self.over(key);
+        }
+    }
+
+    /// Whether a stream's client is still there, as far as is known.
+    pub(crate) fn is_open(&self, key: Key) -> bool {
+        self.streams.is_open(key)
     }
 
     fn accepted(
@@ -196,15 +253,15 @@ impl Admin {
         match result {
             Ok(fd) => {
                 self.idle = Some(listener);
-                let deadline = now + REQUEST_PATIENCE;
+                let stage = Stage::Reading {
+                    deadline: now + REQUEST_PATIENCE,
+                    access: Access::of_peer(&fd),
+                    lengths: None,
+                };
                 // There is room: nothing is accepted otherwise (`pump`).
-                if let Ok(key) = self.connections.insert(Stage::Reading { deadline }) {
-                    wanted.push(receive(
-                        key,
-                        fd,
-                        Vec::with_capacity(MAX_REQUEST),
-                        REQUEST_PATIENCE,
-                    ));
+                if let Ok(key) = self.connections.insert(stage) {
+                    let buffer = Vec::with_capacity(MAX_HEAD);
+                    wanted.push(receive(key, fd, buffer, REQUEST_PATIENCE));
                 }
             }
             Err(Failure::Cancelled) => self.idle = Some(listener),
@@ -230,39 +287,14 @@ impl Admin {
         outcome: Outcome,
         now: Instant,
         handler: &mut dyn FnMut(&Request<'_>, Key) -> Answer,
-    ) -> Step {
+        wanted: &mut Vec<Wanted>,
+    ) {
         let Some(stage) = self.connections.get_mut(key) else {
-            return Step::Over;
+            return;
         };
         match (*stage, outcome) {
-            (
-                Stage::Reading { deadline },
-                Outcome::Received {
-                    fd,
-                    buffer,
-                    result: Ok(count),
-                },
-            ) => {
-                let response = match http::parse(&buffer) {
-                    Parsed::Request(request) => match handler(&request, key) {
-                        Answer::Now(response) => response,
-                        Answer::Later => {
-                            *stage = Stage::Waiting;
-                            return Step::Wait(fd);
-                        }
-                    },
-                    Parsed::Refused(response) => response,
-                    Parsed::Partial if count == 0 => return Step::Over, // gone in mid-sentence
-                    Parsed::Partial if buffer.len() >= MAX_REQUEST => http::too_large(),
-                    Parsed::Partial => {
-                        return match deadline.checked_duration_since(now) {
-                            Some(left) => Step::Next(receive(key, fd, buffer, left)),
-                            None => Step::Over,
-                        };
-                    }
-                };
-                *stage = Stage::Answering { sent: 0 };
-                Step::Next(send(key, fd, response.into_bytes(), 0))
+            (Stage::Reading { .. }, Outcome::Received { fd, buffer, result }) => {
+                self.read_on(key, (fd, buffer, result), now, handler, wanted);
             }
             (
                 Stage::Answering { sent },
@@ -274,20 +306,127 @@ impl Admin {
             ) if sent + count < buffer.len() => {
                 let sent = sent + count;
                 *stage = Stage::Answering { sent };
-                Step::Next(send(key, fd, buffer, sent))
+                wanted.push(send(key, fd, buffer, sent, ANSWER_PATIENCE));
             }
-            _ => Step::Over,
+            (Stage::Streaming, Outcome::Sent { fd, buffer, result }) => {
+                if self
+                    .streams
+                    .sent(key, (fd, buffer, result), wanted)
+                    .is_break()
+                {
+                    self.over(key);
+                }
+            }
+            // The descriptor was in the outcome: it is closed by now.
+            _ => self.over(key),
         }
+    }
+
+    /// Some more of a request has come, or no more will.
+    fn read_on(
+        &mut self,
+        key: Key,
+        (fd, mut buffer, result): (OwnedFd, Vec<u8>, Result<usize, Failure>),
+        now: Instant,
+        handler: &mut dyn FnMut(&Request<'_>, Key) -> Answer,
+        wanted: &mut Vec<Wanted>,
+    ) {
+        let Some(Stage::Reading {
+            deadline,
+            access,
+            lengths,
+        }) = self.connections.get_mut(key)
+        else {
+            return;
+        };
+        let refusal = match result {
+            Ok(0) if buffer.is_empty() => None,
+            Ok(0) => Some(Response::error(
+                400,
+                "the request ends before it is complete",
+            )),
+            Ok(_) => match measured(&buffer, lengths) {
+                Err(refusal) => Some(refusal),
+                Ok(Some(lengths)) if buffer.len() >= lengths.all() => {
+                    let answer = match http::read(&buffer, lengths, *access) {
+                        Ok(request) => handler(&request, key),
+                        Err(refusal) => Answer::Now(refusal),
+                    };
+                    return self.begin_answer(key, fd, answer, wanted);
+                }
+                Ok(known) => match deadline.checked_duration_since(now) {
+                    Some(left) => {
+                        make_room(&mut buffer, known);
+                        return wanted.push(receive(key, fd, buffer, left));
+                    }
+                    None => Some(too_slow()),
+                },
+            },
+            Err(Failure::TimedOut) if !buffer.is_empty() => Some(too_slow()),
+            Err(_) => None,
+        };
+        match refusal {
+            Some(refusal) => self.begin_answer(key, fd, Answer::Now(refusal), wanted),
+            None => self.over(key), // nobody is there to read an answer
+        }
+    }
+
+    fn begin_answer(&mut self, key: Key, fd: OwnedFd, answer: Answer, wanted: &mut Vec<Wanted>) {
+        let Some(stage) = self.connections.get_mut(key) else {
+            return;
+        };
+        let response = match answer {
+            Answer::Now(response) => response,
+            Answer::Later => {
+                *stage = Stage::Waiting;
+                return self.waiting.push((key, fd));
+            }
+            Answer::Stream { .. } if self.streams.len() >= MAX_STREAMS => too_many_streams(),
+            Answer::Stream { kind } => match self.streams.begin(key, fd, kind, wanted) {
+                Ok(()) => {
+                    *stage = Stage::Streaming;
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the admin socket could not begin a stream");
+                    return self.over(key);
+                }
+            },
+        };
+        *stage = Stage::Answering { sent: 0 };
+        wanted.push(send(key, fd, response.into_bytes(), 0, ANSWER_PATIENCE));
     }
 }
 
-/// What becomes of a connection.
-enum Step {
-    /// It wants this done.
-    Next(Wanted),
-    /// It waits for [`Admin::answer`].
-    Wait(OwnedFd),
-    Over,
+/// The lengths of the request that is in the buffer, if its head is complete; they are
+/// remembered, so that a long body does not have its head read again for every piece.
+fn measured(buffer: &[u8], known: &mut Option<Lengths>) -> Result<Option<Lengths>, Response> {
+    if known.is_none() {
+        *known = match http::measure(buffer) {
+            Measured::Head(lengths) => Some(lengths),
+            Measured::Partial => None,
+            Measured::Refused(refusal) => return Err(refusal),
+        };
+    }
+    Ok(*known)
+}
+
+/// Room for some more of the body. A head has its room from the start.
+fn make_room(buffer: &mut Vec<u8>, lengths: Option<Lengths>) {
+    if let Some(lengths) = lengths {
+        let missing = lengths.all().saturating_sub(buffer.len());
+        buffer.reserve_exact(missing.min(buffer.len().max(BODY_STEP)));
+    }
+}
+
+fn too_slow() -> Response {
+    let message = format!("the request was not complete within {REQUEST_PATIENCE:?}");
+    Response::error(408, &message)
+}
+
+fn too_many_streams() -> Response {
+    let message = format!("{MAX_STREAMS} streams are open already: end one of them first");
+    Response::error(503, &message)
 }
 
 fn receive(key: Key, fd: OwnedFd, buffer: Vec<u8>, limit: Duration) -> Wanted {
@@ -298,10 +437,10 @@ fn receive(key: Key, fd: OwnedFd, buffer: Vec<u8>, limit: Duration) -> Wanted {
     }
 }
 
-fn send(key: Key, fd: OwnedFd, buffer: Vec<u8>, from: usize) -> Wanted {
+fn send(key: Key, fd: OwnedFd, buffer: Vec<u8>, from: usize, limit: Duration) -> Wanted {
     Wanted {
         operation: Operation::Send { fd, buffer, from },
-        limit: Some(ANSWER_PATIENCE),
+        limit: Some(limit),
         token: AdminToken::Connection(key),
     }
 }

@@ -68,16 +68,29 @@ fn turn(driver: &mut dyn Driver<AdminToken>, admin: &mut Admin, now: Instant) {
     driver
         .wait(Some(Duration::from_millis(20)), &mut done)
         .unwrap();
-    let mut later = Vec::new();
+    let (mut later, mut streams) = (Vec::new(), Vec::new());
     let mut handler = |request: &Request<'_>, key| match request.path {
         "/later" if request.method == "POST" => {
             later.push(key);
             Answer::Later
         }
+        "/stream" => {
+            streams.push((key, request.parameter("last").is_some()));
+            Answer::Stream { kind: "text/plain" }
+        }
         _ => handler(request, key),
     };
     for Completion { token, outcome, .. } in done {
         admin.completed(token, outcome, now, &mut handler, &mut wanted);
+    }
+    for (key, is_short) in streams {
+        admin.push(key, b"one", &mut wanted);
+        admin.push(key, b"", &mut wanted);
+        admin.push(key, b"two\n", &mut wanted);
+        if is_short {
+            admin.finish(key, &mut wanted);
+            assert_eq!(admin.push(key, b"late", &mut wanted), Push::Gone);
+        }
     }
     for key in later {
         admin.answer(key, Response::ok(json!("at last")), &mut wanted);
@@ -104,6 +117,9 @@ fn handler(request: &Request<'_>, _: Key) -> Answer {
         ("GET", "/status") => Response::ok(json!({ "up": true })),
         ("GET", "/echo") => Response::ok(json!(request.parameter("what"))),
         // More than a socket buffer holds.
+        ("POST", "/count") => Response::ok(json!(request.body.len())),
+        ("GET", "/access") => Response::ok(json!(format!("{:?}", request.access))),
+        ("GET", "/text") => Response::text("text/plain", b"plain".to_vec()),
         ("GET", "/long") => Response::ok(json!("x".repeat(3 << 20))),
         ("GET", _) => Response::error(404, "there is no such target"),
         _ => Response::error(405, "only GET"),
@@ -136,7 +152,7 @@ fn the_client_gets_its_answer() {
         let target = client::target("/echo", &[("what", "[fd00::1]:80 & more")]);
         assert_eq!(get(&target).unwrap(), json!("[fd00::1]:80 & more"));
         assert_eq!(get("/long").unwrap().as_str().unwrap().len(), 3 << 20);
-        let done = client::post(&server.path, "/later").unwrap();
+        let done = client::post(&server.path, "/later", b"").unwrap();
         assert_eq!(done, json!("at last"));
         assert!(get("/status").is_ok(), "its place is free again");
         let error = get("/nothing").unwrap_err();
@@ -148,6 +164,172 @@ fn the_client_gets_its_answer() {
 }
 
 #[test]
+fn a_body_of_any_length_up_to_the_bound_arrives_whole() {
+    for_both(|prefer| {
+        let server = Server::start(prefer, 64, Duration::ZERO);
+        for length in [0, 1, MAX_HEAD, 3 << 20, http::MAX_BODY] {
+            let body = vec![b'x'; length];
+            let count = client::post(&server.path, "/count", &body).unwrap();
+            assert_eq!(count, json!(length));
+        }
+        let long = vec![b'x'; http::MAX_BODY + 1];
+        let error = client::post(&server.path, "/count", &long).unwrap_err();
+        let is_refused = matches!(error, ClientError::Refused { status: 413, .. });
+        assert!(is_refused, "{error}");
+        // The tests' own user made the socket.
+        assert_eq!(client::get(&server.path, "/access").unwrap(), "Write");
+    });
+}
+
+#[test]
+fn a_stream_is_its_pieces_in_order_and_ends_when_it_is_finished() {
+    for_both(|prefer| {
+        let server = Server::start(prefer, 64, Duration::ZERO);
+        let pieces = client::follow(&server.path, "/stream?last").unwrap();
+        let pieces: Vec<Vec<u8>> = pieces.map(Result::unwrap).collect();
+        assert_eq!(pieces, [&b"one"[..], b"two\n"]);
+        let answer = ask(&server.path, b"GET /stream?last HTTP/1.1\r\n\r\n");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("Transfer-Encoding: chunked"), "{head}");
+        assert_eq!(body, "3\r\none\r\n4\r\ntwo\n\r\n0\r\n\r\n");
+        let error = client::follow(&server.path, "/nothing").unwrap_err();
+        let is_refused = matches!(error, ClientError::Refused { status: 404, .. });
+        assert!(is_refused, "{error}");
+        let error = client::follow(&server.path, "/status").unwrap_err();
+        assert!(matches!(error, ClientError::Garbled(..)), "{error}");
+    });
+}
+
+/// As many as there may be, and their places are free as soon as their clients have gone.
+#[test]
+fn streams_are_bounded_and_leave_their_places() {
+    for_both(|prefer| {
+        let server = Server::start(prefer, 64, Duration::ZERO);
+        for _ in 0..2 {
+            let mut open: Vec<_> = (0..MAX_STREAMS)
+                .map(|_| {
+                    loop {
+                        match client::follow(&server.path, "/stream") {
+                            Ok(pieces) => break pieces,
+                            // Those of the last round have not been missed yet.
+                            Err(ClientError::Refused { status: 503, .. }) => thread::yield_now(),
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                })
+                .collect();
+            let error = client::follow(&server.path, "/stream").unwrap_err();
+            let is_refused = matches!(error, ClientError::Refused { status: 503, .. });
+            assert!(is_refused, "{error}");
+            assert!(client::get(&server.path, "/status").is_ok());
+            for pieces in &mut open {
+                assert_eq!(pieces.next().unwrap().unwrap(), b"one");
+            }
+        }
+    });
+}
+
+#[test]
+fn who_has_said_all_still_gets_the_answer() {
+    for_both(|prefer| {
+        let server = Server::start(prefer, 64, Duration::ZERO);
+        for (target, words) in [("/status", "{\"up\":true}\n"), ("/stream?last", "two")] {
+            let mut stream = UnixStream::connect(&server.path).unwrap();
+            let request = format!("GET {target} HTTP/1.1\r\n\r\n");
+            stream.write_all(request.as_bytes()).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.contains(words), "{answer}");
+        }
+        let mut stream = UnixStream::connect(&server.path).unwrap();
+        stream.write_all(b"GET /status HTT").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.contains("ends before it is complete"), "{answer}");
+    });
+}
+
+#[test]
+fn a_stream_takes_no_more_than_its_share_of_memory() {
+    let home = tempfile::tempdir().unwrap();
+    let claimed = Claimed::claim(&home.path().join("socket")).unwrap();
+    let mut admin = Admin::new(claimed);
+    let (mut wanted, now) = (Vec::new(), clock::now());
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    admin.pump(&mut wanted);
+    let Some(Operation::Accept { listener }) = wanted.pop().map(|wanted| wanted.operation) else {
+        panic!("it listens")
+    };
+    let key = std::cell::Cell::new(None);
+    let mut handler = |_: &Request<'_>, its: Key| {
+        key.set(Some(its));
+        Answer::Stream { kind: "text/plain" }
+    };
+    let result = Ok(OwnedFd::from(ours));
+    let outcome = Outcome::Accepted { listener, result };
+    admin.completed(
+        AdminToken::Listener,
+        outcome,
+        now,
+        &mut handler,
+        &mut wanted,
+    );
+    let Some(Wanted {
+        operation: Operation::Receive { fd, mut buffer },
+        token,
+        ..
+    }) = wanted.pop()
+    else {
+        panic!("it reads")
+    };
+    buffer.extend(b"GET / HTTP/1.1\r\n\r\n");
+    let result = Ok(buffer.len());
+    let outcome = Outcome::Received { fd, buffer, result };
+    admin.completed(token, outcome, now, &mut handler, &mut wanted);
+    let key = key.get().unwrap();
+    // The head is on its way and nothing is read: what is pushed waits.
+    let piece = vec![b'x'; 100 << 10];
+    let taken = (0..100)
+        .take_while(|_| admin.push(key, &piece, &mut wanted) == Push::Queued)
+        .count();
+    assert_eq!(taken, stream::MOST_QUEUED / piece.len());
+    assert_eq!(admin.push(key, &piece, &mut wanted), Push::Lagging);
+    // With the head sent, all that waits is on its way, and there is room again.
+    let Some(Wanted {
+        operation: Operation::Send { fd, buffer, .. },
+        token,
+        ..
+    }) = wanted.pop()
+    else {
+        panic!("it answers")
+    };
+    let result = Ok(buffer.len());
+    let outcome = Outcome::Sent { fd, buffer, result };
+    admin.completed(token, outcome, now, &mut handler, &mut wanted);
+    assert_eq!(admin.push(key, &piece, &mut wanted), Push::Queued);
+    assert!(admin.is_open(key));
+    // Its client has gone.
+    let outcome = match wanted.into_iter().next_back() {
+        Some(Wanted {
+            operation: Operation::Send { fd, buffer, .. },
+            ..
+        }) => Outcome::Sent {
+            fd,
+            buffer,
+            result: Err(Failure::Os(rustix::io::Errno::PIPE)),
+        },
+        other => panic!("{other:?}"),
+    };
+    let mut wanted = Vec::new();
+    admin.completed(token, outcome, now, &mut handler, &mut wanted);
+    assert!(!admin.is_open(key));
+    assert_eq!(admin.push(key, b"late", &mut wanted), Push::Gone);
+}
+
+#[test]
 fn strange_requests_get_an_answer_too() {
     for_both(|prefer| {
         let server = Server::start(prefer, 64, Duration::ZERO);
@@ -156,11 +338,16 @@ fn strange_requests_get_an_answer_too() {
                 "POST /status HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".to_owned(),
                 "405",
             ),
-            ("nonsense\r\n\r\n".to_owned(), "400"),
             (
-                format!("GET /{} HTTP/1.1\r\n", "x".repeat(MAX_REQUEST)),
-                "431",
+                "POST /count HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcPOST".to_owned(),
+                "400",
             ),
+            (
+                "POST /count HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
+                "411",
+            ),
+            ("nonsense\r\n\r\n".to_owned(), "400"),
+            (format!("GET /{} HTTP/1.1\r\n", "x".repeat(MAX_HEAD)), "431"),
             (
                 format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(40)),
                 "431",
@@ -224,10 +411,13 @@ fn a_client_that_trickles_is_cut_off_by_the_whole_time() {
     let mut sent = 0;
     while stream.write_all(b"G").is_ok() {
         sent += 1;
-        assert!(sent < MAX_REQUEST, "never cut off");
+        assert!(sent < MAX_HEAD, "never cut off");
         thread::sleep(Duration::from_millis(2));
     }
-    assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
+    let mut answer = Vec::new();
+    let _reset = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ const PACE: Pace = Pace {
 fn spec(number: u8) -> Spec {
     Spec {
         address: SocketAddr::from(([10, 0, 0, number], 80)),
-        kind: Some(Kind::Tcp),
+        check: Some(Arc::new(Check::Tcp)),
         pace: PACE,
         reports: None,
     }

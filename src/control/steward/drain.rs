@@ -6,6 +6,7 @@ use ringgate_conntrack::State;
 use ringgate_dataplane::clock::Clock as _;
 
 use super::{End, Steward};
+use crate::control::events::Event;
 
 /// How often established flows are counted while draining: it reads the whole table's index.
 const COUNT: Duration = Duration::from_millis(200);
@@ -31,6 +32,7 @@ impl Steward {
         }
         let patience = self.model.balancer().drain();
         tracing::info!(at_most = ?patience, "draining: new flows are refused, established ones go on");
+        self.events.tell(&Event::Stopping);
         self.drain = Some(Drain {
             deadline: now + patience,
             left: None,

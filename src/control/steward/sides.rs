@@ -6,6 +6,7 @@ use ringgate_config::{Forward, Health, Passive};
 
 use super::Steward;
 use crate::control::checks::spec_of;
+use crate::control::events::Event;
 use crate::control::health::{Change, State, Target, Told};
 use crate::control::signs::Openings;
 
@@ -51,9 +52,9 @@ impl Steward {
     }
 
     /// Takes what an agent has reported.
-    pub(super) fn take_report(&mut self, (target, told): &(Target, Told), now: Instant) {
+    pub(super) fn take_report(&mut self, target: &Target, told: Told, now: Instant) {
         // It was taken when it was read: whom it is about is still there.
-        if let Ok(Some(change)) = self.checker.reported(target, *told, now) {
+        if let Ok(Some(change)) = self.checker.reported(target, told, now) {
             self.changed(&change);
         }
     }
@@ -62,6 +63,11 @@ impl Steward {
     pub(super) fn changed(&mut self, change: &Change) {
         announce(change);
         self.stale = true;
+        self.events.tell(&Event::Check {
+            address: change.spec.address,
+            state: change.state,
+            reason: change.reason.map(|reason| reason.to_string()),
+        });
     }
 }
 

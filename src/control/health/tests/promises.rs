@@ -158,7 +158,7 @@ fn play_a_life(random: &mut Random) {
         let mut changes = Vec::new();
         play.checker.lapse(play.now, &mut changes);
         oracle.settle(play.now);
-        if let [start] = play.started()[..] {
+        if let [start] = &play.started()[..] {
             if let Some(last) = last_start.replace(play.now) {
                 let gap = play.now - last;
                 assert!(gap <= pace.interval, "{gap:?} {pace:?}");

@@ -11,10 +11,10 @@ fn target(service: &str) -> Target {
     }
 }
 
-/// A backend that is reported, and asked as well if `kind` says how.
-fn reported(service: &str, kind: Option<Kind>) -> Spec {
+/// A backend that is reported, and asked as well if `is_asked`.
+fn reported(service: &str, is_asked: bool) -> Spec {
     Spec {
-        kind,
+        check: is_asked.then(|| Arc::new(Check::Tcp)),
         reports: Some(Reports {
             target: target(service),
             ttl: TTL,
@@ -41,7 +41,7 @@ impl Play {
 
 #[test]
 fn who_is_only_reported_is_what_was_said_last_until_it_is_too_long_ago() {
-    let spec = reported("web", None);
+    let spec = reported("web", false);
     let mut play = Play::new([spec.clone()]);
     assert_eq!(
         (play.state(&spec), play.checker.pending()),
@@ -72,7 +72,7 @@ fn who_is_only_reported_is_what_was_said_last_until_it_is_too_long_ago() {
 
 #[test]
 fn who_is_never_reported_is_down_in_the_end() {
-    let spec = reported("web", None);
+    let spec = reported("web", false);
     let mut play = Play::new([spec.clone()]);
     assert_eq!(play.checker.next_due(), Some(play.now + TTL));
     play.now += TTL;
@@ -82,7 +82,7 @@ fn who_is_never_reported_is_down_in_the_end() {
 
 #[test]
 fn beside_a_check_a_report_can_take_out_and_not_bring_in() {
-    let spec = reported("web", Some(Kind::Tcp));
+    let spec = reported("web", true);
     let mut play = Play::new([spec.clone()]);
     assert_eq!(play.tell(Told::Up), None);
     assert_eq!(play.state(&spec), State::Pending, "nobody has asked it yet");
@@ -106,10 +106,7 @@ fn beside_a_check_a_report_can_take_out_and_not_bring_in() {
 
 #[test]
 fn a_report_is_about_a_backend_of_one_service() {
-    let (web, other) = (
-        reported("web", Some(Kind::Tcp)),
-        reported("other", Some(Kind::Tcp)),
-    );
+    let (web, other) = (reported("web", true), reported("other", true));
     let mut play = Play::new([web.clone(), other.clone()]);
     for start in play.started() {
         play.checker
@@ -128,10 +125,7 @@ fn a_report_is_about_a_backend_of_one_service() {
     );
     // A reload keeps what was said of the same, and carries it to nobody else.
     let pace = Pace { rise: 5, ..PACE };
-    let [web5, mail] = [
-        paced(web, pace),
-        paced(reported("mail", Some(Kind::Tcp)), pace),
-    ];
+    let [web5, mail] = [paced(web, pace), paced(reported("mail", true), pace)];
     play.checker
         .reconcile([web5.clone(), mail.clone()], play.now);
     assert_eq!(
@@ -144,7 +138,7 @@ fn a_report_is_about_a_backend_of_one_service() {
 
 #[test]
 fn an_agent_that_cannot_decide_is_damped_too() {
-    let mut spec = reported("web", None);
+    let mut spec = reported("web", false);
     spec.pace.flap = Some(Flap {
         changes: 4,
         within: SECOND * 60,

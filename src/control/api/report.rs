@@ -1,19 +1,41 @@
-//! What an outside agent reports of a backend, through the admin socket.
+//! `POST /v1/report`: how an outside agent finds a backend.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ringgate_config::{Backend, Model, Service};
 
-use crate::control::admin::http::{Request, Response};
-use crate::control::checks::spec_of;
-use crate::control::health::{Target, Told};
+use serde_json::json;
 
-/// Reads `POST /v1/report?service=NAME&backend=ADDRESS&state=up|down`.
+use super::super::admin::Answer;
+use super::super::admin::http::{Request, Response};
+use super::super::checks::spec_of;
+use super::super::health::{Target, Told};
+use super::super::slab::Key;
+use super::super::status::Page;
+use super::{Doing, Errand};
+
+/// Takes a report. What follows from it is in the next status.
+pub(super) fn take(
+    request: &Request<'_>,
+    _: Key,
+    page: &Page<'_>,
+    doing: &mut Doing<'_>,
+) -> Answer {
+    Answer::Now(match read(request, page.model) {
+        Ok((target, told)) => {
+            doing.errands.push(Errand::Report { target, told });
+            Response::ok(json!({ "taken": true }))
+        }
+        Err(refusal) => refusal,
+    })
+}
+
+/// Reads `service=NAME&backend=ADDRESS&state=up|down`.
 ///
 /// # Errors
 ///
 /// The refusal: there is no such service or backend, none that takes reports, or too little was said.
-pub(super) fn read(request: &Request<'_>, model: &Model) -> Result<(Target, Told), Response> {
+fn read(request: &Request<'_>, model: &Model) -> Result<(Target, Told), Response> {
     let refuse = |status, message: &str| Err(Response::error(status, message));
     let parameters = (request.parameter("service"), request.parameter("backend"));
     let (Some(name), Some(address)) = parameters else {

@@ -1,0 +1,231 @@
+//! What can be asked through the admin socket: the table of routes, and who may take which.
+//!
+//! A route's handler is a plain function. One that only looks is given the [`Page`] that `status`
+//! is made from. One that acts is also given a [`Doing`]: what it may begin. It answers at once, or
+//! keeps the connection's key in what it begins and answers by it later.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`events`] | `GET /v1/events`: which of them, and for how long |
+//! | [`flush`] | `POST /v1/flush`: whose flows are meant |
+//! | [`look`] | what is shown and changes nothing |
+//! | [`report`] | `POST /v1/report`: how an outside agent finds a backend |
+
+mod events;
+pub(crate) mod flush;
+mod look;
+mod report;
+
+use super::admin::Answer;
+use super::admin::access::Access;
+use super::admin::http::{Request, Response};
+use super::health::{Target, Told};
+use super::slab::Key;
+use super::status::Page;
+use flush::Flushing;
+
+/// What takes the whole loop, and is done once the handler has returned. The key is that of the
+/// connection that waits for an answer, or that has become a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// Send events to a stream: so many that have happened, and those to come if it stays.
+    Follow {
+        /// The stream's.
+        key: Key,
+        /// Events that have happened.
+        last: usize,
+        /// Whether it stays.
+        stays: bool,
+    },
+    /// Take what an agent says of a backend.
+    Report {
+        /// Of which.
+        target: Target,
+        /// What.
+        told: Told,
+    },
+}
+
+/// What an acting handler may begin. The loop carries it out after the handler has returned, and
+/// answers by the key when it is done.
+pub(crate) struct Doing<'a> {
+    /// What is left to the loop.
+    pub(crate) errands: &'a mut Vec<Errand>,
+    /// The flush that is under way; one at a time.
+    pub(crate) flush: &'a mut Option<Flushing>,
+}
+
+impl std::fmt::Debug for Doing<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Doing").finish_non_exhaustive()
+    }
+}
+
+/// What answers a request.
+#[derive(Clone, Copy)]
+pub(crate) enum Handler {
+    /// It only looks.
+    Look(fn(&Request<'_>, &Page<'_>) -> Response),
+    /// It begins something. The key is the connection's.
+    Act(fn(&Request<'_>, Key, &Page<'_>, &mut Doing<'_>) -> Answer),
+}
+
+impl std::fmt::Debug for Handler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Look(_) => "Look",
+            Self::Act(_) => "Act",
+        })
+    }
+}
+
+/// One thing that can be asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route {
+    /// `GET` or `POST`.
+    pub(crate) method: &'static str,
+    /// With the version of the API at its beginning.
+    pub(crate) path: &'static str,
+    /// What who asks must be allowed.
+    pub(crate) access: Access,
+    /// What answers.
+    pub(crate) handler: Handler,
+}
+
+impl Route {
+    const fn look(path: &'static str, look: fn(&Request<'_>, &Page<'_>) -> Response) -> Self {
+        Self {
+            method: "GET",
+            path,
+            access: Access::Read,
+            handler: Handler::Look(look),
+        }
+    }
+
+    const fn stream(
+        path: &'static str,
+        act: fn(&Request<'_>, Key, &Page<'_>, &mut Doing<'_>) -> Answer,
+    ) -> Self {
+        Self {
+            method: "GET",
+            path,
+            access: Access::Read,
+            handler: Handler::Act(act),
+        }
+    }
+
+    const fn act(
+        path: &'static str,
+        act: fn(&Request<'_>, Key, &Page<'_>, &mut Doing<'_>) -> Answer,
+    ) -> Self {
+        Self {
+            method: "POST",
+            path,
+            access: Access::Write,
+            handler: Handler::Act(act),
+        }
+    }
+}
+
+/// Everything that can be asked.
+pub(crate) const ROUTES: &[Route] = &[
+    Route::look("/v1/status", look::status),
+    Route::look("/v1/explain", look::explain),
+    Route::stream("/v1/events", events::begin),
+    Route::look("/v1/openapi", look::openapi),
+    Route::act("/v1/flush", flush::begin),
+    Route::act("/v1/report", report::take),
+];
+
+/// Answers a request.
+pub(crate) fn answer(
+    request: &Request<'_>,
+    key: Key,
+    page: &Page<'_>,
+    doing: &mut Doing<'_>,
+) -> Answer {
+    match route(ROUTES, request) {
+        Ok(Handler::Look(look)) => Answer::Now(look(request, page)),
+        Ok(Handler::Act(act)) => act(request, key, page, doing),
+        Err(refusal) => Answer::Now(refusal),
+    }
+}
+
+/// What answers a request, if it is one of those that are answered and who asks may ask it.
+fn route(routes: &[Route], request: &Request<'_>) -> Result<Handler, Response> {
+    let (method, path) = (request.method, request.path);
+    let mut here = routes.iter().filter(|route| route.path == path).peekable();
+    if here.peek().is_none() {
+        let paths: Vec<&str> = routes.iter().map(|route| route.path).collect();
+        let message = format!("there is no {path:?}; there are {}", paths.join(", "));
+        return Err(Response::error(404, &message));
+    }
+    let methods = || routes.iter().filter(|route| route.path == path);
+    let Some(route) = here.find(|route| route.method == method) else {
+        let methods: Vec<&str> = methods().map(|route| route.method).collect();
+        let message = format!(
+            "{path} is asked by {}, not {method:?}",
+            methods.join(" or ")
+        );
+        return Err(Response::error(405, &message));
+    };
+    if request.access < route.access {
+        let message = format!(
+            "{method} {path} changes what runs, and you may only look: do it as root or as the \
+             user that the balancer runs as"
+        );
+        return Err(Response::error(403, &message));
+    }
+    Ok(route.handler)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(method: &str, path: &str, access: Access) -> Response {
+        let request = Request {
+            method,
+            path,
+            query: "",
+            body: b"",
+            access,
+        };
+        route(ROUTES, &request).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_refused_with_what_is() {
+        let unknown = refusal("GET", "/v1/staus", Access::Write);
+        assert_eq!(unknown.status, 404);
+        let message = unknown.message();
+        assert!(message.contains("\"/v1/staus\"") && message.contains("/v1/status"));
+        for method in ["DELETE", "get", "POST"] {
+            let wrong = refusal(method, "/v1/status", Access::Write);
+            assert_eq!(wrong.status, 405);
+            let message = wrong.message();
+            assert!(message.contains("by GET, not") && message.contains(method));
+        }
+    }
+
+    #[test]
+    fn who_may_only_look_changes_nothing() {
+        for route in ROUTES {
+            let writes = route.access == Access::Write;
+            assert_eq!(writes, route.method == "POST", "{}", route.path);
+            if writes {
+                let refusal = refusal(route.method, route.path, Access::Read);
+                assert_eq!(refusal.status, 403, "{}", route.path);
+                assert!(refusal.message().contains(route.path));
+            }
+        }
+    }
+
+    #[test]
+    fn no_route_is_there_twice() {
+        let mut names: Vec<_> = ROUTES.iter().map(|r| (r.path, r.method)).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ROUTES.len());
+    }
+}
