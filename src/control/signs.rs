@@ -66,7 +66,8 @@ impl Openings {
         totals
     }
 
-    const fn since(self, before: Self) -> Self {
+    /// What has come since then.
+    pub(crate) const fn since(self, before: Self) -> Self {
         Self {
             syns: self.syns.wrapping_sub(before.syns),
             syn_acks: self.syn_acks.wrapping_sub(before.syn_acks),

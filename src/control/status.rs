@@ -19,6 +19,7 @@ use super::checks::spec_of;
 use super::driver::DriverKind;
 use super::health::{Checker, Report, Told, Verdict};
 use super::netlink::Watcher;
+use super::signs::Openings;
 use crate::plane::Plane;
 
 /// What a backend has been sent and has sent: totals of all workers.
@@ -29,11 +30,15 @@ struct Totals {
     bytes: u64,
     reply_packets: u64,
     reply_bytes: u64,
+    openings: Openings,
 }
 
 impl Totals {
     fn of(id: BackendId, workers: &[&WorkerCounters]) -> Self {
-        let mut totals = Self::default();
+        let mut totals = Self {
+            openings: Openings::of(id, workers),
+            ..Self::default()
+        };
         for counters in workers.iter().filter_map(|worker| worker.backend(id)) {
             totals.flows += counters.flows.get();
             totals.packets += counters.packets.get();
@@ -51,6 +56,7 @@ impl Totals {
             bytes: self.bytes.wrapping_sub(before.bytes),
             reply_packets: self.reply_packets.wrapping_sub(before.reply_packets),
             reply_bytes: self.reply_bytes.wrapping_sub(before.reply_bytes),
+            openings: self.openings.since(before.openings),
         }
     }
 }
@@ -401,6 +407,9 @@ impl Page<'_> {
             "bytes": totals.bytes,
             "reply_packets": totals.reply_packets,
             "reply_bytes": totals.reply_bytes,
+            "syns": totals.openings.syns,
+            "syn_acks": totals.openings.syn_acks,
+            "refusals": totals.openings.refusals,
             "packets_per_second": packets,
             "bits_per_second": bits,
         })

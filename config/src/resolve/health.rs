@@ -61,7 +61,7 @@ pub(super) fn resolve(
         },
         port: port?.and_then(NonZeroU16::new),
         pace: pace?,
-        report_ttl: report_ttl.or(is_reported.then_some(REPORT_TTL_DEFAULT)),
+        report_ttl: report_ttl.or_else(|| is_reported.then_some(REPORT_TTL_DEFAULT)),
     })
 }
 

@@ -173,7 +173,9 @@ impl Said {
         interval: Duration,
         scope: &mut Scope<'_, '_, '_>,
     ) -> Option<Duration> {
-        let timeout = self.timeout.unwrap_or(TIMEOUT_DEFAULT.min(interval));
+        let timeout = self
+            .timeout
+            .unwrap_or_else(|| TIMEOUT_DEFAULT.min(interval));
         if timeout > interval {
             let found = Spelt(timeout).to_string();
             let expected = format!("at most the interval, {}", Spelt(interval));
@@ -197,7 +199,7 @@ impl Said {
         let tenth = Duration::from_millis(
             u64::try_from(interval.as_millis()).unwrap_or(u64::MAX) / u64::from(JITTER_PART),
         );
-        let jitter = self.jitter.unwrap_or(tenth.min(left));
+        let jitter = self.jitter.unwrap_or_else(|| tenth.min(left));
         if jitter > left {
             let found = Spelt(jitter).to_string();
             let expected = format!(
@@ -220,7 +222,7 @@ impl Said {
             return Some(None);
         }
         let hold = self.hold.unwrap_or(FLAP_HOLD_DEFAULT);
-        let most = self.most.unwrap_or(FLAP_MOST_DEFAULT.max(hold));
+        let most = self.most.unwrap_or_else(|| FLAP_MOST_DEFAULT.max(hold));
         if hold > most {
             let (path, at) = match &raw.flap {
                 Some(flap) => (&flap.path, place(&flap.hold, &flap.head)),
