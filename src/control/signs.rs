@@ -33,8 +33,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How many looks are kept.
 const LOOKS: usize = 8;
 
-/// In how many looks, this one included, an answer may still be on its way: a tenth to two tenths of
-/// a second, many times what a round trip to a backend takes.
+/// In how many looks, this one included, an answer may still be on its way: 200 ms, many times what a
+/// round trip to a backend takes.
 const GRACE: usize = 2;
 
 /// Trouble is one failure in so many connections.
