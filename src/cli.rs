@@ -21,8 +21,14 @@ pub(crate) enum Command {
     Run(Run),
     /// Validate a configuration file; print services, ring balance and warnings
     Check(Check),
+    /// Tell what would change from one configuration file to another, and for whose traffic
+    Diff(Diff),
+    /// Send a configuration file to a running balancer, which takes all of it or nothing
+    Apply(Apply),
     /// Show services, backends, rates, workers and drops of a running balancer
     Status(Status),
+    /// Watch a running balancer: services, backends, workers, interfaces, drops
+    Top(Top),
     /// Tell which backend a flow gets, and why
     Explain(Explain),
     /// Forget the flows of a backend, a service or all: their next packets are given a backend anew
@@ -53,6 +59,37 @@ pub(crate) struct Check {
     /// The configuration file
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The configuration as it is
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+    /// The configuration as it is to be
+    #[arg(value_name = "NEW")]
+    pub(crate) new: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The configuration file; it need not be the one that the balancer was started with
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Only tell what would happen
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
 }
 
 /// Where a running balancer answers.
@@ -186,4 +223,50 @@ pub(crate) struct Completions {
     /// The shell
     #[arg(value_name = "SHELL")]
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// Screens that `top` may begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Screen {
+    /// All services
+    Services,
+    /// All workers
+    Workers,
+    /// All interfaces
+    Interfaces,
+    /// What was dropped, by reason
+    Drops,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Print one screen as text and end; so it is too where the output is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// The screen to begin with
+    #[arg(long, value_enum, default_value = "services")]
+    pub(crate) screen: Screen,
+    /// Begin with the backends of this service
+    #[arg(long, value_name = "NAME", conflicts_with = "screen")]
+    pub(crate) service: Option<String>,
+    /// Only rows with this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// From one look at the balancer to the next, milliseconds
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub(crate) interval: u64,
+    /// How wide the text of --once is, columns; left out: as wide as it needs
+    #[arg(long, value_name = "COLUMNS", value_parser = clap::value_parser!(u16).range(40..=500))]
+    pub(crate) width: Option<u16>,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+impl Top {
+    /// From one look to the next.
+    pub(crate) const fn interval(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.interval)
+    }
 }

@@ -23,7 +23,10 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => commands::run::run(&args),
         Command::Check(args) => commands::check::run(&args),
+        Command::Apply(args) => commands::apply::run(&args),
+        Command::Diff(args) => commands::diff::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Top(args) => commands::top::run(&args),
         Command::Explain(args) => commands::explain::run(&args),
         Command::Events(args) => commands::events::run(&args),
         Command::Flush(args) => commands::flush::run(&args),

@@ -80,6 +80,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+pub mod diff;
 mod duration;
 mod error;
 mod file;
@@ -92,8 +93,9 @@ pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use model::{
     Backend, Balancer, Check, Choose, Dscp, Flap, FlowMemory, Forward, Fragments, Health,
-    HealthKind, Interface, Listen, MinHealthy, Mode, Model, MssClamp, Pace, PartialChecksums,
-    Passive, Ping, Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags, WhenBelow, WhenEmpty,
+    HealthKind, Interface, Listen, Metrics, MinHealthy, Mode, Model, MssClamp, Pace,
+    PartialChecksums, Passive, Ping, Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags,
+    WhenBelow, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

@@ -32,6 +32,7 @@
 mod check;
 mod health;
 mod listen;
+mod metrics;
 mod service;
 mod tunnel;
 mod words;
@@ -45,6 +46,7 @@ use std::time::Duration;
 pub use check::Check;
 pub use health::{Flap, Health, MinHealthy, Pace};
 pub use listen::Listen;
+pub use metrics::Metrics;
 pub use service::{Backend, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
@@ -57,6 +59,7 @@ pub use words::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     pub(crate) balancer: Balancer,
+    pub(crate) metrics: Metrics,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) services: Vec<Service>,
 }
@@ -65,6 +68,11 @@ impl Model {
     /// What concerns the process as a whole.
     pub const fn balancer(&self) -> &Balancer {
         &self.balancer
+    }
+
+    /// What is told to whoever collects metrics.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The interfaces that packets come from and leave by; at least one.

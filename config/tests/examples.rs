@@ -52,6 +52,9 @@ mod tests {
         assert_eq!(balancer.icmp_per_second(), 1_000);
         assert_eq!(balancer.ping(), Ping::Answer);
         assert_eq!(balancer.fragments(), 8_192);
+        let metrics = model.metrics();
+        assert_eq!((metrics.listen(), metrics.backends()), (None, true));
+        assert_eq!(metrics.residence_sample(), limits::RESIDENCE_SAMPLE_DEFAULT);
         let interface = &model.interfaces()[0];
         assert_eq!(interface.mode(), Mode::Auto);
         assert_eq!(interface.partial_checksums(), PartialChecksums::Auto);
@@ -85,6 +88,12 @@ mod tests {
     fn the_full_example_repeats_the_defaults_where_it_says_so() {
         let (full, minimal) = (example("full.toml"), example("minimal.toml"));
         assert_eq!(full.balancer().flows(), minimal.balancer().flows());
+        let metrics = full.metrics();
+        assert_eq!(metrics.listen(), "127.0.0.1:9187".parse().ok());
+        assert_eq!(
+            (metrics.residence_sample(), metrics.backends()),
+            (64, minimal.metrics().backends())
+        );
         assert_eq!(
             full.balancer().flow_memory(),
             minimal.balancer().flow_memory()

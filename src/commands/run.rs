@@ -16,6 +16,7 @@ use crate::control;
 use crate::control::admin::{Admin, socket::Claimed};
 use crate::control::checks::{health, specs};
 use crate::control::driver::{self, DRIVER_VARIABLE, Prefer};
+use crate::control::exporter;
 use crate::control::fib::Ports;
 use crate::control::health::Checker;
 use crate::control::netlink;
@@ -51,6 +52,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         return Ok(ExitCode::from(REFUSED));
     }
     let admin = Admin::new(Claimed::claim(model.balancer().admin())?);
+    let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);
     checker.reconcile(specs(&model), control::clock::now());
@@ -87,6 +89,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         signals,
         watcher,
         admin,
+        exporter,
         checker,
         prober: Prober::new(capacity),
         builder,

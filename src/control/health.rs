@@ -448,6 +448,11 @@ impl Checker {
         })
     }
 
+    /// What a check asks; none if there is no such check any more.
+    pub(crate) fn spec(&self, id: CheckId) -> Option<&Spec> {
+        self.checks.get(&id).map(|check| &check.spec)
+    }
+
     /// How many checks have not had a result yet.
     pub(crate) fn pending(&self) -> usize {
         let pending = |check: &&Watched| check.course.state == State::Pending;

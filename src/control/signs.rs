@@ -66,6 +66,15 @@ impl Openings {
         totals
     }
 
+    /// Both together.
+    pub(crate) const fn and(self, more: Self) -> Self {
+        Self {
+            syns: self.syns.wrapping_add(more.syns),
+            syn_acks: self.syn_acks.wrapping_add(more.syn_acks),
+            refusals: self.refusals.wrapping_add(more.refusals),
+        }
+    }
+
     /// What has come since then.
     pub(crate) const fn since(self, before: Self) -> Self {
         Self {

@@ -11,36 +11,39 @@ use std::time::{Duration, Instant};
 
 use ringgate_config::Model;
 use ringgate_conntrack::Endpoint;
-use ringgate_dataplane::clock::Clock as _;
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
 use super::admin::{self, Admin, AdminToken};
 use super::api::flush::Flushing;
-use super::checks::{health, specs};
 use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::events::{Event, Events};
+use super::exporter;
 use super::fib::Ports;
 use super::health::Checker;
+use super::latency::{Checks, Latency};
+use super::meter::Meter;
 use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::probe::{ProbeToken, Prober};
 use super::signals::{Signals, Wish};
 use super::signs::Signs;
-use super::status::Meter;
 use crate::clock::Monotonic;
 use crate::plane::Plane;
-use crate::reload::{self, Refused as ReloadRefused};
-use crate::sources::{SourceFacts, Sources};
+use crate::reload::in_force::InForce;
+use crate::sources::Sources;
 
+use answer::Door;
 use drain::Drain;
+use reload::Proposed;
 
 mod answer;
 mod check;
 mod drain;
 mod empty;
 mod flush;
+mod reload;
 mod sides;
 mod sources;
 
@@ -69,7 +72,7 @@ pub(crate) const fn driver_capacity(checks: usize) -> usize {
     // Checks added by a reload share what the first start has room for: a full driver delays a
     // check by milliseconds. 1,024 for a file that begins small.
     let checks = if checks < 1024 { 1024 } else { checks };
-    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST
+    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST + exporter::OPERATIONS_MOST
 }
 
 /// Whose an operation is.
@@ -78,6 +81,7 @@ pub(crate) enum Token {
     Signals,
     Netlink,
     Admin(AdminToken),
+    Exporter(AdminToken),
     Check(ProbeToken),
 }
 
@@ -100,6 +104,8 @@ pub(crate) struct Steward {
     signals: Signals,
     watcher: Watcher,
     admin: Admin,
+    /// For collectors of metrics.
+    exporter: Admin,
     events: Events,
     notifier: Notifier,
     checker: Checker,
@@ -108,12 +114,20 @@ pub(crate) struct Steward {
     sources: Sources,
     meter: Meter,
     signs: Signs,
+    /// How long checks take.
+    latencies: Checks,
+    /// How long the loop works in a turn.
+    turns: Latency,
     plane: Plane,
     ports: Ports,
     fib: Arc<Fib>,
     model: Model,
     snapshot: Arc<Snapshot>,
     config: PathBuf,
+    /// Whether `model` is what `config` says.
+    in_force: InForce,
+    /// Those who wait until what they proposed is in force everywhere.
+    proposed: Vec<Proposed>,
     clock: Monotonic,
     started: Instant,
     /// The network's generation that `fib` shows.
@@ -153,6 +167,7 @@ pub(crate) struct Start {
     pub(crate) signals: Signals,
     pub(crate) watcher: Watcher,
     pub(crate) admin: Admin,
+    pub(crate) exporter: Admin,
     pub(crate) checker: Checker,
     pub(crate) prober: Prober,
     pub(crate) builder: Builder,
@@ -174,6 +189,8 @@ impl Steward {
         let next_alive = notifier.watchdog().map(|every| now + every);
         let mut meter = Meter::new(now);
         meter.follow(&start.snapshot, &start.plane.counters());
+        let mut latencies = Checks::default();
+        latencies.follow(&start.model);
         Self {
             driver: start.driver,
             signals: start.signals,
@@ -181,6 +198,7 @@ impl Steward {
             network_seen: None,
             watcher: start.watcher,
             admin: start.admin,
+            exporter: start.exporter,
             events: Events::default(),
             notifier,
             checker: start.checker,
@@ -190,12 +208,16 @@ impl Steward {
             sources_due: false,
             meter,
             signs: Signs::new(now),
+            latencies,
+            turns: Latency::default(),
             plane: start.plane,
             ports: start.ports,
             fib: start.fib,
             model: start.model,
             snapshot: start.snapshot,
             config: start.config,
+            in_force: InForce::from_file(),
+            proposed: Vec::new(),
             clock: start.clock,
             started: now,
             stale: true,
@@ -221,6 +243,7 @@ impl Steward {
         self.listen(Token::Signals, self.signals.descriptor()?);
         self.listen(Token::Netlink, self.watcher.descriptor()?);
         self.start_admin(Vec::new());
+        self.start_exporter(Vec::new());
         let mut done = Vec::new();
         loop {
             let now = clock::now();
@@ -243,6 +266,7 @@ impl Steward {
                 self.notifier.stopping();
                 return Ok((end, self.plane));
             }
+            self.turns.record(clock::now() - now);
         }
     }
 
@@ -271,7 +295,8 @@ impl Steward {
                 self.listen(token, fd);
             }
             (Token::Check(token), outcome) => self.go_on_checking(token, outcome, now),
-            (Token::Admin(token), outcome) => self.answer(token, outcome, now),
+            (Token::Admin(token), outcome) => self.answer(Door::Admin, token, outcome, now),
+            (Token::Exporter(token), outcome) => self.answer(Door::Exporter, token, outcome, now),
             (Token::Signals | Token::Netlink, _) => {}
         }
     }
@@ -284,7 +309,7 @@ impl Steward {
         }
     }
 
-    // --- signals, reload ---
+    // --- signals ---
 
     fn take_signals(&mut self, now: Instant) {
         loop {
@@ -298,37 +323,6 @@ impl Steward {
                 }
             }
         }
-    }
-
-    fn reload(&mut self, now: Instant) {
-        self.notifier.reloading();
-        let host = SourceFacts::gather(self.watcher.network());
-        match reload::read(&self.config, &self.model, &host) {
-            Ok(model) => {
-                self.model = model;
-                self.sources_due = self.sources.differ(&self.model);
-                self.checker.reconcile(specs(&self.model), now);
-                self.stale = true;
-                tracing::info!(
-                    config = %self.config.display(),
-                    services = self.model.services().len(),
-                    "reloaded"
-                );
-                let services = self.model.services().len();
-                self.events.tell(&Event::Reloaded { services });
-            }
-            Err(ReloadRefused(problems)) => {
-                for problem in &problems {
-                    tracing::error!("{problem}");
-                }
-                self.events.tell(&Event::ReloadRefused { problems });
-                tracing::error!(
-                    config = %self.config.display(),
-                    "reload refused: nothing has changed, the running configuration stays"
-                );
-            }
-        }
-        self.tell_readiness();
     }
 
     // --- the network ---
@@ -399,12 +393,14 @@ impl Steward {
             self.next_sample = now + SAMPLE;
             self.meter
                 .sample(&self.snapshot, &self.plane.counters(), now);
+            self.in_force.look(&self.config, &self.model);
         }
         if self.next_alive.is_some_and(|due| now >= due) {
             self.next_alive = self.notifier.watchdog().map(|every| now + every);
             self.notifier.alive();
         }
         self.steer_when_adopted();
+        self.answer_proposed();
         self.count_established(now);
         self.become_ready(now);
     }
@@ -446,51 +442,5 @@ impl Steward {
             tracing::error!(%error, "cannot tell the steering program this host's addresses");
         }
         self.stale = true;
-    }
-
-    /// Builds and publishes a new snapshot if anything in it has changed.
-    fn renew(&mut self, now: Instant) {
-        let moment = self.clock.now();
-        let steps = self.builder.next_step().is_some_and(|due| due <= moment);
-        if !std::mem::take(&mut self.stale) && !steps {
-            return;
-        }
-        let checker = &self.checker;
-        let health = |service: &_, backend: &_| health(checker, service, backend);
-        let is_draining = self.drain.is_some();
-        match self
-            .builder
-            .at(moment)
-            .build(&self.model, health, &self.fib, is_draining)
-        {
-            Ok(snapshot) => {
-                // Before, nobody knows who is up.
-                if self.is_ready {
-                    empty::announce(&empty::changes(&self.snapshot, &snapshot));
-                }
-                self.snapshot = Arc::new(snapshot);
-            }
-            Err(error) => {
-                tracing::error!(%error, "the configuration does not fit; the last one stays");
-                return;
-            }
-        }
-        self.meter.follow(&self.snapshot, &self.plane.counters());
-        self.plane.publish(&self.snapshot);
-        self.steer_after = Some(self.snapshot.generation);
-        self.next_tick = self.next_tick.min(now + TICK);
-    }
-
-    /// Workers know a service before its packets come, and still know it when the last arrive.
-    fn steer_when_adopted(&mut self) {
-        if self
-            .steer_after
-            .is_some_and(|generation| self.plane.has_adopted(generation))
-        {
-            self.steer_after = None;
-            if let Err(error) = self.plane.steer(self.snapshot.steered()) {
-                tracing::error!(%error, "cannot tell the steering program what to steer");
-            }
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! parser recovers from errors, so that one pass reports them all.
 
 mod keys;
+mod metrics;
 mod pace;
 mod service;
 mod syntax;
@@ -16,6 +17,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Findings, quote};
 use keys::Keys;
+pub(crate) use metrics::Metrics;
 pub(crate) use pace::{Flap, Pace};
 pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
@@ -90,6 +92,7 @@ pub(crate) struct Interface<'a> {
 #[derive(Debug)]
 pub(crate) struct File<'a> {
     pub(crate) balancer: Option<Balancer<'a>>,
+    pub(crate) metrics: Option<Metrics<'a>>,
     pub(crate) interfaces: Vec<Interface<'a>>,
     pub(crate) services: Vec<Service<'a>>,
 }
@@ -102,7 +105,7 @@ impl<'a> File<'a> {
             path: String::new(),
             findings,
         };
-        top.refuse_unknown(&["balancer", "interface", "service"]);
+        top.refuse_unknown(&["balancer", "metrics", "interface", "service"]);
         let balancer = top.table("balancer").map(|(table, _)| {
             Balancer::read(Keys {
                 table,
@@ -110,6 +113,7 @@ impl<'a> File<'a> {
                 findings: top.findings,
             })
         });
+        let metrics = Metrics::read(&mut top);
         let mut interfaces = Vec::new();
         for (number, table, head) in top.tables("interface") {
             let path = entry_path("interface", table, "name", number);
@@ -136,6 +140,7 @@ impl<'a> File<'a> {
         }
         Self {
             balancer,
+            metrics,
             interfaces,
             services,
         }

@@ -7,6 +7,7 @@ mod backend;
 mod balancer;
 mod health;
 mod least;
+mod metrics;
 mod pace;
 mod scope;
 mod service;
@@ -40,6 +41,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
         Some(balancer) => balancer::resolve(balancer, nat_addresses.as_deref(), findings),
         None => Some(balancer::default()),
     };
+    let metrics = metrics::resolve(file.metrics.as_ref(), findings);
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
     let inherited = Inherited {
@@ -60,6 +62,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     check_counts(file, findings);
     Some(Model {
         balancer: balancer?,
+        metrics: metrics?,
         interfaces: interfaces?,
         services: services.into_iter().collect::<Option<_>>()?,
     })

@@ -58,6 +58,10 @@ const IPV4: u8 = 4;
 const IPV6: u8 = 41;
 const PROTOCOL_GRE: u8 = 47;
 
+/// Where the number of what follows stands in an IP header.
+const IPV4_PROTOCOL: usize = 9;
+const IPV6_PROTOCOL: usize = 6;
+
 /// First of the UDP source ports that tell flows apart: those of no service (RFC 6335 §6), as RFC 7510 §3.2
 /// has it for a like encapsulation. There are 2^14 of them.
 const FIRST_PORT: u16 = 0xC000;
@@ -126,34 +130,8 @@ impl Encapsulation {
             Family::V6 => ethernet::TYPE_IPV6,
         };
         head[start - 2..start].copy_from_slice(&ethertype.to_be_bytes());
-        let (header, rest) = head[start..].split_at_mut(ip);
-        let protocol = write_ip(header, family, source, destination);
-        let (mark_at, marks) = match forward {
-            Forward::Ipip => {
-                // It stands beside the hop limit.
-                let marks = [IPV4, IPV6].map(|number| match family {
-                    Family::V4 => [TTL, number],
-                    Family::V6 => [number, TTL],
-                });
-                (start + protocol - protocol % 2, marks)
-            }
-            Forward::Gre => {
-                header[protocol] = PROTOCOL_GRE;
-                write_gre(rest, tunnel.key);
-                let types = [ethernet::TYPE_IPV4, ethernet::TYPE_IPV6];
-                (start + ip + 2, types.map(u16::to_be_bytes))
-            }
-            _ => {
-                header[protocol] = udp::PROTOCOL;
-                rest[2..4].copy_from_slice(&tunnel.port.to_be_bytes());
-                match tunnel.variant {
-                    // Version 0, no control message, no extensions: only the protocol is not zero.
-                    0 => (start + ip + udp::HEADER, [[0, IPV4], [0, IPV6]]),
-                    // An inner packet's own first bits do, and the link layer's type is what it is.
-                    _ => (start - 2, [ethertype.to_be_bytes(); 2]),
-                }
-            }
-        };
+        let protocol = write_ip(&mut head[start..], family, source, destination);
+        let (mark_at, marks) = write_rest(&mut head, start, protocol, (forward, tunnel));
         let is_udp = forward == Forward::Gue;
         let pseudo = checksum::pseudo_header(source, destination, udp::PROTOCOL, 0);
         let sums = marks.map(|mark| {
@@ -221,13 +199,54 @@ fn write_ip(header: &mut [u8], family: Family, source: [u64; 2], destination: [u
             header[8] = TTL;
             header[12..16].copy_from_slice(&source[12..]);
             header[16..20].copy_from_slice(&destination[12..]);
-            9
+            IPV4_PROTOCOL
         }
         Family::V6 => {
             header[7] = TTL;
             header[8..24].copy_from_slice(&source);
             header[24..40].copy_from_slice(&destination);
-            6
+            IPV6_PROTOCOL
+        }
+    }
+}
+
+/// Writes what follows an outer IP header that begins at `start` and has its protocol number at `protocol`
+/// from there. Returns where two bytes tell of which family the inner packet is, and what they are for either.
+fn write_rest(
+    head: &mut [u8; WINDOW],
+    start: usize,
+    protocol: usize,
+    (forward, tunnel): (Forward, &Tunnel),
+) -> (usize, [[u8; 2]; 2]) {
+    let ethertypes = [ethernet::TYPE_IPV4, ethernet::TYPE_IPV6].map(u16::to_be_bytes);
+    let rest = start
+        + match protocol {
+            IPV4_PROTOCOL => ipv4::HEADER,
+            _ => ipv6::HEADER,
+        };
+    match forward {
+        Forward::Gre => {
+            head[start + protocol] = PROTOCOL_GRE;
+            write_gre(&mut head[rest..], tunnel.key);
+            (rest + 2, ethertypes)
+        }
+        Forward::Gue => {
+            head[start + protocol] = udp::PROTOCOL;
+            head[rest + 2..rest + 4].copy_from_slice(&tunnel.port.to_be_bytes());
+            match tunnel.variant {
+                // Version 0, no control message, no extensions: only the protocol is not zero.
+                0 => (rest + udp::HEADER, [[0, IPV4], [0, IPV6]]),
+                // Its own first bits do; the link layer's type is what it is.
+                _ => (start - 2, [[head[start - 2], head[start - 1]]; 2]),
+            }
+        }
+        // The protocol number itself, beside the hop limit.
+        _ => {
+            let marks = [IPV4, IPV6].map(|number| match protocol {
+                IPV4_PROTOCOL => [TTL, number],
+                _ => [number, TTL],
+            });
+            (start + protocol - protocol % 2, marks)
         }
     }
 }
@@ -272,7 +291,8 @@ pub struct Contents {
 
 impl Contents {
     /// Of a TCP or UDP packet, whose checksum is complete.
-    #[inline]
+    // Always, as `wrap_inline`: together they are one way without a call.
+    #[inline(always)]
     fn of(frame: &[u8], packet: &Packet, encapsulation: &Encapsulation) -> Self {
         Self {
             family: packet.family,
@@ -309,12 +329,12 @@ pub(crate) fn entropy(key: &FlowKey) -> u64 {
 /// with its addresses. `None` if there is no checksum, or it covers less than the packet.
 #[inline]
 fn known_sum(frame: &[u8], packet: &Packet) -> Option<u64> {
-    let len = packet.end - packet.transport;
+    let len = packet.end.wrapping_sub(packet.transport);
     // Nothing behind it, and nothing in front but an IPv4 header, whose sum is known with its
     // options, or IPv6's own: a fragment header counts.
     let is_behind = packet.family == Family::V4
-        || usize::from(packet.transport - packet.network) == ipv6::HEADER;
-    let is_all = packet.end == packet.network + packet.ip_len && is_behind;
+        || usize::from(packet.transport.wrapping_sub(packet.network)) == ipv6::HEADER;
+    let is_all = packet.end == packet.network.wrapping_add(packet.ip_len) && is_behind;
     let key = &packet.key;
     if key.protocol() != tcp::PROTOCOL {
         let at = usize::from(packet.transport) + udp::CHECKSUM;
@@ -351,7 +371,7 @@ pub fn encapsulate(
         super::nat::complete(frame.bytes_mut(), packet)?;
     }
     let contents = Contents::of(frame.bytes(), packet, encapsulation);
-    wrap(frame, &contents, encapsulation, hop)
+    wrap_inline(frame, &contents, encapsulation, hop)
 }
 
 /// As [`encapsulate`], a frame that has a fragment: what its transport checksum covers is not all
@@ -379,8 +399,18 @@ pub fn encapsulate_piece(
 /// # Errors
 ///
 /// As [`encapsulate`].
-#[inline]
+#[inline(never)]
 pub fn wrap(
+    frame: &mut Frame,
+    contents: &Contents,
+    encapsulation: &Encapsulation,
+    hop: &Hop,
+) -> Result<(), DropReason> {
+    wrap_inline(frame, contents, encapsulation, hop)
+}
+
+#[inline(always)]
+fn wrap_inline(
     frame: &mut Frame,
     contents: &Contents,
     encapsulation: &Encapsulation,
@@ -398,10 +428,9 @@ pub fn wrap(
     };
     frame.set_len(end);
     // From where the link-layer header begins now to where the longest would.
-    let moved = if WINDOW_BYTES >= contents.network {
-        frame.grow_head(WINDOW_BYTES - contents.network)
-    } else {
-        frame.shrink_head(contents.network - WINDOW_BYTES)
+    let moved = match WINDOW_BYTES.checked_sub(contents.network) {
+        Some(more) => frame.grow_head(more),
+        None => shrink_to_window(frame, contents.network),
     };
     if !moved {
         return Err(DropReason::Truncated);
@@ -416,6 +445,13 @@ pub fn wrap(
     let ethernet = ethernet.ok_or(DropReason::Truncated)?;
     EthernetMut::new(ethernet).set_addresses(hop.destination, hop.source);
     Ok(())
+}
+
+/// Where the link-layer header is longer than all that is new.
+#[cold]
+#[inline(never)]
+fn shrink_to_window(frame: &mut Frame, network: u16) -> bool {
+    frame.shrink_head(network.wrapping_sub(WINDOW_BYTES))
 }
 
 /// Takes one hop from an inner packet. Returns its type of service or traffic class.
@@ -449,14 +485,21 @@ fn inner_sum(inner: &[u8], contents: &Contents) -> u64 {
     };
     match contents.rest_sum {
         Some(rest) => checksum::add(first, rest),
-        None => checksum::sum(inner),
+        None => sum(inner),
     }
+}
+
+/// The sum of all bytes. Apart, since it is seldom needed and long.
+#[cold]
+#[inline(never)]
+fn sum(inner: &[u8]) -> u64 {
+    checksum::sum(inner)
 }
 
 impl Encapsulation {
     /// Writes the outer headers of one packet, and the link layer's type. `inner` is its sum, if that is
     /// needed.
-    #[inline]
+    #[inline(always)]
     fn write(&self, window: &mut [u8; WINDOW], contents: &Contents, traffic_class: u8, inner: u64) {
         let entropy = contents.entropy;
         let is_v6 = usize::from(contents.family == Family::V6);
@@ -504,7 +547,8 @@ impl Encapsulation {
         }
     }
 
-    /// Writes the source with those bits of it that differ by flow.
+    /// Writes the source with those bits of it that differ by flow. Apart: few want that.
+    #[inline(never)]
     fn write_source(&self, outer: &mut [u8], varies: [u64; 2]) {
         let octets = octets([self.source[0] | varies[0], self.source[1] | varies[1]]);
         let (at, octets) = match self.family {

@@ -24,6 +24,8 @@ mod messages;
 #[cfg(test)]
 mod openings;
 #[cfg(test)]
+mod residence;
+#[cfg(test)]
 mod vlans;
 #[cfg(test)]
 mod world;

@@ -1,12 +1,19 @@
 //! What is shown and changes nothing.
 
 use super::super::admin::http::{Request, Response};
+use super::super::metrics::exposition::CONTENT_TYPE;
+use super::super::metrics::render;
 use super::super::status::Page;
 use crate::explanation::{self, Question};
 
 /// `GET /v1/status`.
 pub(super) fn status(_: &Request<'_>, page: &Page<'_>) -> Response {
     Response::ok(page.to_json())
+}
+
+/// `GET /v1/metrics`, and `GET /metrics` of the listener for collectors.
+pub(crate) fn metrics(_: &Request<'_>, page: &Page<'_>) -> Response {
+    Response::text(CONTENT_TYPE, render(page))
 }
 
 /// `GET /v1/explain`.

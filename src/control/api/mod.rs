@@ -9,11 +9,13 @@
 //! | [`events`] | `GET /v1/events`: which of them, and for how long |
 //! | [`flush`] | `POST /v1/flush`: whose flows are meant |
 //! | [`look`] | what is shown and changes nothing |
+//! | [`propose`] | another configuration |
 //! | [`report`] | `POST /v1/report`: how an outside agent finds a backend |
 
 mod events;
 pub(crate) mod flush;
-mod look;
+pub(crate) mod look;
+pub(crate) mod propose;
 mod report;
 
 use super::admin::Answer;
@@ -23,6 +25,7 @@ use super::health::{Target, Told};
 use super::slab::Key;
 use super::status::Page;
 use flush::Flushing;
+use propose::Proposal;
 
 /// What takes the whole loop, and is done once the handler has returned. The key is that of the
 /// connection that waits for an answer, or that has become a stream.
@@ -44,6 +47,8 @@ pub(crate) enum Errand {
         /// What.
         told: Told,
     },
+    /// Judge a configuration, and take it up if that is asked for.
+    Propose(Key, Proposal),
 }
 
 /// What an acting handler may begin. The loop carries it out after the handler has returned, and
@@ -132,9 +137,14 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::look("/v1/status", look::status),
     Route::look("/v1/explain", look::explain),
     Route::stream("/v1/events", events::begin),
+    Route::look("/v1/metrics", look::metrics),
     Route::look("/v1/openapi", look::openapi),
     Route::act("/v1/flush", flush::begin),
     Route::act("/v1/report", report::take),
+    Route::act("/v1/reload", propose::reload),
+    Route::act("/v1/apply", propose::apply),
+    // It changes nothing; but judging a large file holds the loop up, which is not for everybody.
+    Route::act("/v1/diff", propose::look),
 ];
 
 /// Answers a request.

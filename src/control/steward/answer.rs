@@ -1,4 +1,4 @@
-//! What is asked through the admin socket, and what is answered.
+//! What is asked through the admin socket and by collectors of metrics, and what is answered.
 
 use std::time::Instant;
 
@@ -6,25 +6,38 @@ use ringgate_dataplane::clock::Clock as _;
 
 use super::{Steward, Token};
 use crate::control::admin::http::{Request, Response};
-use crate::control::admin::{AdminToken, Wanted};
+use crate::control::admin::{Admin, AdminToken, Wanted};
 use crate::control::api::{self, Doing, Errand};
-use crate::control::driver::Outcome;
+use crate::control::driver::{Driver, Outcome};
+use crate::control::exporter;
 use crate::control::slab::Key;
 use crate::control::status::Page;
 
+/// Where something is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The admin socket.
+    Admin,
+    /// The listener for collectors of metrics.
+    Exporter,
+}
+
 impl Steward {
-    pub(super) fn answer(&mut self, token: AdminToken, outcome: Outcome, now: Instant) {
+    pub(super) fn answer(&mut self, door: Door, token: AdminToken, outcome: Outcome, now: Instant) {
         let mut wanted = Vec::new();
         // The handler needs all but the admin socket itself.
         let admin = self.admin.path().to_owned();
         let page = Page {
             config: &self.config.display().to_string(),
+            in_force: &self.in_force,
             model: &self.model,
             snapshot: &self.snapshot,
             plane: &self.plane,
             checker: &self.checker,
             watcher: &self.watcher,
             meter: &self.meter,
+            checks: &self.latencies,
+            turns: &self.turns,
             driver: self.driver.kind(),
             operations: self.driver.in_flight(),
             admin: &admin,
@@ -33,6 +46,12 @@ impl Steward {
             at: now,
             uptime_ms: u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX),
         };
+        if door == Door::Exporter {
+            let mut handler = |request: &Request<'_>, _| exporter::answer(request, &page);
+            self.exporter
+                .completed(token, outcome, now, &mut handler, &mut wanted);
+            return self.start_exporter(wanted);
+        }
         let mut errands = Vec::new();
         let mut doing = Doing {
             errands: &mut errands,
@@ -52,6 +71,7 @@ impl Steward {
         match errand {
             Errand::Follow { key, last, stays } => self.events.follow(key, last, stays),
             Errand::Report { target, told } => self.take_report(&target, told, now),
+            Errand::Propose(key, proposal) => self.consider(key, proposal, now),
         }
     }
 
@@ -72,17 +92,36 @@ impl Steward {
     }
 
     /// Starts what the admin socket wants, and has it listen on.
-    pub(super) fn start_admin(&mut self, mut wanted: Vec<Wanted>) {
-        self.admin.pump(&mut wanted);
-        for Wanted {
-            operation,
-            limit,
-            token,
-        } in wanted
-        {
-            if let Err(refused) = self.driver.start(operation, limit, Token::Admin(token)) {
-                self.admin.refused(token, refused.operation);
-            }
+    pub(super) fn start_admin(&mut self, wanted: Vec<Wanted>) {
+        start(&mut self.admin, &mut *self.driver, Token::Admin, wanted);
+    }
+
+    /// The same for the listener for collectors of metrics.
+    pub(super) fn start_exporter(&mut self, wanted: Vec<Wanted>) {
+        start(
+            &mut self.exporter,
+            &mut *self.driver,
+            Token::Exporter,
+            wanted,
+        );
+    }
+}
+
+fn start(
+    admin: &mut Admin,
+    driver: &mut dyn Driver<Token>,
+    name: fn(AdminToken) -> Token,
+    mut wanted: Vec<Wanted>,
+) {
+    admin.pump(&mut wanted);
+    for Wanted {
+        operation,
+        limit,
+        token,
+    } in wanted
+    {
+        if let Err(refused) = driver.start(operation, limit, name(token)) {
+            admin.refused(token, refused.operation);
         }
     }
 }

@@ -43,6 +43,9 @@ impl Steward {
             verdict,
             latency,
         } = *ended;
+        if let Some(spec) = self.checker.spec(id) {
+            self.latencies.record(spec, latency);
+        }
         if let Some(change) = self.checker.ended(id, verdict, latency, now) {
             self.changed(&change);
         }
