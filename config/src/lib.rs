@@ -80,22 +80,27 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod change;
 pub mod diff;
 mod duration;
 mod error;
 mod file;
 pub mod limits;
+mod mention;
 mod model;
 mod nearest;
 mod resolve;
 
+pub use change::{Change, Misfit, Overlay, Said, Unsaved, WriteError};
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
+pub use mention::{FileUse, Mention};
 pub use model::{
-    Backend, Balancer, Check, Choose, Dscp, Flap, FlowMemory, Forward, Fragments, Health,
-    HealthKind, Interface, Listen, Metrics, MinHealthy, Mode, Model, MssClamp, Pace,
-    PartialChecksums, Passive, Ping, Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags,
-    WhenBelow, WhenEmpty,
+    Api, Backend, Balancer, Check, Choose, ClientCertificate, DnsAnswer, DnsCheck, Dscp, Exchange,
+    Flap, FlowMemory, Forward, Fragments, GrpcCheck, Health, HealthKind, HttpCheck, HttpMethod,
+    Interface, Listen, Metrics, MinHealthy, Mode, Model, MssClamp, Pace, PartialChecksums, Passive,
+    Ping, Protocol, Quic, RecordType, ResponseCode, ScriptCheck, Service, Silence, StatusSet,
+    Timeouts, TlsCheck, Tunnel, Verify, Vlan, VlanTags, WhenBelow, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};
@@ -107,6 +112,8 @@ pub struct Parsed {
     pub model: Model,
     /// What it says but probably does not mean, in the order of the file.
     pub warnings: Vec<Warning>,
+    /// The files that it names, in no order.
+    pub mentions: Vec<Mention>,
 }
 
 /// Reads a configuration. `file_name` is only for the places in problems and warnings; nothing

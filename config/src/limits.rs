@@ -24,6 +24,11 @@ pub const PROBLEMS_MAX: usize = 1_000;
 /// Longest piece of the file quoted in an error, in characters: one terminal line.
 pub const QUOTE_CHARS_MAX: usize = 60;
 
+// --- [api] ---
+
+/// Longest name of a group, in bytes (`LOGIN_NAME_MAX` of useradd and its like).
+pub const GROUP_BYTES_MAX: usize = 32;
+
 // --- [balancer] ---
 
 /// Most workers. One worker serves one queue index, and 256 is above the queue count of
@@ -267,6 +272,28 @@ pub const REPORT_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Durati
 /// How long a report counts unless the file says otherwise: three of an agent's that reports every ten
 /// seconds.
 pub const REPORT_TTL_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Longest text of a check (a path, a body to look for, what is sent), in bytes: a datagram without
+/// fragments has room for it, and so has the head of a request (RFC 9110 4.1 asks for 8,000 there).
+pub const CHECK_TEXT_MAX: usize = 1_024;
+
+/// Most of a body that is searched, in bytes.
+pub const BODY_WITHIN_MAX: u32 = 1 << 20;
+
+/// `body-within` unless the file says otherwise: a page of status, not a download.
+pub const BODY_WITHIN_DEFAULT: u32 = 64 << 10;
+
+/// Longest label of a domain name, in bytes (RFC 1035 2.3.4).
+pub const DNS_LABEL_MAX: usize = 63;
+
+/// Longest domain name as text, without the final dot: 255 bytes on the wire (RFC 1035 2.3.4).
+pub const DNS_NAME_MAX: usize = 253;
+
+/// Most `arguments` of a script.
+pub const ARGUMENTS_MAX: usize = 64;
+
+/// Longest path of a file that is named, in bytes: the kernel's `PATH_MAX` is 4,096 with the final NUL.
+pub const FILE_PATH_MAX: usize = 4_096 - 1;
 
 const _: () = {
     assert!(FILE_BYTES_MAX >= BACKENDS_TOTAL_MAX * BACKEND_TEXT_BYTES);

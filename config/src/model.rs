@@ -18,7 +18,8 @@
 //! * one with [`Quic`] is stateless, and all its backends have different server ids of its length;
 //!   backends of other services have none;
 //! * a service with [`Fragments::ByAddress`] chooses by [`Choose::SourceHash`];
-//! * what is checked has a port: its own, or the check's; a check has ended before the next one starts,
+//! * what is checked has a port, its own or the check's, unless by [`Check::Icmp`] or [`Check::Script`];
+//!   a check has ended before the next one starts,
 //!   and one that signs bring forward has a shorter interval to come after;
 //! * a backend has a [`Tunnel`] if its mode is one, with a source of its family that does not
 //!   hold its address;
@@ -29,6 +30,7 @@
 //! address and port may stand in several services. Order is the file's; nothing may depend on
 //! it but the order of output.
 
+mod api;
 mod check;
 mod health;
 mod listen;
@@ -43,7 +45,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use check::Check;
+pub use api::Api;
+pub use check::{
+    Check, ClientCertificate, DnsAnswer, DnsCheck, Exchange, GrpcCheck, HttpCheck, ScriptCheck,
+    StatusSet, TlsCheck, Verify,
+};
 pub use health::{Flap, Health, MinHealthy, Pace};
 pub use listen::Listen;
 pub use metrics::Metrics;
@@ -51,8 +57,8 @@ pub use service::{Backend, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
 pub use words::{
-    Choose, FlowMemory, Forward, Fragments, HealthKind, Mode, PartialChecksums, Passive, Ping,
-    Protocol, VlanTags, WhenBelow, WhenEmpty,
+    Choose, FlowMemory, Forward, Fragments, HealthKind, HttpMethod, Mode, PartialChecksums,
+    Passive, Ping, Protocol, RecordType, ResponseCode, Silence, VlanTags, WhenBelow, WhenEmpty,
 };
 
 /// Everything the operator said, complete and consistent. See the module's head for what holds.
@@ -60,6 +66,7 @@ pub use words::{
 pub struct Model {
     pub(crate) balancer: Balancer,
     pub(crate) metrics: Metrics,
+    pub(crate) api: Api,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) services: Vec<Service>,
 }
@@ -73,6 +80,11 @@ impl Model {
     /// What is told to whoever collects metrics.
     pub const fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Who may ask a running balancer.
+    pub const fn api(&self) -> &Api {
+        &self.api
     }
 
     /// The interfaces that packets come from and leave by; at least one.

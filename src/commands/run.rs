@@ -21,6 +21,7 @@ use crate::control::fib::Ports;
 use crate::control::health::Checker;
 use crate::control::netlink;
 use crate::control::probe::Prober;
+use crate::control::probe::trust::{self, Trust};
 use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
 use crate::plane::{Plan, Plane, Stopped};
@@ -51,7 +52,9 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     if !is_fit(&model, &facts) {
         return Ok(ExitCode::from(REFUSED));
     }
-    let admin = Admin::new(Claimed::claim(model.balancer().admin())?);
+    let api = model.api();
+    let claimed = Claimed::claim(model.balancer().admin(), api.socket_mode())?;
+    let admin = Admin::new(claimed, api);
     let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);
@@ -81,6 +84,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     };
     let plane = Plane::start(&plan, seats)?;
     let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
+    let trust = Trust::load(&model).map_err(trust::said)?;
     let capacity = driver_capacity(specs(&model).count());
     let (driver, _) = driver::open(prefer, capacity)?;
     let config = config.to_owned();
@@ -91,7 +95,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         admin,
         exporter,
         checker,
-        prober: Prober::new(capacity),
+        prober: Prober::new(capacity, trust, random()?),
         builder,
         sources,
         plane,

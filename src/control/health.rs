@@ -56,6 +56,7 @@ use ringgate_config::{Check, Pace, Passive};
 use rustix::io::Errno;
 use siphasher::sip::SipHasher13;
 
+use super::probe::complaint::Complaint;
 pub(crate) use course::Told;
 use course::{Course, Rules, Turn};
 
@@ -170,6 +171,9 @@ pub(crate) enum Reason {
     /// No way to the host.
     #[error("unreachable ({0}): check routes and neighbours (ip route get, ip neigh)")]
     Unreachable(Errno),
+    /// It answered, but not as it should.
+    #[error("{0}")]
+    Answer(Complaint),
     /// Anything else.
     #[error("{0}")]
     Other(Errno),

@@ -9,13 +9,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringgate_config::Model;
+use ringgate_config::{Model, Overlay};
 use ringgate_conntrack::Endpoint;
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
 use super::admin::{self, Admin, AdminToken};
+use super::api::flows::Listing;
 use super::api::flush::Flushing;
+use super::api::watch::Waits;
 use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::events::{Event, Events};
@@ -26,19 +28,22 @@ use super::latency::{Checks, Latency};
 use super::meter::Meter;
 use super::netlink::Watcher;
 use super::notify::Notifier;
-use super::probe::{ProbeToken, Prober};
+use super::probe::{ProbeToken, Prober, SCRIPTS_MAX};
 use super::signals::{Signals, Wish};
 use super::signs::Signs;
+use super::slab::Key;
 use crate::clock::Monotonic;
 use crate::plane::Plane;
 use crate::reload::in_force::InForce;
 use crate::sources::Sources;
 
 use answer::Door;
+use changes::Promise;
 use drain::Drain;
 use reload::Proposed;
 
 mod answer;
+mod changes;
 mod check;
 mod drain;
 mod empty;
@@ -46,6 +51,7 @@ mod flush;
 mod reload;
 mod sides;
 mod sources;
+mod told;
 
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
 /// adopted snapshots, the drain. A first packet to an unknown next hop waits this long.
@@ -72,7 +78,8 @@ pub(crate) const fn driver_capacity(checks: usize) -> usize {
     // Checks added by a reload share what the first start has room for: a full driver delays a
     // check by milliseconds. 1,024 for a file that begins small.
     let checks = if checks < 1024 { 1024 } else { checks };
-    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST + exporter::OPERATIONS_MOST
+    // A script has a second operation.
+    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST + exporter::OPERATIONS_MOST + SCRIPTS_MAX
 }
 
 /// Whose an operation is.
@@ -121,7 +128,13 @@ pub(crate) struct Steward {
     plane: Plane,
     ports: Ports,
     fib: Arc<Fib>,
+    /// What is in force: the file's model under what was changed since.
     model: Model,
+    /// What the file says, as it was last read.
+    file: Model,
+    overlay: Overlay,
+    /// Who waits until a change is in force.
+    promises: Vec<Promise>,
     snapshot: Arc<Snapshot>,
     config: PathBuf,
     /// Whether `model` is what `config` says.
@@ -146,6 +159,10 @@ pub(crate) struct Steward {
     flush: Option<Flushing>,
     /// Flows that were flushed since the start.
     flushed: u64,
+    /// Pages of flows that are being searched for.
+    listings: Vec<(Key, Listing)>,
+    /// Who waits for backends to be drained.
+    waits: Waits,
     next_tick: Instant,
     next_sample: Instant,
     next_refresh: Instant,
@@ -213,6 +230,11 @@ impl Steward {
             plane: start.plane,
             ports: start.ports,
             fib: start.fib,
+            file: start.model.clone(),
+            overlay: Overlay::default(),
+            promises: Vec::new(),
+            listings: Vec::new(),
+            waits: Waits::default(),
             model: start.model,
             snapshot: start.snapshot,
             config: start.config,
@@ -260,7 +282,9 @@ impl Steward {
                 self.tick(now);
             }
             self.renew(now);
+            self.keep_promises();
             self.flush_on();
+            self.search_on(now);
             self.feed_followers();
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
@@ -272,7 +296,7 @@ impl Steward {
 
     /// How long nothing is due.
     fn pause(&self, now: Instant) -> Duration {
-        if self.flush.is_some() {
+        if self.flush.is_some() || self.is_searching() {
             return Duration::ZERO;
         }
         let due = self
@@ -314,6 +338,7 @@ impl Steward {
     fn take_signals(&mut self, now: Instant) {
         loop {
             match self.signals.next() {
+                // What is wrong is in the log.
                 Ok(Some(Wish::Reload)) => self.reload(now),
                 Ok(Some(Wish::Stop)) => self.drain(now),
                 Ok(None) => return,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::Action;
 use crate::duration::Spelt;
 use crate::model::{
-    Backend, Balancer, Check, Dscp, Flap, Health, Interface, Metrics, Model, MssClamp, Pace, Quic,
-    Service, Timeouts, Tunnel, Vlan,
+    Api, Backend, Balancer, Check, Dscp, Flap, Health, HealthKind, Interface, Metrics, Model,
+    MssClamp, Pace, Quic, Service, Timeouts, Tunnel, Vlan,
 };
 
 /// A key with another value.
@@ -83,6 +83,7 @@ pub(super) fn of_process<'a>(old: &Model, new: &Model) -> Vec<Action<'a>> {
     of_metrics(&mut fixed, [old.metrics(), new.metrics()]);
     let mut free = Settings::default();
     of_run(&mut free, [old.balancer(), new.balancer()]);
+    of_api(&mut free, [old.api(), new.api()]);
     free.shown(
         "metrics.backends",
         [&old.metrics().backends, &new.metrics().backends],
@@ -144,6 +145,18 @@ fn of_metrics(settings: &mut Settings, both: [&Metrics; 2]) {
     settings.shown(
         "metrics.residence-sample",
         both.map(|one| &one.residence_sample),
+    );
+}
+
+/// Who may ask a running balancer.
+fn of_api(settings: &mut Settings, both: [&Api; 2]) {
+    let group = |name: &Option<String>| name.as_deref().unwrap_or("none").to_owned();
+    settings.note("api.read-group", both.map(|one| &one.read_group), group);
+    settings.note("api.write-group", both.map(|one| &one.write_group), group);
+    settings.note(
+        "api.socket-mode",
+        both.map(|one| &one.socket_mode),
+        |mode| format!("{mode:04o}"),
     );
 }
 
@@ -223,7 +236,7 @@ pub(super) fn of_service(old: &Service, new: &Service) -> Vec<Setting> {
                 Some(health) => {
                     let interval = Spelt(health.pace.interval);
                     match &health.check {
-                        Some(one) => format!("{} every {interval}", check(one)),
+                        Some(one) => format!("{} every {interval}", one.kind()),
                         None => "reported".to_owned(),
                     }
                 }
@@ -273,16 +286,19 @@ fn timeouts(settings: &mut Settings, both: [&Timeouts; 2]) {
     settings.duration("timeouts.two-way", both.map(|one| one.two_way));
 }
 
-fn check(check: &Check) -> String {
-    match check {
-        Check::Tcp => "tcp".to_owned(),
-    }
-}
-
 fn health(settings: &mut Settings, both: [&Health; 2]) {
-    settings.note("health.kind", both.map(|one| &one.check), |one| {
-        one.as_deref().map_or_else(|| "reported".to_owned(), check)
+    let checks = both.map(|one| &one.check);
+    let kinds = checks.map(|check| {
+        let kind = check.as_deref().map(Check::kind);
+        kind.unwrap_or(HealthKind::Reported)
     });
+    settings.shown("health.kind", [&kinds[0], &kinds[1]]);
+    if kinds[0] == kinds[1] {
+        // Field by field as the check has them: which of its keys it is can be seen there.
+        settings.note("health (what is asked)", checks, |check| {
+            format!("{check:?}")
+        });
+    }
     pace(settings, both.map(Health::pace));
     settings.note(
         "health.report-ttl",

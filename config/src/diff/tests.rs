@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::settings::Setting;
 use super::*;
-use crate::model::{Balancer, Health, Metrics, Pace, Timeouts};
+use crate::model::{Api, Balancer, Health, Metrics, Pace, Timeouts};
 
 const INTERFACE: &str = "[[interface]]\nname = \"eth0\"\n";
 
@@ -154,6 +154,20 @@ fn every_key_of_the_process_is_told_under_its_name() {
         let table = file(&format!("[metrics]\n{keys}"), "", "");
         assert_eq!(keys_of(&table), [expected]);
     }
+    for (keys, expected) in [
+        (
+            "read-group = \"look\"",
+            ["api.read-group", "api.socket-mode"].as_slice(),
+        ),
+        (
+            "write-group = \"change\"",
+            &["api.write-group", "api.socket-mode"],
+        ),
+        ("socket-mode = \"0660\"", &["api.socket-mode"]),
+    ] {
+        let table = file(&format!("[api]\n{keys}"), "", "");
+        assert_eq!(keys_of(&table), expected);
+    }
     let both = ["balancer.workers", "balancer.cores"];
     assert_eq!(keys_of(&file("cores = [0, 1]", "", "")), both);
     let plain = file("", "", "");
@@ -249,7 +263,7 @@ fn every_key_of_a_backend_is_told_under_its_name() {
 
 /// Takes apart what `settings` compares: a field that is not named here is a key that it does not know.
 #[test]
-fn no_field_is_unknown() {
+fn no_field_of_the_process_is_unknown() {
     let text = format!("{INTERFACE}{}", service("web", ""));
     let model = model(&text);
     let Balancer {
@@ -260,7 +274,7 @@ fn no_field_is_unknown() {
         udp_new_flows: _,
         busy_poll: _,
         drain: _,
-        timeouts,
+        timeouts: _,
         nat_sources: _,
         nat_source_ports: _,
         icmp_per_second: _,
@@ -268,11 +282,23 @@ fn no_field_is_unknown() {
         fragments: _,
         admin: _,
     } = model.balancer();
+    let Api {
+        socket_mode: _,
+        read_group: _,
+        write_group: _,
+    } = model.api();
     let Metrics {
         listen: _,
         residence_sample: _,
         backends: _,
     } = model.metrics();
+}
+
+/// As above.
+#[test]
+fn no_field_of_a_service_is_unknown() {
+    let text = format!("{INTERFACE}{}", service("web", ""));
+    let model = model(&text);
     let Timeouts {
         opening: _,
         established: _,
@@ -280,7 +306,7 @@ fn no_field_is_unknown() {
         closed: _,
         one_way: _,
         two_way: _,
-    } = timeouts;
+    } = model.services()[0].timeouts();
     let Service {
         name: _,
         listen: _,

@@ -4,6 +4,8 @@
 //! types and syntax errors; what the values mean is [`resolve`](crate::resolve)'s. The TOML
 //! parser recovers from errors, so that one pass reports them all.
 
+mod api;
+mod check;
 mod keys;
 mod metrics;
 mod pace;
@@ -16,10 +18,12 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Findings, quote};
+pub(crate) use api::Api;
+pub(crate) use check::Check;
 use keys::Keys;
 pub(crate) use metrics::Metrics;
 pub(crate) use pace::{Flap, Pace};
-pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
+pub(crate) use service::{Backend, Health, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
 
 /// A key of a table: absent, given, or given so badly that it has already been reported.
@@ -93,6 +97,7 @@ pub(crate) struct Interface<'a> {
 pub(crate) struct File<'a> {
     pub(crate) balancer: Option<Balancer<'a>>,
     pub(crate) metrics: Option<Metrics<'a>>,
+    pub(crate) api: Option<Api<'a>>,
     pub(crate) interfaces: Vec<Interface<'a>>,
     pub(crate) services: Vec<Service<'a>>,
 }
@@ -105,7 +110,7 @@ impl<'a> File<'a> {
             path: String::new(),
             findings,
         };
-        top.refuse_unknown(&["balancer", "metrics", "interface", "service"]);
+        top.refuse_unknown(&["balancer", "api", "metrics", "interface", "service"]);
         let balancer = top.table("balancer").map(|(table, _)| {
             Balancer::read(Keys {
                 table,
@@ -114,6 +119,7 @@ impl<'a> File<'a> {
             })
         });
         let metrics = Metrics::read(&mut top);
+        let api = Api::read(&mut top);
         let mut interfaces = Vec::new();
         for (number, table, head) in top.tables("interface") {
             let path = entry_path("interface", table, "name", number);
@@ -141,6 +147,7 @@ impl<'a> File<'a> {
         Self {
             balancer,
             metrics,
+            api,
             interfaces,
             services,
         }

@@ -5,11 +5,8 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::keys::Keys;
-use super::{Field, FlagOrWhole, Pace, TextOrWhole, Timeouts, entry_path};
+use super::{Check, Field, FlagOrWhole, Pace, TextOrWhole, Timeouts, entry_path};
 use crate::error::join;
-
-/// Health checks of later releases: known words, so that what belongs to them is not called unknown.
-pub(crate) const LATER_KINDS: [&str; 7] = ["http", "https", "udp", "dns", "icmp", "grpc", "script"];
 
 /// `[[service]]`.
 #[derive(Debug)]
@@ -68,6 +65,7 @@ pub(crate) struct Health<'a> {
     pub(crate) port: Field<i64>,
     pub(crate) pace: Pace<'a>,
     pub(crate) report_ttl: Field<&'a str>,
+    pub(crate) check: Check<'a>,
 }
 
 /// `[[service.backend]]`.
@@ -185,16 +183,17 @@ impl<'a> Health<'a> {
     fn read(keys: &mut Keys<'a, '_, '_>) -> Option<Self> {
         let (mut keys, head) = keys.inner("health")?;
         let kind = keys.text("kind", "a word in quotes, like \"tcp\"");
-        // A later release's kind has keys of its own; that it is refused says enough.
-        if !matches!(&kind, Field::Given(kind) if LATER_KINDS.contains(kind.get_ref())) {
-            let known = [["kind", "port"].as_slice(), &Pace::KEYS, &["report-ttl"]];
-            keys.refuse_unknown(&known.concat());
-        }
+        let mut known = vec!["kind", "port"];
+        known.extend(Pace::KEYS);
+        known.push("report-ttl");
+        known.extend(Check::keys_of(&kind));
+        keys.refuse_unknown(&known);
         Some(Self {
             kind,
             port: keys.whole("port"),
             pace: Pace::read(&mut keys, &head),
             report_ttl: keys.text("report-ttl", "a duration in quotes, like \"30s\""),
+            check: Check::read(&mut keys),
             path: keys.path,
             head,
         })

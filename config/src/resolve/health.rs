@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::check;
 use super::pace::Said;
 use super::scope::Scope;
 use crate::error::Findings;
-use crate::file::{self, Field, LATER_KINDS};
+use crate::file::{self, Field};
 use crate::limits::{REPORT_TTL, REPORT_TTL_DEFAULT};
-use crate::model::{Check, Forward, Health, HealthKind, Protocol};
+use crate::model::{Forward, Health, HealthKind, Protocol};
 
 /// What of the service a check depends on.
 pub(super) struct Checked<'s> {
@@ -31,13 +32,15 @@ pub(super) fn resolve(
         head: &raw.head,
         findings,
     };
-    let kind = scope.word("kind", &raw.kind, None, &LATER_KINDS);
+    let kind = scope.word("kind", &raw.kind, None, &[]);
     let port = scope.number("port", &raw.port, 1..=u16::MAX);
     let report_ttl = scope.duration("report-ttl", &raw.report_ttl, REPORT_TTL);
+    let check = kind.and_then(|kind| check::resolve(kind, &raw.check, &mut scope));
     let is_reported = kind == Some(HealthKind::Reported);
+    let is_over_tcp = kind.is_some_and(HealthKind::is_over_tcp);
     if is_reported {
         refuse_asking(&mut scope, raw);
-    } else if kind.is_some()
+    } else if is_over_tcp
         && checked.protocol == Some(Protocol::Udp)
         && matches!(raw.port, Field::Absent)
     {
@@ -55,10 +58,7 @@ pub(super) fn resolve(
     let pace = said.resolve(&raw.pace, findings);
     let report_ttl: Option<Duration> = report_ttl?.map(|(ttl, _)| ttl);
     Some(Health {
-        check: match kind? {
-            HealthKind::Tcp => Some(Arc::new(Check::Tcp)),
-            HealthKind::Reported => None,
-        },
+        check: check?.map(Arc::new),
         port: port?.and_then(NonZeroU16::new),
         pace: pace?,
         report_ttl: report_ttl.or_else(|| is_reported.then_some(REPORT_TTL_DEFAULT)),

@@ -19,7 +19,8 @@ use crate::limits::{
     table_sizes_around,
 };
 use crate::model::{
-    Choose, Forward, Fragments, Health, Listen, MssClamp, Protocol, Quic, Service, Vlan, WhenEmpty,
+    Choose, Forward, Fragments, Health, HealthKind, Listen, MssClamp, Protocol, Quic, Service,
+    Vlan, WhenEmpty,
 };
 
 pub(super) fn resolve<'a>(
@@ -157,8 +158,11 @@ fn check_health_port(raw: &file::Service<'_>, listen: Option<Listen>, findings: 
         _ => false,
     };
     let named = !matches!(health.port, Field::Absent);
-    let asks = !matches!(&health.kind, Field::Given(kind) if *kind.get_ref() == "reported");
-    if named || !asks || listen.port().is_some() || !raw.backends.iter().any(portless) {
+    let portless_kinds =
+        [HealthKind::Icmp, HealthKind::Script, HealthKind::Reported].map(HealthKind::as_str);
+    let needs_none =
+        matches!(&health.kind, Field::Given(kind) if portless_kinds.contains(kind.get_ref()));
+    if named || needs_none || listen.port().is_some() || !raw.backends.iter().any(portless) {
         return;
     }
     let mut scope = Scope {

@@ -20,6 +20,16 @@ pub(super) enum Fate {
 }
 
 impl Fate {
+    /// As events call it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Served => "served",
+            Self::Dropped => "dropped",
+            Self::FallenOpen => "fallen-open",
+            Self::FallenClosed => "fallen-closed",
+        }
+    }
+
     fn of(service: &Service) -> Self {
         match service {
             _ if service.fallen_open => Self::FallenOpen,

@@ -12,7 +12,7 @@ use ringgate_config::{Backend, Service};
 use ringgate_dataplane::backend::{BackendId, Health};
 use ringgate_dataplane::clock::Clock as _;
 
-use super::{Steward, TICK, empty};
+use super::{Steward, TICK, empty, told};
 use crate::control::admin::http::Response;
 use crate::control::api::propose::{Proposal, REFUSED, Text};
 use crate::control::checks::{health, specs};
@@ -107,10 +107,11 @@ impl Steward {
         let (accepted, plan) = self
             .judge(text)
             .map_err(|refused| self.tell_refused(refused))?;
-        self.model = accepted.model;
+        self.take_up(accepted.model);
         self.in_force = in_force;
         self.sources_due = self.sources.differ(&self.model);
         self.checker.reconcile(specs(&self.model), now);
+        self.renew_trust();
         self.latencies.follow(&self.model);
         self.stale = true;
         plan.tell_log();
@@ -146,11 +147,15 @@ impl Steward {
                 known => known,
             };
         let builder = self.builder.at(self.clock.now());
-        let after = builder.foresee(&accepted.model, expected);
+        // What operators have changed stays where the file lets it.
+        let mut overlay = self.overlay.clone();
+        drop(overlay.rebase(&accepted.model));
+        let model = overlay.over(&accepted.model);
+        let after = builder.foresee(&model, expected);
         let flows = &self.plane.tables().flows;
         let change = Change {
             old: &self.model,
-            new: &accepted.model,
+            new: &model,
             before: &self.snapshot,
             after: &after,
             flows: Some(&|id: BackendId| flows.flows_of(id.0)),
@@ -178,6 +183,9 @@ impl Steward {
                 // Before, nobody knows who is up.
                 if self.is_ready {
                     empty::announce(&empty::changes(&self.snapshot, &snapshot));
+                    for event in told::between(&self.snapshot, &snapshot) {
+                        self.events.tell(&event);
+                    }
                 }
                 self.snapshot = Arc::new(snapshot);
             }
