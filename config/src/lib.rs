@@ -24,7 +24,7 @@
 //! assert_eq!(web.listen().exact(), "10.100.0.1:80".parse().ok());
 //! assert_eq!(web.backends()[1].weight(), 0);
 //! assert!(web.backends()[2].disabled());
-//! assert_eq!(web.health().unwrap().fall(), 3);
+//! assert_eq!(web.health().unwrap().pace().fall, 3);
 //!
 //! // A port left out is the service's.
 //! let syslog = &parsed.model.services()[2];
@@ -53,9 +53,14 @@
 //!
 //! # Decisions that the keys alone do not show
 //!
-//! * A check's `timeout` longer than its `interval` is refused: one check of a backend ends
-//!   before the next begins, and detection takes at most `fall * interval + timeout`. Left out,
-//!   the timeout is the default or the interval, whichever is shorter.
+//! * A check's `timeout` longer than its `interval` is refused, and so is a `jitter` that leaves less
+//!   than the timeout of an interval: one check of a backend ends before the next begins. Left out,
+//!   the timeout is the default or the interval, whichever is shorter, and the jitter a tenth of the
+//!   interval or what the timeout leaves of it.
+//! * `passive` without a `fast-interval` shorter than the interval is refused: it is what bounds how
+//!   often clients can bring checks forward, and nobody should have it without having chosen it.
+//! * `min-healthy` and `when-empty` in one service are refused: `when-below` is about an empty
+//!   service too.
 //! * A `tcp` check on a `udp` service is allowed; without `port` there is a warning, since few
 //!   servers (DNS is one) answer both on one port. Naming the port, even the same, silences it.
 //! * `cores` without `workers` sets the number of workers.
@@ -92,10 +97,11 @@ pub use ipnet::IpNet;
 pub use mention::{FileUse, Mention};
 pub use model::{
     Api, Backend, Balancer, Check, Choose, ClientCertificate, DnsAnswer, DnsCheck, Dscp, Exchange,
-    FlowMemory, Forward, Fragments, GrpcCheck, Health, HealthKind, HttpCheck, HttpMethod,
-    Interface, Listen, Log, LogFormat, LogLevel, Metrics, Mode, Model, MssClamp, PartialChecksums,
-    Ping, Process, Protocol, Quic, RecordType, ResponseCode, ScriptCheck, Service, Silence,
-    StatusSet, Timeouts, TlsCheck, Tunnel, Verify, Vlan, VlanTags, WhenEmpty,
+    Flap, FlowMemory, Forward, Fragments, GrpcCheck, Health, HealthKind, HttpCheck, HttpMethod,
+    Interface, Listen, Log, LogFormat, LogLevel, Metrics, MinHealthy, Mode, Model, MssClamp, Pace,
+    PartialChecksums, Passive, Ping, Process, Protocol, Quic, RecordType, ResponseCode,
+    ScriptCheck, Service, Silence, StatusSet, Timeouts, TlsCheck, Tunnel, Verify, Vlan, VlanTags,
+    WhenBelow, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

@@ -246,6 +246,38 @@ pub const RISE_DEFAULT: u32 = 2;
 /// detection within `fall * interval + timeout`, 3.5 s with the defaults.
 pub const FALL_DEFAULT: u32 = 3;
 
+/// What part of the interval `jitter` is unless the file says otherwise: enough to pull balancers
+/// apart that were started together, over some tens of checks, and too little to be noticed.
+pub const JITTER_PART: u32 = 10;
+
+/// Most changes of side that `flap` can be about; 0 is none, no damping.
+pub const FLAP_CHANGES_MAX: u32 = 100;
+
+/// Changes of side within [`FLAP_WITHIN_DEFAULT`] that are too many: three times down, three times up.
+/// Less may be a restart that went wrong once.
+pub const FLAP_CHANGES_DEFAULT: u32 = 6;
+
+/// Bounds of `flap.within`, `flap.hold` and `flap.most`. A backend that is to be out for more than a
+/// day is one to disable.
+pub const FLAP_SPAN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+
+/// In what time changes of side are counted.
+pub const FLAP_WITHIN_DEFAULT: Duration = Duration::from_mins(1);
+
+/// How long a backend is held down the first time, as Envoy ejects an outlier (30 s).
+pub const FLAP_HOLD_DEFAULT: Duration = Duration::from_secs(30);
+
+/// How long it is held down at most. Route flap damping (RFC 2439) went up to an hour, and was given
+/// up by many for being too long (RIPE-378).
+pub const FLAP_MOST_DEFAULT: Duration = Duration::from_mins(10);
+
+/// Bounds of `report-ttl`.
+pub const REPORT_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+
+/// How long a report counts unless the file says otherwise: three of an agent's that reports every ten
+/// seconds.
+pub const REPORT_TTL_DEFAULT: Duration = Duration::from_secs(30);
+
 /// Longest text of a check (a path, a body to look for, what is sent), in bytes: a datagram without
 /// fragments has room for it, and so has the head of a request (RFC 9110 4.1 asks for 8,000 there).
 pub const CHECK_TEXT_MAX: usize = 1_024;
@@ -307,6 +339,10 @@ const _: () = {
     assert!(TIMEOUT_MIN.as_millis() <= INTERVAL_MIN.as_millis());
     assert!(RISE_DEFAULT >= 1 && RISE_DEFAULT <= STREAK_MAX);
     assert!(FALL_DEFAULT >= 1 && FALL_DEFAULT <= STREAK_MAX);
+    assert!(FLAP_CHANGES_DEFAULT <= FLAP_CHANGES_MAX);
+    assert!(FLAP_HOLD_DEFAULT.as_secs() <= FLAP_MOST_DEFAULT.as_secs());
+    assert!(FLAP_MOST_DEFAULT.as_secs() <= FLAP_SPAN.end().as_secs());
+    assert!(REPORT_TTL_DEFAULT.as_secs() >= REPORT_TTL.start().as_secs());
 };
 
 /// Whether `n` is a prime, by trial division: at most 1,448 steps for [`TABLE_SIZE_MAX`].

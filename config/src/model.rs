@@ -19,6 +19,8 @@
 //!   backends of other services have none;
 //! * a service with [`Fragments::ByAddress`] chooses by [`Choose::SourceHash`];
 //! * what is checked has a port, its own or the check's, unless by [`Check::Icmp`] or [`Check::Script`];
+//!   a check has ended before the next one starts,
+//!   and one that signs bring forward has a shorter interval to come after;
 //! * a backend has a [`Tunnel`] if its mode is one, with a source of its family that does not
 //!   hold its address;
 //! * all numbers are within [`limits`](crate::limits), a table size is prime and not smaller
@@ -30,6 +32,7 @@
 
 mod api;
 mod check;
+mod health;
 mod host;
 mod listen;
 mod metrics;
@@ -48,15 +51,17 @@ pub use check::{
     Check, ClientCertificate, DnsAnswer, DnsCheck, Exchange, GrpcCheck, HttpCheck, ScriptCheck,
     StatusSet, TlsCheck, Verify,
 };
+pub use health::{Flap, Health, MinHealthy, Pace};
 pub use host::{Log, Process};
 pub use listen::Listen;
 pub use metrics::Metrics;
-pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
+pub use service::{Backend, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
 pub use words::{
     Choose, FlowMemory, Forward, Fragments, HealthKind, HttpMethod, LogFormat, LogLevel, Mode,
-    PartialChecksums, Ping, Protocol, RecordType, ResponseCode, Silence, VlanTags, WhenEmpty,
+    PartialChecksums, Passive, Ping, Protocol, RecordType, ResponseCode, Silence, VlanTags,
+    WhenBelow, WhenEmpty,
 };
 
 /// Everything the operator said, complete and consistent. See the module's head for what holds.

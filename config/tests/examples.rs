@@ -7,7 +7,7 @@ mod tests {
     use std::time::Duration;
 
     use ringgate_config::{
-        Check, Choose, DnsAnswer, DnsCheck, Dscp, FileUse, FlowMemory, Forward, Fragments,
+        Check, Choose, DnsAnswer, DnsCheck, Dscp, FileUse, FlowMemory, Forward, Fragments, Health,
         HttpMethod, LogFormat, LogLevel, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol,
         Quic, RecordType, ResponseCode, Silence, Tunnel, Verify, Vlan, VlanTags, WhenEmpty,
     };
@@ -139,14 +139,18 @@ mod tests {
         // `health = { … }` with every default equals the table that gives only its kind.
         let (inline, table) = (web.health().unwrap(), full.services()[1].health().unwrap());
         assert_eq!(
-            (&**inline.check(), &**table.check()),
-            (&Check::Tcp, &Check::Tcp)
+            (
+                inline.check().map(|check| &**check),
+                table.check().map(|check| &**check)
+            ),
+            (Some(&Check::Tcp), Some(&Check::Tcp))
         );
         assert_eq!(
-            (inline.interval(), inline.timeout()),
-            (table.interval(), table.timeout())
+            (inline.pace().interval, inline.pace().timeout),
+            (table.pace().interval, table.pace().timeout)
         );
-        assert_eq!((inline.rise(), inline.fall()), (table.rise(), table.fall()));
+        let rows = |health: &Health| (health.pace().rise, health.pace().fall);
+        assert_eq!(rows(inline), rows(table));
         assert_eq!((inline.port(), table.port()), (None, Some(8081)));
     }
 
@@ -316,7 +320,7 @@ mod tests {
         let parsed = parse("checks.toml", include_str!("../examples/checks.toml")).unwrap();
         let services = parsed.model.services().iter();
         let checks: Vec<&Check> = services
-            .map(|service| &**service.health().unwrap().check())
+            .map(|service| &**service.health().unwrap().check().unwrap())
             .collect();
         let kinds: Vec<_> = checks.iter().map(|check| check.kind().as_str()).collect();
         let expected = [
@@ -402,6 +406,6 @@ mod tests {
         let model = parse("test.toml", text).unwrap().model;
         assert_eq!(model.balancer().workers().unwrap().get(), 3);
         let health = model.services()[0].health().unwrap();
-        assert_eq!(health.timeout(), Duration::from_millis(100));
+        assert_eq!(health.pace().timeout, Duration::from_millis(100));
     }
 }

@@ -73,11 +73,13 @@ mod tests {
             assert!(
                 service
                     .health()
-                    .is_none_or(|health| health.timeout() <= health.interval())
+                    .is_none_or(|health| health.pace().timeout <= health.pace().interval)
             );
             check_words(service);
             let backends = service.backends();
-            let needs_none = |check: &Check| matches!(check, Check::Icmp | Check::Script(_));
+            let needs_none = |check: Option<&std::sync::Arc<Check>>| {
+                check.is_none_or(|check| matches!(**check, Check::Icmp | Check::Script(_)))
+            };
             let named = |h: &Health| h.port().is_some() || needs_none(h.check());
             let named = service.health().is_none_or(named);
             assert!(named || backends.iter().all(|b| b.address().port() != 0));

@@ -53,6 +53,8 @@ impl BackendId {
 pub enum Health {
     /// It answers, or is not checked.
     Up,
+    /// It answers as far as is known, but what its flows meet says otherwise.
+    Suspect,
     /// It does not answer.
     Down,
     /// Its first check has not ended yet. What it was before, it still is.
@@ -68,6 +70,8 @@ pub enum BackendState {
     Draining,
     /// Old flows only: its first check has not ended yet.
     Pending,
+    /// Old flows only: new ones have failed, and no check has succeeded since.
+    Suspect,
     /// Nothing: its check fails. Its flows go elsewhere.
     Down,
     /// Nothing: the operator took it out. Its flows go elsewhere.
@@ -82,6 +86,7 @@ impl BackendState {
             Self::Up => "up",
             Self::Draining => "draining",
             Self::Pending => "pending",
+            Self::Suspect => "suspect",
             Self::Down => "down",
             Self::Disabled => "disabled",
         }
@@ -91,7 +96,10 @@ impl BackendState {
     #[inline]
     #[must_use]
     pub const fn serves(self) -> bool {
-        matches!(self, Self::Up | Self::Draining | Self::Pending)
+        matches!(
+            self,
+            Self::Up | Self::Draining | Self::Pending | Self::Suspect
+        )
     }
 }
 

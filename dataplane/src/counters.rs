@@ -94,9 +94,10 @@ impl InterfaceCounters {
     }
 }
 
-/// What one worker sent to and got from one backend. Slots are reused: control subtracts what
-/// stood there when the backend got its slot.
+/// What one worker sent to and got from one backend, in one cache line. Slots are reused: control
+/// subtracts what stood there when the backend got its slot.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct BackendCounters {
     /// Flows that were given to it.
     pub flows: Counter,
@@ -108,6 +109,12 @@ pub struct BackendCounters {
     pub reply_packets: Counter,
     /// Bytes of those packets, Ethernet header included.
     pub reply_bytes: Counter,
+    /// SYNs sent to it: connections that begin, each try counted.
+    pub syns: Counter,
+    /// SYN-ACKs from it, where its replies return through the balancer.
+    pub syn_acks: Counter,
+    /// Its resets of connections that had not begun to be used, likewise.
+    pub refusals: Counter,
 }
 
 impl BackendCounters {
@@ -121,6 +128,13 @@ impl BackendCounters {
         };
         packets.add(1);
         sum.add(bytes);
+    }
+
+    /// Counts a SYN to the backend, or a SYN-ACK from it.
+    #[inline]
+    pub fn count_opening(&self, is_reply: bool) {
+        let counter = if is_reply { &self.syn_acks } else { &self.syns };
+        counter.add(1);
     }
 }
 

@@ -48,8 +48,16 @@ pub struct Service {
     /// What the weights of the backends count in: so many to one of the configured weight. More
     /// than 1 while a backend is in its slow start.
     pub weight_scale: u32,
-    /// No backend is up, and those that are down are sent to all the same.
+    /// Too few backends are up, and those that are down are sent to all the same.
     pub fallen_open: bool,
+    /// Too few backends are up, and those that are get no new flows either.
+    pub fallen_closed: bool,
+    /// Backends that are healthy, of those that are neither disabled nor of weight 0.
+    pub healthy: usize,
+    /// So many of them must be, or the service falls open or closed.
+    pub needs_healthy: usize,
+    /// More backends are suspect than may be: none of them is taken for it.
+    pub trusts_suspects: bool,
     /// Where those go that are remembered from their first packet on.
     pub order: Order,
     /// Some of its flows are remembered while they are half open: their backend, or whose the

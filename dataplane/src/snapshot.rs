@@ -33,6 +33,7 @@ use standing::{Standing, Standings};
 mod apart;
 mod foreseen;
 mod place;
+mod quorum;
 mod standing;
 
 pub use foreseen::Foreseen;
@@ -322,7 +323,7 @@ impl Builder {
         Standings {
             weights,
             scale,
-            fallen_open,
+            quorum,
             ..
         }: &Standings,
     ) -> Service {
@@ -340,7 +341,11 @@ impl Builder {
             ring: self.ring(service, weights),
             order: self.order(service, weights),
             weight_scale: *scale,
-            fallen_open: *fallen_open,
+            fallen_open: quorum.fallen_open,
+            fallen_closed: quorum.fallen_closed,
+            healthy: quorum.healthy,
+            needs_healthy: quorum.needed,
+            trusts_suspects: quorum.trusts_suspects,
             half_open: false,
             members: Vec::new(),
         }

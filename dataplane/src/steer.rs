@@ -284,15 +284,18 @@ impl<'a> Steering<'a> {
         let hop = self.snapshot.fib().hop(client, packet.family)?;
         let action = Action::ToClient(virtual_address);
         demand(packet, Cost::ROUTED, hop)?;
-        let event = known.map_or(FlowEvent::None, |(home, (found, backend))| {
-            home.observe(&found, backend, packet, || {
+        let event = match known {
+            Some((home, (found, backend))) => home.observe(&found, backend, packet, || {
                 Some(keep::Other::plain(FlowKey::new(
                     key.protocol(),
                     key.destination(),
                     virtual_address,
                 )))
-            })
-        });
+            }),
+            // A SYN is not stored: this is what is seen of a connection that is refused.
+            None if keep::refuses_syn(packet) => FlowEvent::Refused,
+            None => FlowEvent::None,
+        };
         Ok(self.reply(Decision::new(action, hop, backend, event), backend, packet))
     }
 

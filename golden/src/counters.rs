@@ -49,7 +49,8 @@ pub fn counts(
     put(&mut counts, "turns", &named!(turns; requests_lost));
     for (name, id) in backends {
         if let Some(backend) = counters.backend(*id) {
-            let fields = named!(backend; flows packets bytes reply_packets reply_bytes);
+            let fields = named!(backend;
+                flows packets bytes reply_packets reply_bytes syns syn_acks refusals);
             put(&mut counts, name, &fields);
         }
     }

@@ -218,15 +218,21 @@ fn render_interface(page: &mut String, interface: &Value) {
 
 fn render_service(page: &mut String, service: &Value) {
     let field = |name: &str| service[name].as_str().unwrap_or("-").to_owned();
-    let open = if service["fallen_open"] == true {
-        "  fallen open: no backend is up"
+    let is = |name: &str| service[name] == true;
+    let healthy = format!("{} of {}", service["healthy"], service["needs_healthy"]);
+    let state = if is("fallen_open") {
+        format!("  fallen open: {healthy} that must be healthy are")
+    } else if is("fallen_closed") {
+        format!("  fallen closed: {healthy} that must be healthy are")
+    } else if is("trusts_suspects") {
+        "  more backends are suspect than may be: none is taken for it".to_owned()
     } else {
-        ""
+        String::new()
     };
     line(
         page,
         &format!(
-            "\nservice {}  {} {}  {}{open}{}",
+            "\nservice {}  {} {}  {}{state}{}",
             field("name"),
             field("protocol"),
             field("listen"),
@@ -266,8 +272,19 @@ fn render_service(page: &mut String, service: &Value) {
                 number("bits_per_second"),
             ),
         );
-        if let Some(last) = backend["check"]["last"].as_str() {
+        let check = &backend["check"];
+        if let Some(last) = check["last"].as_str() {
             line(page, &format!("      check: {last}"));
+        }
+        if let Some(told) = check["reported"].as_str() {
+            line(page, &format!("      reported: {told}"));
+        }
+        if let Some(millis) = check["held_ms"].as_u64() {
+            let seconds = millis.div_ceil(1000);
+            line(
+                page,
+                &format!("      held down for {seconds} s more: it changed sides too often"),
+            );
         }
     }
 }

@@ -7,7 +7,7 @@ use ringgate_config::{Backend, Model, Service};
 
 use ringgate_dataplane::backend::Health;
 
-use super::health::{Checker, Spec, State};
+use super::health::{Checker, Reports, Spec, State, Target};
 
 /// The check of a backend; `None` when it is not checked: its service has no `health`, or the
 /// operator took it out.
@@ -16,11 +16,15 @@ pub(crate) fn spec_of(service: &Service, backend: &Backend) -> Option<Spec> {
     let port = health.port().unwrap_or_else(|| backend.address().port());
     Some(Spec {
         address: SocketAddr::new(backend.address().ip(), port),
-        check: Arc::clone(health.check()),
-        interval: health.interval(),
-        timeout: health.timeout(),
-        rise: health.rise(),
-        fall: health.fall(),
+        check: health.check().cloned(),
+        pace: *health.pace(),
+        reports: health.report_ttl().map(|ttl| Reports {
+            target: Target {
+                service: Arc::from(service.name()),
+                backend: backend.address(),
+            },
+            ttl,
+        }),
     })
 }
 
@@ -42,7 +46,8 @@ pub(crate) fn health(checker: &Checker, service: &Service, backend: &Backend) ->
     };
     match checker.report(&spec).map(|report| report.state) {
         Some(State::Up) => Health::Up,
-        Some(State::Down) => Health::Down,
+        Some(State::Suspect) => Health::Suspect,
+        Some(State::Down | State::Held) => Health::Down,
         Some(State::Pending) | None => Health::Pending,
     }
 }

@@ -8,19 +8,33 @@
 //! |---|---|---|
 //! | pending | no | to up or down with the very first result, whatever rise and fall say |
 //! | up | yes | to down after `fall` failures in a row |
+//! | suspect | no, but it keeps those it has | to up with the next success, to down as from up |
 //! | down | no | to up after `rise` successes in a row |
+//! | held | no | as down, but not before its time is over |
 //!
 //! A backend is pending only until its first check has ended, so at most its timeout: at start, and when
 //! a reload adds it. [`Checker::pending`] tells the loop how long to wait before it reports readiness.
+//! [`course`] has the rest: reports of an agent outside, flaps, suspicion.
 //!
 //! # The promise
-//! **A backend that dies is down within `fall × interval + timeout`** of its death. Checks *start*
-//! at a fixed pace, one per interval, however long the last one took; so the `fall`-th check after the
-//! death starts within `fall × interval`, and ends a timeout later. That needs a timeout no longer than
-//! the interval: a longer one is cut to it.
+//! **A backend that dies is down within `interval + (fall - 1) × max(fast-interval, timeout) + timeout`**
+//! of its death; without a faster interval that is `fall × interval + timeout` or less. From one start
+//! to the next it takes an interval at most, however long the check took: jitter only shortens it. So the
+//! first check after the death starts within an interval; each further one follows the failure before
+//! it after the fast interval, or at once if that is over; and the last takes a timeout to fail. That
+//! needs a timeout no longer than the interval: a longer one is cut to it.
+//!
+//! Likewise one that answers again is up within `interval + (rise - 1) × max(fast-interval, timeout) +
+//! timeout`, if it is not held.
 //!
 //! The first check starts at once. The second follows after a part of the interval that depends on the
-//! check's identity and a seed of this process, so that many checks, and many balancers, spread out.
+//! check's identity and a seed of this process, so that many checks, and many balancers, spread out; the
+//! jitter, drawn from the same, keeps them from meeting again.
+//!
+//! # Signs
+//! [`Checker::sign`] brings the next check of a backend that is up forward to now, but not nearer to the
+//! last one's start than a fast interval: traffic, which anybody can send, makes no more checks than
+//! that.
 //!
 //! # Reloads
 //! [`Checker::reconcile`] keeps a check whose [`Spec`] is unchanged as it is, mid-flight. One whose
@@ -38,11 +52,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringgate_config::Check;
+use ringgate_config::{Check, Pace, Passive};
 use rustix::io::Errno;
 use siphasher::sip::SipHasher13;
 
 use super::probe::complaint::Complaint;
+pub(crate) use course::Told;
+use course::{Course, Rules, Turn};
+
+mod course;
 
 /// Intervals below this are raised to it: a checker that only checks does nothing else.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
@@ -51,30 +69,57 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 const RETRY: Duration = Duration::from_millis(10);
 
 /// What is checked and how: the identity of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Spec {
     /// Whom.
     pub(crate) address: SocketAddr,
-    /// In which way.
-    pub(crate) check: Arc<Check>,
-    /// From the start of one check to the start of the next.
-    pub(crate) interval: Duration,
-    /// How long a check may take; counts as no longer than the interval.
-    pub(crate) timeout: Duration,
-    /// Successes in a row that bring a backend up; at least 1.
-    pub(crate) rise: u32,
-    /// Failures in a row that take a backend down; at least 1.
-    pub(crate) fall: u32,
+    /// In which way; `None`: it is only reported.
+    pub(crate) check: Option<Arc<Check>>,
+    /// When, and what follows. A timeout longer than the interval counts as the interval, rows of 0 as
+    /// of 1.
+    pub(crate) pace: Pace,
+    /// Who else may say how it is. Then it is checked for one service alone.
+    pub(crate) reports: Option<Reports>,
+}
+
+/// Whose reports are taken, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Reports {
+    /// They are about this.
+    pub(crate) target: Target,
+    /// A report counts for so long.
+    pub(crate) ttl: Duration,
+}
+
+/// A backend as reports name it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Target {
+    /// The service's name.
+    pub(crate) service: Arc<str>,
+    /// The backend's address in it, as the configuration has it.
+    pub(crate) backend: SocketAddr,
 }
 
 impl Spec {
     fn interval(&self) -> Duration {
-        self.interval.max(SHORTEST_INTERVAL)
+        self.pace.interval.max(SHORTEST_INTERVAL)
     }
 
     /// The timeout that is used.
     fn limit(&self) -> Duration {
-        self.timeout.min(self.interval())
+        self.pace.timeout.min(self.interval())
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules {
+            pace: &self.pace,
+            is_asked: self.check.is_some(),
+            report_ttl: self.reports.as_ref().map(|reports| reports.ttl),
+        }
+    }
+
+    fn target(&self) -> Option<&Target> {
+        self.reports.as_ref().map(|reports| &reports.target)
     }
 }
 
@@ -85,8 +130,12 @@ pub(crate) enum State {
     Pending,
     /// It answers.
     Up,
-    /// It does not.
+    /// It answers, but most flows that began of late have failed.
+    Suspect,
+    /// It does not answer.
     Down,
+    /// It has changed sides too often, and is down for a while whatever it answers.
+    Held,
 }
 
 impl fmt::Display for State {
@@ -94,9 +143,20 @@ impl fmt::Display for State {
         f.write_str(match self {
             Self::Pending => "pending",
             Self::Up => "up",
+            Self::Suspect => "suspect",
             Self::Down => "down",
+            Self::Held => "held",
         })
     }
+}
+
+/// What the traffic of a backend's new flows shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// Some fail.
+    Trouble,
+    /// Most fail.
+    Failing,
 }
 
 /// Why a check failed.
@@ -117,6 +177,12 @@ pub(crate) enum Reason {
     /// Anything else.
     #[error("{0}")]
     Other(Errno),
+    /// An agent says so.
+    #[error("reported as down")]
+    Reported,
+    /// No agent has said anything for too long.
+    #[error("no report within report-ttl: is the agent that reports it running?")]
+    Unreported,
 }
 
 /// How a check ended.
@@ -153,11 +219,18 @@ pub(crate) struct Start {
 pub(crate) struct Change {
     /// Which check says so.
     pub(crate) spec: Spec,
-    /// Up or down.
+    /// What it is now.
     pub(crate) state: State,
     /// Why, when down.
     pub(crate) reason: Option<Reason>,
+    /// For how long it is held down, at the least, when that begins.
+    pub(crate) hold: Option<Duration>,
 }
+
+/// No check takes reports about this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no backend of that service takes reports: give its health a report-ttl")]
+pub(crate) struct NotReported;
 
 /// What `status` shows of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,8 +241,14 @@ pub(crate) struct Report {
     pub(crate) since: Instant,
     /// Results in a row that speak for the other side.
     pub(crate) against: u32,
+    /// Until when it is held down.
+    pub(crate) held_until: Option<Instant>,
+    /// The last report and when it came, if it still counts.
+    pub(crate) told: Option<(Told, Instant)>,
     /// How the last check ended.
     pub(crate) last: Option<Verdict>,
+    /// How long it took.
+    pub(crate) latency: Option<Duration>,
     /// Checks that succeeded.
     pub(crate) successes: u64,
     /// Checks that failed.
@@ -178,16 +257,73 @@ pub(crate) struct Report {
     pub(crate) inconclusive: u64,
 }
 
+/// What is counted of a check's results.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    last: Option<Verdict>,
+    latency: Option<Duration>,
+    successes: u64,
+    failures: u64,
+    inconclusive: u64,
+}
+
 #[derive(Debug)]
 struct Watched {
     spec: Spec,
-    report: Report,
+    course: Course,
+    tally: Tally,
     /// Started and not answered.
     running: bool,
     /// Whether one has been started before: the second comes sooner, to spread.
     begun: bool,
+    /// When the last one started.
+    started: Instant,
     /// When the next one is to start.
     due: Instant,
+    /// A sign came: the next one is not to wait for its time.
+    is_urgent: bool,
+    /// When a hold or a report is over.
+    lapse: Option<Instant>,
+    /// What its jitter is drawn from, anew each time.
+    draw: u64,
+}
+
+/// What checks leave behind for those that come after them.
+#[derive(Debug, Default)]
+struct Heirs(HashMap<Heritage, (Course, Tally, Option<Target>)>);
+
+/// Of which backend, asked in which way, and of which target, or of any.
+type Heritage = (SocketAddr, Option<Arc<Check>>, Option<Target>);
+
+impl Heirs {
+    fn leave(&mut self, check: &Watched) {
+        let Spec {
+            address,
+            check: way,
+            ..
+        } = &check.spec;
+        let target = check.spec.target();
+        let leaves = || (check.course.clone(), check.tally, target.cloned());
+        // Once for all, and once for those of the same target.
+        let whose = [None, target.cloned()];
+        for whose in whose.into_iter().take(1 + usize::from(target.is_some())) {
+            let heir = self
+                .0
+                .entry((*address, way.clone(), whose))
+                .or_insert_with(leaves);
+            if heir.0.since < check.course.since {
+                *heir = leaves();
+            }
+        }
+    }
+
+    fn of(&self, spec: &Spec) -> Option<(Course, Tally)> {
+        let whose = |target| self.0.get(&(spec.address, spec.check.clone(), target));
+        let target = spec.target().cloned();
+        let (course, tally, from) = whose(target).or_else(|| whose(None))?;
+        let is_same = spec.target() == from.as_ref();
+        Some((course.inherited(is_same), *tally))
+    }
 }
 
 /// All checks.
@@ -195,8 +331,11 @@ struct Watched {
 pub(crate) struct Checker {
     checks: BTreeMap<CheckId, Watched>,
     by_spec: HashMap<Spec, CheckId>,
-    /// Those that are not running, by the time of their next start.
+    by_target: HashMap<Target, CheckId>,
+    /// Those that are asked and not running, by the time of their next start.
     due: BTreeSet<(Instant, CheckId)>,
+    /// Those that time alone changes, by when.
+    lapses: BTreeSet<(Instant, CheckId)>,
     next_id: u64,
     seed: u64,
 }
@@ -207,7 +346,9 @@ impl Checker {
         Self {
             checks: BTreeMap::new(),
             by_spec: HashMap::new(),
+            by_target: HashMap::new(),
             due: BTreeSet::new(),
+            lapses: BTreeSet::new(),
             next_id: 0,
             seed,
         }
@@ -224,57 +365,91 @@ impl Checker {
                 new.push(spec);
             }
         }
-        // What is left in `old` goes; its state is handed to its successor of the same address and way.
-        // Where several know the backend, the one that learnt something last is believed.
-        let mut heirs: HashMap<_, Report> = HashMap::new();
-        let mut leave = |spec: &Spec, report: Report| {
-            let heir = heirs
-                .entry((spec.address, Arc::clone(&spec.check)))
-                .or_insert(report);
-            if heir.since < report.since {
-                *heir = report;
-            }
-        };
-        for (spec, id) in old {
+        // What is left in `old` goes; its state is handed to its successor of the same address and kind,
+        // and target if there is one. Where several know the backend, the one that learnt something
+        // last is believed.
+        let mut heirs = Heirs::default();
+        for id in old.into_values() {
             if let Some(check) = self.checks.remove(&id) {
                 self.due.remove(&(check.due, id));
-                leave(&spec, check.report);
+                if let Some(lapse) = check.lapse {
+                    self.lapses.remove(&(lapse, id));
+                }
+                heirs.leave(&check);
             }
         }
-        for check in self.checks.values() {
-            leave(&check.spec, check.report);
+        if !new.is_empty() {
+            self.checks.values().for_each(|check| heirs.leave(check));
         }
         for spec in new {
-            if self.by_spec.contains_key(&spec) {
-                continue;
+            if !self.by_spec.contains_key(&spec) {
+                let (course, tally) = heirs
+                    .of(&spec)
+                    .unwrap_or_else(|| (Course::new(now), Tally::default()));
+                self.add(spec, course, tally, now);
             }
-            let heir = heirs.get(&(spec.address, Arc::clone(&spec.check)));
-            let report = match heir {
-                Some(report) => Report {
-                    against: 0,
-                    ..*report
-                },
-                None => Report::new(now),
-            };
-            let id = CheckId(self.next_id);
-            self.next_id += 1;
+        }
+        self.by_target = self
+            .by_spec
+            .iter()
+            .filter_map(|(spec, id)| Some((spec.target()?.clone(), *id)))
+            .collect();
+    }
+
+    fn add(&mut self, spec: Spec, course: Course, tally: Tally, now: Instant) {
+        let id = CheckId(self.next_id);
+        self.next_id += 1;
+        if spec.check.is_some() {
             self.due.insert((now, id));
-            self.by_spec.insert(spec.clone(), id);
-            let check = Watched {
-                spec,
-                report,
-                running: false,
-                begun: false,
-                due: now,
-            };
-            self.checks.insert(id, check);
+        }
+        self.by_spec.insert(spec.clone(), id);
+        let check = Watched {
+            draw: hash(self.seed, &spec),
+            spec,
+            course,
+            tally,
+            running: false,
+            begun: false,
+            started: now,
+            due: now,
+            is_urgent: false,
+            lapse: None,
+        };
+        self.checks.insert(id, check);
+        self.time(id);
+    }
+
+    /// Sets the time at which time alone changes this check, as it is now.
+    fn time(&mut self, id: CheckId) {
+        let Some(check) = self.checks.get_mut(&id) else {
+            return;
+        };
+        let next = check.course.next_lapse(check.spec.rules());
+        if next != check.lapse {
+            if let Some(old) = check.lapse {
+                self.lapses.remove(&(old, id));
+            }
+            self.lapses.extend(next.map(|next| (next, id)));
+            check.lapse = next;
         }
     }
 
-    /// Whether the backend of this check gets new flows; none if there is no such check.
+    /// What is known of the backend of this check; none if there is no such check.
     pub(crate) fn report(&self, spec: &Spec) -> Option<Report> {
-        let id = self.by_spec.get(spec)?;
-        self.checks.get(id).map(|check| check.report)
+        let check = self.checks.get(self.by_spec.get(spec)?)?;
+        let Watched { course, tally, .. } = check;
+        Some(Report {
+            state: course.state,
+            since: course.since,
+            against: course.against,
+            held_until: course.held_until,
+            told: course.told.filter(|_| !course.is_stale),
+            last: tally.last,
+            latency: tally.latency,
+            successes: tally.successes,
+            failures: tally.failures,
+            inconclusive: tally.inconclusive,
+        })
     }
 
     /// What a check asks; none if there is no such check any more.
@@ -284,13 +459,18 @@ impl Checker {
 
     /// How many checks have not had a result yet.
     pub(crate) fn pending(&self) -> usize {
-        let pending = |check: &&Watched| check.report.state == State::Pending;
+        let pending = |check: &&Watched| check.course.state == State::Pending;
         self.checks.values().filter(pending).count()
     }
 
-    /// When to call [`Checker::tick`] next, at the latest; none: nothing to do before a result or a reload.
+    /// When to call [`Checker::tick`] and [`Checker::lapse`] next, at the latest; none: nothing to do
+    /// before a result or a reload.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
+        let first = |set: &BTreeSet<(Instant, CheckId)>| set.first().map(|(at, _)| *at);
+        [first(&self.due), first(&self.lapses)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Appends the checks to be started now.
@@ -302,8 +482,11 @@ impl Checker {
             let Some(check) = self.checks.get_mut(&id) else {
                 continue;
             };
+            let Some(way) = check.spec.check.clone() else {
+                continue;
+            };
             let step = if check.begun {
-                check.spec.interval()
+                check.step()
             } else {
                 spread(self.seed, &check.spec)
             };
@@ -312,10 +495,12 @@ impl Checker {
             check.due = (due + step).max(now);
             check.begun = true;
             check.running = true;
+            check.is_urgent = false;
+            check.started = now;
             start.push(Start {
                 id,
                 address: check.spec.address,
-                check: Arc::clone(&check.spec.check),
+                check: way,
                 timeout: check.spec.limit(),
             });
         }
@@ -332,74 +517,147 @@ impl Checker {
         }
     }
 
-    /// A check has ended. What it changed, if anything. The end of a check that a reload has taken away
-    /// is ignored.
-    pub(crate) fn ended(&mut self, id: CheckId, verdict: Verdict, now: Instant) -> Option<Change> {
+    /// A check has ended, after so long. What it changed, if anything. The end of a check that a reload has
+    /// taken away is ignored.
+    pub(crate) fn ended(
+        &mut self,
+        id: CheckId,
+        verdict: Verdict,
+        latency: Duration,
+        now: Instant,
+    ) -> Option<Change> {
         let check = self.checks.get_mut(&id)?;
         if !check.running {
             return None;
         }
         check.running = false;
+        check.tally.count(verdict, latency);
+        let rules = check.spec.rules();
+        let turn = check.course.ended(rules, verdict, check.started, now);
+        if check.is_urgent || check.course.is_changing() {
+            check.due = check.due.min(check.soonest());
+        }
+        check.due = check.due.max(now);
         self.due.insert((check.due, id));
+        self.turned(id, turn)
+    }
 
-        let Watched { spec, report, .. } = check;
-        report.last = Some(verdict);
-        let (says, needed) = match verdict {
-            Verdict::Success => {
-                report.successes += 1;
-                (State::Up, spec.rise)
-            }
-            Verdict::Failure(_) => {
-                report.failures += 1;
-                (State::Down, spec.fall)
-            }
-            Verdict::Inconclusive(_) => {
-                report.inconclusive += 1;
-                return None;
-            }
-        };
-        if report.state == says {
-            report.against = 0;
+    /// The traffic of a backend's new flows shows something.
+    pub(crate) fn sign(&mut self, spec: &Spec, sign: Sign, now: Instant) -> Option<Change> {
+        let id = *self.by_spec.get(spec)?;
+        let check = self.checks.get_mut(&id)?;
+        if check.spec.pace.passive == Passive::Off
+            || check.spec.check.is_none()
+            || !check.course.is_up()
+        {
             return None;
         }
-        report.against += 1;
-        if report.state != State::Pending && report.against < needed {
-            return None;
+        check.is_urgent = true;
+        if !check.running {
+            let due = check.due.min(check.soonest().max(now));
+            self.due.remove(&(check.due, id));
+            self.due.insert((due, id));
+            check.due = due;
         }
-        (report.state, report.since, report.against) = (says, now, 0);
-        let reason = match verdict {
-            Verdict::Failure(reason) => Some(reason),
-            _ => None,
-        };
+        let suspects = check.spec.pace.passive == Passive::Suspect && sign == Sign::Failing;
+        let turn = suspects.then(|| check.course.suspect(check.spec.rules(), now));
+        self.turned(id, turn.flatten())
+    }
+
+    /// An agent says how a backend is. What that changed, if anything.
+    ///
+    /// # Errors
+    /// [`NotReported`] if nobody wants to know.
+    pub(crate) fn reported(
+        &mut self,
+        target: &Target,
+        told: Told,
+        now: Instant,
+    ) -> Result<Option<Change>, NotReported> {
+        let id = *self.by_target.get(target).ok_or(NotReported)?;
+        let check = self.checks.get_mut(&id).ok_or(NotReported)?;
+        let turn = check.course.told(check.spec.rules(), told, now);
+        Ok(self.turned(id, turn))
+    }
+
+    /// Appends what has changed because time has passed.
+    pub(crate) fn lapse(&mut self, now: Instant, changes: &mut Vec<Change>) {
+        while let Some(&(at, id)) = self.lapses.first()
+            && at <= now
+        {
+            self.lapses.remove(&(at, id));
+            let Some(check) = self.checks.get_mut(&id) else {
+                continue;
+            };
+            check.lapse = None;
+            let turn = check.course.lapse(check.spec.rules(), now);
+            changes.extend(self.turned(id, turn));
+        }
+    }
+
+    /// After anything that may have changed this check.
+    fn turned(&mut self, id: CheckId, turn: Option<Turn>) -> Option<Change> {
+        self.time(id);
+        let Turn { reason, hold } = turn?;
+        let check = self.checks.get(&id)?;
         Some(Change {
-            spec: spec.clone(),
-            state: says,
+            spec: check.spec.clone(),
+            state: check.course.state,
             reason,
+            hold,
         })
     }
 }
 
-impl Report {
-    fn new(now: Instant) -> Self {
-        Self {
-            state: State::Pending,
-            since: now,
-            against: 0,
-            last: None,
-            successes: 0,
-            failures: 0,
-            inconclusive: 0,
+impl Watched {
+    /// From one start to the next: the interval, or up to the jitter less.
+    fn step(&mut self) -> Duration {
+        // The step and the finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+        self.draw = self.draw.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.draw;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let less = part(self.spec.pace.jitter, mixed ^ (mixed >> 31));
+        self.spec.interval().saturating_sub(less)
+    }
+
+    /// When the next one may start while something changes.
+    fn soonest(&self) -> Instant {
+        self.started + self.spec.pace.fast_interval.max(SHORTEST_INTERVAL)
+    }
+}
+
+impl Tally {
+    fn count(&mut self, verdict: Verdict, latency: Duration) {
+        self.last = Some(verdict);
+        match verdict {
+            Verdict::Success => self.successes += 1,
+            Verdict::Failure(_) => self.failures += 1,
+            Verdict::Inconclusive(_) => {
+                self.inconclusive += 1;
+                return;
+            }
         }
+        self.latency = Some(latency);
     }
 }
 
 /// From the first check to the second: more than nothing, at most the interval.
 fn spread(seed: u64, spec: &Spec) -> Duration {
+    part(spec.interval(), hash(seed, spec))
+}
+
+fn hash(seed: u64, spec: &Spec) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(seed, 0);
     spec.hash(&mut hasher);
-    // 32 bits of the hash as a fraction of 2^32; one more, so that it is never nothing.
-    let fraction = (hasher.finish() >> 32) + 1;
-    let nanoseconds = (spec.interval().as_nanos() * u128::from(fraction)) >> 32;
+    hasher.finish()
+}
+
+/// A part of a span that is more than nothing, at most all of it, by the upper half of `random`.
+fn part(span: Duration, random: u64) -> Duration {
+    // 32 bits as a fraction of 2^32; one more, so that it is never nothing.
+    let fraction = (random >> 32) + 1;
+    let nanoseconds = (span.as_nanos() * u128::from(fraction)) >> 32;
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 

@@ -172,9 +172,11 @@ impl Checks {
 
 /// How a service is checked, if it is.
 fn kind_of(service: &Service) -> Option<&'static str> {
-    service
-        .health()
-        .map(|health| health.check().kind().as_str())
+    service.health().map(|health| {
+        health
+            .check()
+            .map_or("reported", |check| check.kind().as_str())
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use ringgate_dataplane::counters::WorkerCounters;
 use ringgate_dataplane::snapshot::Snapshot;
 use rustc_hash::FxHashMap;
 
+use super::signs::Openings;
+
 /// What a backend has been sent and has sent: totals of all workers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
@@ -24,11 +26,16 @@ pub(crate) struct Totals {
     pub(crate) reply_packets: u64,
     /// Bytes from it.
     pub(crate) reply_bytes: u64,
+    /// How connections to it began.
+    pub(crate) openings: Openings,
 }
 
 impl Totals {
     fn of(id: BackendId, workers: &[&WorkerCounters]) -> Self {
-        let mut totals = Self::default();
+        let mut totals = Self {
+            openings: Openings::of(id, workers),
+            ..Self::default()
+        };
         for counters in workers.iter().filter_map(|worker| worker.backend(id)) {
             totals.flows += counters.flows.get();
             totals.packets += counters.packets.get();
@@ -46,6 +53,7 @@ impl Totals {
             bytes: self.bytes.wrapping_sub(before.bytes),
             reply_packets: self.reply_packets.wrapping_sub(before.reply_packets),
             reply_bytes: self.reply_bytes.wrapping_sub(before.reply_bytes),
+            openings: self.openings.since(before.openings),
         }
     }
 
@@ -56,6 +64,7 @@ impl Totals {
             bytes: self.bytes.wrapping_add(more.bytes),
             reply_packets: self.reply_packets.wrapping_add(more.reply_packets),
             reply_bytes: self.reply_bytes.wrapping_add(more.reply_bytes),
+            openings: self.openings.and(more.openings),
         }
     }
 }

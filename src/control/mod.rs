@@ -32,14 +32,16 @@
 //! | [`epoll`] | the driver over epoll |
 //! | [`slab`] | the fixed slab under both |
 //! | [`netlink`] | links, addresses, routes, neighbours |
-//! | [`steward`] | the loop; in files of their own what is asked of it, flushes, the end, services without a backend |
+//! | [`steward`] | the loop; in files of their own what is asked of it, flushes, the end, backends that change sides,
+//! | | what agents report, services without a backend |
 //! | [`fib`] | the workers' forwarding table, from the kernel's |
 //! | [`checks`] | which checks the configuration asks for |
 //! | [`status`] | what `status` tells |
 //! | [`meter`] | what backends and services have been sent, and rates |
 //! | [`metrics`] | what collectors of metrics are told |
 //! | [`latency`] | how long checks and turns of the loop take |
-//! | [`health`] | which backends answer: rise and fall |
+//! | [`health`] | which backends answer: rise and fall, flaps, suspicion, what an agent reports |
+//! | [`signs`] | what the traffic of backends' new connections shows |
 //! | [`probe`] | how a check is carried out, each kind in a file of its own |
 //! | [`signals`] | SIGHUP, SIGTERM, SIGINT |
 //! | [`admin`] | the admin socket |
@@ -70,6 +72,7 @@ pub(crate) mod notify;
 pub(crate) mod probe;
 pub(crate) mod ring;
 pub(crate) mod signals;
+pub(crate) mod signs;
 pub(crate) mod slab;
 pub(crate) mod status;
 pub(crate) mod steward;

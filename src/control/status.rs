@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ringgate_dataplane::backend::{Backend, BackendId};
 use ringgate_dataplane::clock::Millis;
@@ -16,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::checks::spec_of;
 use super::driver::DriverKind;
-use super::health::{Checker, Verdict};
+use super::health::{Checker, Report, Told, Verdict};
 use super::latency::{Checks, Latency};
 use super::meter::Meter;
 use super::netlink::Watcher;
@@ -57,6 +58,8 @@ pub(crate) struct Page<'a> {
     pub(crate) flushed: u64,
     /// The time of flows and ports.
     pub(crate) now: Millis,
+    /// The time of checks.
+    pub(crate) at: Instant,
     /// Since the start.
     pub(crate) uptime_ms: u64,
 }
@@ -281,7 +284,13 @@ impl Page<'_> {
                 "forward": service.forward().as_str(),
                 "choose": service.choose().as_str(),
                 "when_empty": service.when_empty().as_str(),
+                "min_healthy": service.min_healthy().map(|least| least.to_string()),
+                "when_below": service.min_healthy().map(|_| service.when_below().as_str()),
+                "healthy": built.healthy,
+                "needs_healthy": built.needs_healthy,
                 "fallen_open": built.fallen_open,
+                "fallen_closed": built.fallen_closed,
+                "trusts_suspects": built.trusts_suspects,
                 "slow_start_ms": service.slow_start().as_millis(),
                 "check": self.checks.of(service.name()).map(|checked| {
                     json!({ "kind": checked.kind, "took": latency(&checked.latency) })
@@ -302,21 +311,8 @@ impl Page<'_> {
         let (built, scale) = (self.snapshot.backend(id), as_built.weight_scale);
         let totals = self.meter.totals(id, workers);
         let (packets, bits) = self.meter.rates(id);
-        let check = spec_of(service, backend)
-            .and_then(|spec| self.checker.report(&spec))
-            .map(|report| {
-                json!({
-                    "state": report.state.to_string(),
-                    "last": report.last.map(|last| match last {
-                        Verdict::Success => "answered".to_owned(),
-                        Verdict::Failure(reason) => reason.to_string(),
-                        Verdict::Inconclusive(errno) => format!("this host could not ask: {errno}"),
-                    }),
-                    "successes": report.successes,
-                    "failures": report.failures,
-                    "inconclusive": report.inconclusive,
-                })
-            });
+        let check = spec_of(service, backend).and_then(|spec| self.checker.report(&spec));
+        let check = check.map(|report| check_json(&report, self.at));
         json!({
             "address": backend.name(),
             "forward": backend.forward().as_str(),
@@ -336,10 +332,37 @@ impl Page<'_> {
             "bytes": totals.bytes,
             "reply_packets": totals.reply_packets,
             "reply_bytes": totals.reply_bytes,
+            "syns": totals.openings.syns,
+            "syn_acks": totals.openings.syn_acks,
+            "refusals": totals.openings.refusals,
             "packets_per_second": packets,
             "bits_per_second": bits,
         })
     }
+}
+
+/// What is known of a backend from its check.
+fn check_json(report: &Report, now: Instant) -> Value {
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    json!({
+        "state": report.state.to_string(),
+        "since_ms": millis(now.saturating_duration_since(report.since)),
+        "held_ms": report.held_until.map(|until| millis(until.saturating_duration_since(now))),
+        "reported": report.told.map(|(told, _)| match told {
+            Told::Up => "up",
+            Told::Down => "down",
+        }),
+        "reported_ms_ago": report.told.map(|(_, at)| millis(now.saturating_duration_since(at))),
+        "last": report.last.map(|last| match last {
+            Verdict::Success => "answered".to_owned(),
+            Verdict::Failure(reason) => reason.to_string(),
+            Verdict::Inconclusive(errno) => format!("this host could not ask: {errno}"),
+        }),
+        "latency_us": report.latency.map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
+        "successes": report.successes,
+        "failures": report.failures,
+        "inconclusive": report.inconclusive,
+    })
 }
 
 /// How long things took, in microseconds: within what time half of them were done, and all but one in a

@@ -30,6 +30,7 @@ use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::probe::{ProbeToken, Prober, SCRIPTS_MAX};
 use super::signals::{Signals, Wish};
+use super::signs::Signs;
 use super::slab::Key;
 use super::taps::{self, Showing};
 use crate::clock::Monotonic;
@@ -50,6 +51,7 @@ mod drain;
 mod empty;
 mod flush;
 mod reload;
+mod sides;
 mod sources;
 mod tap;
 mod told;
@@ -121,6 +123,7 @@ pub(crate) struct Steward {
     builder: Builder,
     sources: Sources,
     meter: Meter,
+    signs: Signs,
     /// How long checks take.
     latencies: Checks,
     /// How long the loop works in a turn.
@@ -226,6 +229,7 @@ impl Steward {
             sources: start.sources,
             sources_due: false,
             meter,
+            signs: Signs::new(now),
             latencies,
             turns: Latency::default(),
             plane: start.plane,
@@ -276,6 +280,7 @@ impl Steward {
             for completion in done.drain(..) {
                 self.dispatch(completion, now);
             }
+            self.lapse(now);
             self.start_checks(now);
             self.renew_sources();
             if now >= self.next_tick {
@@ -405,6 +410,7 @@ impl Steward {
 
     fn tick(&mut self, now: Instant) {
         self.resolve_wanted();
+        self.look_for_signs(now);
         if self.network_seen != Some(self.watcher.network().generation()) {
             self.adopt_network();
         }

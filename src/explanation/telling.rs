@@ -478,6 +478,7 @@ const fn event(event: FlowEvent, by: By) -> Option<&'static str> {
         FlowEvent::Rehashed => "given to another backend",
         FlowEvent::TableFull => "not stored: the table has no room where it belongs",
         FlowEvent::Contended => "not stored: another worker was writing there",
+        FlowEvent::Refused => "ended: its backend refused it before it was used",
         FlowEvent::OutOfWindow => "left as it was: the packet cannot be its sender's own",
         FlowEvent::TooFast => "not stored: datagram flows begin faster than the limit",
     })

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::Action;
 use crate::duration::Spelt;
 use crate::model::{
-    Api, Backend, Balancer, Dscp, Health, Interface, Metrics, Model, MssClamp, Quic, Service,
-    Timeouts, Tunnel, Vlan,
+    Api, Backend, Balancer, Check, Dscp, Flap, Health, HealthKind, Interface, Metrics, Model,
+    MssClamp, Pace, Quic, Service, Timeouts, Tunnel, Vlan,
 };
 
 /// A key with another value.
@@ -219,6 +219,10 @@ pub(super) fn of_service(old: &Service, new: &Service) -> Vec<Setting> {
     settings.shown("forward", both.map(|one| &one.forward));
     settings.shown("choose", both.map(|one| &one.choose));
     settings.shown("when-empty", both.map(|one| &one.when_empty));
+    settings.note("min-healthy", both.map(|one| &one.min_healthy), |least| {
+        least.map_or("1".to_owned(), |least| least.to_string())
+    });
+    settings.shown("when-below", both.map(|one| &one.when_below));
     settings.note(
         "mss-clamp",
         both.map(|one| &one.mss_clamp),
@@ -241,7 +245,11 @@ pub(super) fn of_service(old: &Service, new: &Service) -> Vec<Setting> {
             both.map(|one| &one.health),
             |health| match health {
                 Some(health) => {
-                    format!("{} every {}", health.check.kind(), Spelt(health.interval))
+                    let interval = Spelt(health.pace.interval);
+                    match &health.check {
+                        Some(one) => format!("{} every {interval}", one.kind()),
+                        None => "reported".to_owned(),
+                    }
                 }
                 None => "none".to_owned(),
             },
@@ -291,23 +299,57 @@ fn timeouts(settings: &mut Settings, both: [&Timeouts; 2]) {
 
 fn health(settings: &mut Settings, both: [&Health; 2]) {
     let checks = both.map(|one| &one.check);
-    settings.shown("health.kind", [&checks[0].kind(), &checks[1].kind()]);
-    if checks[0].kind() == checks[1].kind() {
+    let kinds = checks.map(|check| {
+        let kind = check.as_deref().map(Check::kind);
+        kind.unwrap_or(HealthKind::Reported)
+    });
+    settings.shown("health.kind", [&kinds[0], &kinds[1]]);
+    if kinds[0] == kinds[1] {
         // Field by field as the check has them: which of its keys it is can be seen there.
         settings.note("health (what is asked)", checks, |check| {
             format!("{check:?}")
         });
     }
-    settings.duration("health.interval", both.map(|one| one.interval));
-    settings.duration("health.timeout", both.map(|one| one.timeout));
-    settings.shown("health.rise", both.map(|one| &one.rise));
-    settings.shown("health.fall", both.map(|one| &one.fall));
+    pace(settings, both.map(Health::pace));
+    settings.note(
+        "health.report-ttl",
+        both.map(|one| &one.report_ttl),
+        |ttl| ttl.map_or("none".to_owned(), |ttl| Spelt(ttl).to_string()),
+    );
     settings.note("health.port", both.map(|one| &one.port), |port| {
         port.map_or("the backend's".to_owned(), |port| port.to_string())
     });
     if settings.0.is_empty() && both[0] != both[1] {
         settings.0.push(Setting::unnamed());
     }
+}
+
+fn pace(settings: &mut Settings, both: [&Pace; 2]) {
+    settings.duration("health.interval", both.map(|one| one.interval));
+    settings.duration("health.jitter", both.map(|one| one.jitter));
+    settings.duration("health.fast-interval", both.map(|one| one.fast_interval));
+    settings.duration("health.timeout", both.map(|one| one.timeout));
+    settings.shown("health.rise", both.map(|one| &one.rise));
+    settings.shown("health.fall", both.map(|one| &one.fall));
+    settings.note(
+        "health.flap",
+        both.map(|one| &one.flap),
+        |flap| match flap {
+            None => "none".to_owned(),
+            Some(Flap {
+                changes,
+                within,
+                hold,
+                most,
+            }) => format!(
+                "{{ changes = {changes}, within = \"{}\", hold = \"{}\", most = \"{}\" }}",
+                Spelt(*within),
+                Spelt(*hold),
+                Spelt(*most)
+            ),
+        },
+    );
+    settings.shown("health.passive", both.map(|one| &one.passive));
 }
 
 /// Of one backend. Its address cannot differ.

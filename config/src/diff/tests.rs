@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::settings::Setting;
 use super::*;
-use crate::model::{Api, Balancer, Health, Metrics, Timeouts};
+use crate::model::{Api, Balancer, Health, Metrics, Pace, Timeouts};
 
 const INTERFACE: &str = "[[interface]]\nname = \"eth0\"\n";
 
@@ -61,7 +61,8 @@ fn each_kind_of_action_has_its_line_and_its_place() {
             "service new added: tcp 10.100.0.1:82, nat, 1 backend",
             "service www: backend 10.2.0.5:80 added, weight 7, full-nat",
             "service www: backend 10.2.0.4:80 disabled true -> false",
-            "service www: name web -> www, health.interval 1s -> 2s, health.fall 3 -> 5",
+            "service www: name web -> www, health.interval 1s -> 2s, \
+         health.jitter 100ms -> 200ms, health.fast-interval 1s -> 2s, health.fall 3 -> 5",
             "service www: backend 10.2.0.3:80 weight 100 -> 50",
             "service web: backend 10.2.0.1:80 removed",
             "service old removed: tcp 10.100.0.1:81, nat, 0 backends",
@@ -193,6 +194,7 @@ fn every_key_of_a_service_is_told_under_its_name() {
         ("vlan = [200, 100]", "vlan"),
         ("choose = \"source-hash\"", "choose"),
         ("when-empty = \"open\"", "when-empty"),
+        ("min-healthy = 2", "min-healthy"),
         ("fragments = \"drop\"", "fragments"),
         ("stateless = true", "stateless"),
         ("slow-start = \"1m\"", "slow-start"),
@@ -224,6 +226,34 @@ fn every_key_of_a_service_is_told_under_its_name() {
         let (old, new) = (tcp(""), tcp(keys));
         let diff = Diff::between(&old, &new);
         assert_eq!(diff.actions()[0].settings()[0].key, expected);
+        assert_eq!(diff.actions().len(), 1);
+    }
+}
+
+#[test]
+fn every_key_of_a_check_is_told_under_its_name() {
+    let checked = |keys: &str| {
+        let keys = format!(
+            "health = {{ kind = \"tcp\", fast-interval = \"500ms\", timeout = \"50ms\"{keys} }}"
+        );
+        model(&format!("{INTERFACE}{}", service("web", &keys)))
+    };
+    for (keys, expected) in [
+        (
+            ", interval = \"999ms\"",
+            ["health.interval", "health.jitter"].as_slice(),
+        ),
+        (", jitter = \"1ms\"", &["health.jitter"]),
+        (", rise = 7", &["health.rise"]),
+        (", fall = 7", &["health.fall"]),
+        (", flap = {}", &["health.flap"]),
+        (", passive = \"check\"", &["health.passive"]),
+        (", report-ttl = \"5s\"", &["health.report-ttl"]),
+    ] {
+        let (old, new) = (checked(""), checked(keys));
+        let diff = Diff::between(&old, &new);
+        let told = diff.actions()[0].settings().iter().map(|one| one.key);
+        assert_eq!(told.collect::<Vec<_>>(), expected);
         assert_eq!(diff.actions().len(), 1);
     }
 }
@@ -297,6 +327,8 @@ fn no_field_of_a_service_is_unknown() {
         forward: _,
         choose: _,
         when_empty: _,
+        min_healthy: _,
+        when_below: _,
         mss_clamp: _,
         fragments: _,
         stateless: _,
@@ -307,17 +339,7 @@ fn no_field_of_a_service_is_unknown() {
         health,
         backends,
     } = &model.services()[0];
-    let knows = |health: &Health| {
-        let Health {
-            check: _,
-            interval: _,
-            timeout: _,
-            rise: _,
-            fall: _,
-            port: _,
-        } = health;
-    };
-    health.iter().for_each(knows);
+    health.iter().for_each(take_apart);
     let knows = |backend: &Backend| {
         let Backend {
             address: _,
@@ -329,6 +351,26 @@ fn no_field_of_a_service_is_unknown() {
         } = backend;
     };
     backends.iter().for_each(knows);
+}
+
+/// The same of a check.
+fn take_apart(health: &Health) {
+    let Health {
+        check: _,
+        port: _,
+        pace,
+        report_ttl: _,
+    } = health;
+    let Pace {
+        interval: _,
+        jitter: _,
+        fast_interval: _,
+        timeout: _,
+        rise: _,
+        fall: _,
+        flap: _,
+        passive: _,
+    } = pace;
 }
 
 /// One service of a random file: which of the listens, its keys, and for each possible backend what it

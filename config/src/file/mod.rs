@@ -9,6 +9,7 @@ mod check;
 mod host;
 mod keys;
 mod metrics;
+mod pace;
 mod service;
 mod syntax;
 
@@ -23,6 +24,7 @@ pub(crate) use check::Check;
 pub(crate) use host::{Log, Process};
 use keys::Keys;
 pub(crate) use metrics::Metrics;
+pub(crate) use pace::{Flap, Pace};
 pub(crate) use service::{Backend, Health, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
 
@@ -59,6 +61,7 @@ pub(crate) struct Balancer<'a> {
     pub(crate) busy_poll: Field<bool>,
     pub(crate) drain: Field<&'a str>,
     pub(crate) timeouts: Option<Timeouts<'a>>,
+    pub(crate) health: Option<Pace<'a>>,
     pub(crate) nat_sources: Field<Vec<Spanned<&'a str>>>,
     pub(crate) nat_source_ports: Field<&'a str>,
     pub(crate) icmp_per_second: Field<i64>,
@@ -178,6 +181,7 @@ impl<'a> Balancer<'a> {
             "busy-poll",
             "drain",
             "timeouts",
+            "health",
             "nat-sources",
             "nat-source-ports",
             "icmp-per-second",
@@ -187,6 +191,7 @@ impl<'a> Balancer<'a> {
         ]);
         Self {
             timeouts: Timeouts::read(&mut keys),
+            health: Pace::read_default(&mut keys),
             workers: keys.whole("workers"),
             cores: keys.wholes("cores"),
             flows: keys.whole("flows"),

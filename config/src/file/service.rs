@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::keys::Keys;
-use super::{Check, Field, FlagOrWhole, TextOrWhole, Timeouts, entry_path};
+use super::{Check, Field, FlagOrWhole, Pace, TextOrWhole, Timeouts, entry_path};
 use crate::error::join;
 
 /// `[[service]]`.
@@ -21,6 +21,8 @@ pub(crate) struct Service<'a> {
     pub(crate) tunnel: Option<Tunnel<'a>>,
     pub(crate) choose: Field<&'a str>,
     pub(crate) when_empty: Field<&'a str>,
+    pub(crate) min_healthy: Field<TextOrWhole<'a>>,
+    pub(crate) when_below: Field<&'a str>,
     pub(crate) mss_clamp: Field<FlagOrWhole>,
     pub(crate) fragments: Field<&'a str>,
     pub(crate) stateless: Field<bool>,
@@ -60,11 +62,9 @@ pub(crate) struct Health<'a> {
     pub(crate) path: String,
     pub(crate) head: Range<usize>,
     pub(crate) kind: Field<&'a str>,
-    pub(crate) interval: Field<&'a str>,
-    pub(crate) timeout: Field<&'a str>,
-    pub(crate) rise: Field<i64>,
-    pub(crate) fall: Field<i64>,
     pub(crate) port: Field<i64>,
+    pub(crate) pace: Pace<'a>,
+    pub(crate) report_ttl: Field<&'a str>,
     pub(crate) check: Check<'a>,
 }
 
@@ -91,6 +91,8 @@ impl<'a> Service<'a> {
         "tunnel",
         "choose",
         "when-empty",
+        "min-healthy",
+        "when-below",
         "mss-clamp",
         "fragments",
         "stateless",
@@ -116,6 +118,12 @@ impl<'a> Service<'a> {
             tunnel: Tunnel::read(&mut keys),
             choose: keys.text("choose", "a word in quotes"),
             when_empty: keys.text("when-empty", "a word in quotes"),
+            min_healthy: keys.text_or_whole(
+                "min-healthy",
+                "a whole number or a share like \"50%\"",
+                "write digits without quotes, or a share in double quotes",
+            ),
+            when_below: keys.text("when-below", "a word in quotes"),
             mss_clamp: keys.flag_or_whole("mss-clamp"),
             fragments: keys.text("fragments", "a word in quotes"),
             stateless: keys.flag("stateless"),
@@ -175,16 +183,16 @@ impl<'a> Health<'a> {
     fn read(keys: &mut Keys<'a, '_, '_>) -> Option<Self> {
         let (mut keys, head) = keys.inner("health")?;
         let kind = keys.text("kind", "a word in quotes, like \"tcp\"");
-        let mut known = vec!["kind", "interval", "timeout", "rise", "fall", "port"];
+        let mut known = vec!["kind", "port"];
+        known.extend(Pace::KEYS);
+        known.push("report-ttl");
         known.extend(Check::keys_of(&kind));
         keys.refuse_unknown(&known);
         Some(Self {
             kind,
-            interval: keys.text("interval", "a duration in quotes, like \"1s\""),
-            timeout: keys.text("timeout", "a duration in quotes, like \"500ms\""),
-            rise: keys.whole("rise"),
-            fall: keys.whole("fall"),
             port: keys.whole("port"),
+            pace: Pace::read(&mut keys, &head),
+            report_ttl: keys.text("report-ttl", "a duration in quotes, like \"30s\""),
             check: Check::read(&mut keys),
             path: keys.path,
             head,

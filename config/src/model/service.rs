@@ -1,11 +1,11 @@
 //! One service: where it listens, how it forwards, its backends and their checks.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Check, Choose, Forward, Fragments, Listen, Protocol, Tunnel, WhenEmpty};
+use super::{
+    Choose, Forward, Fragments, Health, Listen, MinHealthy, Protocol, Tunnel, WhenBelow, WhenEmpty,
+};
 use crate::limits;
 
 /// The addresses and ports that clients know and how to forward for them: a table `[[service]]`.
@@ -18,6 +18,8 @@ pub struct Service {
     pub(crate) forward: Forward,
     pub(crate) choose: Choose,
     pub(crate) when_empty: WhenEmpty,
+    pub(crate) min_healthy: Option<MinHealthy>,
+    pub(crate) when_below: WhenBelow,
     pub(crate) mss_clamp: MssClamp,
     pub(crate) fragments: Fragments,
     pub(crate) stateless: bool,
@@ -63,6 +65,30 @@ impl Service {
     /// What happens when no backend is up.
     pub const fn when_empty(&self) -> WhenEmpty {
         self.when_empty
+    }
+
+    /// How many of its backends must be healthy. `None`: one.
+    pub const fn min_healthy(&self) -> Option<MinHealthy> {
+        self.min_healthy
+    }
+
+    /// What happens to new flows when fewer are than [`min_healthy`](Self::min_healthy) says.
+    pub const fn when_below(&self) -> WhenBelow {
+        self.when_below
+    }
+
+    /// How many of so many backends, those that are neither disabled nor of weight 0, must be healthy;
+    /// at least 1.
+    pub fn needs_healthy(&self, of: usize) -> usize {
+        self.min_healthy.map_or(1, |least| least.of(of)).max(1)
+    }
+
+    /// Whether all backends are used when fewer than that are healthy; else none gets new flows.
+    pub fn fails_open(&self) -> bool {
+        match self.min_healthy {
+            Some(_) => self.when_below == WhenBelow::Open,
+            None => self.when_empty == WhenEmpty::Open,
+        }
     }
 
     /// What happens to the maximum segment size that both sides announce.
@@ -225,48 +251,5 @@ impl Backend {
     /// Whether it is not used at all, neither for new flows nor for those it has.
     pub const fn disabled(&self) -> bool {
         self.disabled
-    }
-}
-
-/// How the backends of a service are checked: the key `health`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    pub(crate) check: Arc<Check>,
-    pub(crate) interval: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) rise: u32,
-    pub(crate) fall: u32,
-    pub(crate) port: Option<NonZeroU16>,
-}
-
-impl Health {
-    /// What a check does.
-    pub const fn check(&self) -> &Arc<Check> {
-        &self.check
-    }
-
-    /// From the start of one check to the start of the next.
-    pub const fn interval(&self) -> Duration {
-        self.interval
-    }
-
-    /// How long a check may take before it has failed; never longer than the interval.
-    pub const fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    /// Good checks in a row that bring a backend up; at least 1.
-    pub const fn rise(&self) -> u32 {
-        self.rise
-    }
-
-    /// Failed checks in a row that take a backend down; at least 1.
-    pub const fn fall(&self) -> u32 {
-        self.fall
-    }
-
-    /// The port checked in place of the backend's; never 0.
-    pub fn port(&self) -> Option<u16> {
-        self.port.map(NonZeroU16::get)
     }
 }

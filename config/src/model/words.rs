@@ -199,6 +199,28 @@ words! {
 }
 
 words! {
+    /// What happens to new flows of a service with fewer healthy backends than `min-healthy`.
+    WhenBelow {
+        /// They are dropped, counted. Flows that are known go on.
+        Closed = "closed",
+        /// All backends are used that are neither disabled nor of weight 0.
+        Open = "open",
+    }
+}
+
+words! {
+    /// What follows from signs of trouble in the traffic that passes (`nat`, `full-nat`).
+    Passive {
+        /// Nothing: they are not looked at.
+        Off = "off",
+        /// The next check is brought forward.
+        Check = "check",
+        /// And where most new flows fail, the backend gets no more of them until a check succeeds.
+        Suspect = "suspect",
+    }
+}
+
+words! {
     /// What happens to the fragments of a service's packets.
     Fragments {
         /// Each datagram's are followed: they go where its first fragment goes.
@@ -249,6 +271,8 @@ words! {
         Grpc = "grpc",
         /// Runs a program.
         Script = "script",
+        /// Nothing: an agent outside says how the backend is.
+        Reported = "reported",
     }
 }
 

@@ -17,13 +17,14 @@ use crate::model::{
     HttpMethod, RecordType, ResponseCode, ScriptCheck, Silence, StatusSet, TlsCheck, Verify,
 };
 
-/// The check of this kind, as its keys say.
+/// The check of this kind, as its keys say; the inner `None` for the kind that asks nothing.
 pub(super) fn resolve(
     kind: HealthKind,
     raw: &file::Check<'_>,
     scope: &mut Scope<'_, '_, '_>,
-) -> Option<Check> {
-    Some(match kind {
+) -> Option<Option<Check>> {
+    Some(Some(match kind {
+        HealthKind::Reported => return Some(None),
         HealthKind::Tcp => Check::Tcp,
         HealthKind::Icmp => Check::Icmp,
         HealthKind::Http => Check::Http(http(raw, scope)?),
@@ -35,7 +36,7 @@ pub(super) fn resolve(
         HealthKind::Dns => Check::Dns(dns(raw, scope)?),
         HealthKind::Grpc => grpc(raw, scope)?,
         HealthKind::Script => Check::Script(script(raw, scope)?),
-    })
+    }))
 }
 
 fn http(raw: &file::Check<'_>, scope: &mut Scope<'_, '_, '_>) -> Option<HttpCheck> {

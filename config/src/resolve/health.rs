@@ -1,22 +1,30 @@
-//! `health`: how the backends of a service are checked.
+//! `health`: how the backends of a service are checked, and who else may say how they are.
 
 use std::num::NonZeroU16;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::check;
+use super::pace::Said;
 use super::scope::Scope;
-use crate::duration::Spelt;
 use crate::error::Findings;
 use crate::file::{self, Field};
-use crate::limits::{
-    FALL_DEFAULT, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, RISE_DEFAULT, STREAK_MAX,
-    TIMEOUT_DEFAULT, TIMEOUT_MIN,
-};
-use crate::model::{Health, HealthKind, Protocol};
+use crate::limits::{REPORT_TTL, REPORT_TTL_DEFAULT};
+use crate::model::{Forward, Health, HealthKind, Protocol};
+
+/// What of the service a check depends on.
+pub(super) struct Checked<'s> {
+    pub(super) protocol: Option<Protocol>,
+    /// The modes of its backends; `None`: they could not be read.
+    pub(super) modes: Option<&'s [Forward]>,
+    /// What the balancer says of all checks.
+    pub(super) inherited: &'s Said,
+}
 
 pub(super) fn resolve(
     raw: &file::Health<'_>,
-    protocol: Option<Protocol>,
+    checked: &Checked<'_>,
     findings: &mut Findings<'_>,
 ) -> Option<Health> {
     let mut scope = Scope {
@@ -25,36 +33,95 @@ pub(super) fn resolve(
         findings,
     };
     let kind = scope.word("kind", &raw.kind, None, &[]);
-    let interval = scope.duration("interval", &raw.interval, INTERVAL_MIN..=INTERVAL_MAX);
-    let timeout = scope.duration("timeout", &raw.timeout, TIMEOUT_MIN..=INTERVAL_MAX);
-    let rise = scope.number("rise", &raw.rise, 1..=STREAK_MAX);
-    let fall = scope.number("fall", &raw.fall, 1..=STREAK_MAX);
     let port = scope.number("port", &raw.port, 1..=u16::MAX);
+    let report_ttl = scope.duration("report-ttl", &raw.report_ttl, REPORT_TTL);
     let check = kind.and_then(|kind| check::resolve(kind, &raw.check, &mut scope));
+    let is_reported = kind == Some(HealthKind::Reported);
     let is_over_tcp = kind.is_some_and(HealthKind::is_over_tcp);
-    if is_over_tcp && protocol == Some(Protocol::Udp) && matches!(raw.port, Field::Absent) {
+    if is_reported {
+        refuse_asking(&mut scope, raw);
+    } else if is_over_tcp
+        && checked.protocol == Some(Protocol::Udp)
+        && matches!(raw.port, Field::Absent)
+    {
         let found = "a udp service is checked by tcp on the same port; a server that does not also answer tcp there counts as down".to_owned();
         let cure = "name the tcp port to check with port = …".to_owned();
         scope.warn("kind", &raw.head, found, cure);
     }
-    let interval = interval?.map_or(INTERVAL_DEFAULT, |(interval, _)| interval);
-    let timeout = match timeout? {
-        None => TIMEOUT_DEFAULT.min(interval),
-        Some((timeout, at)) if timeout > interval => {
-            let found = Spelt(timeout).to_string();
-            let expected = format!("at most the interval, {}", Spelt(interval));
-            let cure = "one check ends before the next begins: shorten it or lengthen the interval";
-            scope.misfit("timeout", &at, found, expected, cure);
-            return None;
-        }
-        Some((timeout, _)) => timeout,
+    let shows_signs = shows_signs(&mut scope, raw, checked);
+    let said = Said::read(&raw.pace, findings)?.or(checked.inherited);
+    let said = if is_reported || shows_signs != Some(true) {
+        said.without_signs()
+    } else {
+        said
     };
+    let pace = said.resolve(&raw.pace, findings);
+    let report_ttl: Option<Duration> = report_ttl?.map(|(ttl, _)| ttl);
     Some(Health {
-        check: Arc::new(check?),
-        interval,
-        timeout,
-        rise: rise?.unwrap_or(RISE_DEFAULT),
-        fall: fall?.unwrap_or(FALL_DEFAULT),
+        check: check?.map(Arc::new),
         port: port?.and_then(NonZeroU16::new),
+        pace: pace?,
+        report_ttl: report_ttl.or_else(|| is_reported.then_some(REPORT_TTL_DEFAULT)),
     })
+}
+
+/// Whether signs of trouble can be seen in the service's traffic. Refuses to look where none can.
+fn shows_signs(
+    scope: &mut Scope<'_, '_, '_>,
+    raw: &file::Health<'_>,
+    checked: &Checked<'_>,
+) -> Option<bool> {
+    let (protocol, modes) = (checked.protocol?, checked.modes?);
+    let returns = |mode: &Forward| matches!(mode, Forward::Nat | Forward::FullNat);
+    let found = if protocol == Protocol::Udp {
+        "in a udp service"
+    } else if !modes.iter().any(returns) {
+        "in a service whose replies do not return through the balancer"
+    } else {
+        return Some(true);
+    };
+    if let Field::Given(text) = &raw.pace.passive
+        && *text.get_ref() != "off"
+    {
+        let expected = "a tcp service with a nat or full-nat backend: only there are resets and missing SYN-ACKs seen";
+        let found = format!("passive {found}");
+        let at = text.span();
+        scope.misfit("passive", &at, found, expected.to_owned(), "remove it");
+    }
+    Some(false)
+}
+
+/// Refuses what is about checks where there are none.
+fn refuse_asking(scope: &mut Scope<'_, '_, '_>, raw: &file::Health<'_>) {
+    let pace = &raw.pace;
+    let texts = [
+        ("interval", &pace.interval),
+        ("jitter", &pace.jitter),
+        ("fast-interval", &pace.fast_interval),
+        ("timeout", &pace.timeout),
+        ("passive", &pace.passive),
+    ];
+    let numbers = [
+        ("rise", &pace.rise),
+        ("fall", &pace.fall),
+        ("port", &raw.port),
+    ];
+    let texts = texts.map(|(key, field)| (key, at(field)));
+    let numbers = numbers.map(|(key, field)| (key, at(field)));
+    for (key, at) in texts.into_iter().chain(numbers) {
+        let Some(at) = at else { continue };
+        let found = format!("{key} with kind = \"reported\"");
+        let expected = "a kind that asks the backend".to_owned();
+        let cure =
+            "remove it; to be reported and asked as well, name another kind and add report-ttl";
+        scope.misfit(key, &at, found, expected, cure);
+    }
+}
+
+/// Where a value stands.
+fn at<T>(field: &Field<T>) -> Option<Range<usize>> {
+    match field {
+        Field::Given(value) => Some(value.span()),
+        _ => None,
+    }
 }

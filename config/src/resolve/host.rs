@@ -63,7 +63,9 @@ pub(super) fn check_scripts(
 ) {
     let runs = |service: &&Service| {
         let health = service.health();
-        health.is_some_and(|health| matches!(**health.check(), Check::Script(_)))
+        health
+            .and_then(|health| health.check())
+            .is_some_and(|check| matches!(**check, Check::Script(_)))
     };
     let Some(service) = services.iter().flatten().find(runs) else {
         return;

@@ -9,7 +9,9 @@ mod balancer;
 mod check;
 mod health;
 mod host;
+mod least;
 mod metrics;
+mod pace;
 mod scope;
 mod service;
 mod timeouts;
@@ -26,6 +28,7 @@ use crate::file::{self, File};
 use crate::limits::{BACKENDS_TOTAL_MAX, INTERFACE_NAME_BYTES_MAX, INTERFACES_MAX, SERVICES_MAX};
 use crate::model::{Interface, Mode, Model, PartialChecksums, Timeouts, VlanTags};
 use across::Seen;
+use pace::Said;
 use scope::Scope;
 
 /// Makes the model. `None` when a problem was reported.
@@ -52,6 +55,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
             .as_ref()
             .map(|balancer| balancer.timeouts)
             .unwrap_or_default(),
+        health: health_default(file, findings),
         nat_sources: nat_addresses.as_deref(),
     };
     let services: Vec<_> = file
@@ -77,8 +81,21 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
 /// What services take from `[balancer]`.
 struct Inherited<'m> {
     timeouts: Timeouts,
+    /// What `[balancer]` says of all checks.
+    health: Said,
     /// `None`: they could not be resolved.
     nat_sources: Option<&'m [IpAddr]>,
+}
+
+/// What `[balancer]` says of all checks, which must fit together by itself too.
+fn health_default(file: &File<'_>, findings: &mut Findings<'_>) -> Said {
+    let raw = file.balancer.as_ref().and_then(|all| all.health.as_ref());
+    let said = raw.and_then(|raw| {
+        let said = Said::read(raw, findings)?;
+        // That it is none has been reported.
+        said.resolve(raw, findings).map(|_| said)
+    });
+    said.unwrap_or_default()
 }
 
 fn interfaces(raw: &[file::Interface<'_>], findings: &mut Findings<'_>) -> Option<Vec<Interface>> {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::backend::{self, Facts};
+use super::health::Checked;
 use super::scope::Scope;
 use super::tunnel::{self, Said};
-use super::{Inherited, Seen, health, timeouts};
+use super::{Inherited, Seen, health, least, timeouts};
 use crate::address;
 use crate::error::{Findings, Kind, quote};
 use crate::file::{self, Field, FlagOrWhole};
@@ -18,8 +19,8 @@ use crate::limits::{
     table_sizes_around,
 };
 use crate::model::{
-    Choose, Forward, Fragments, HealthKind, Listen, MssClamp, Protocol, Quic, Service, Vlan,
-    WhenEmpty,
+    Choose, Forward, Fragments, Health, HealthKind, Listen, MssClamp, Protocol, Quic, Service,
+    Vlan, WhenEmpty,
 };
 
 pub(super) fn resolve<'a>(
@@ -39,6 +40,7 @@ pub(super) fn resolve<'a>(
     let vlan = vlan(&mut scope, &raw.vlan);
     let choose = scope.word("choose", &raw.choose, Some(Choose::FlowHash), &[]);
     let when_empty = scope.word("when-empty", &raw.when_empty, Some(WhenEmpty::Drop), &[]);
+    let least = least::resolve(&mut scope, raw);
     let mss_clamp = mss_clamp(&mut scope, &raw.mss_clamp, protocol);
     let fragments = fragments(&mut scope, &raw.fragments, choose);
     let quic = quic(raw.quic.as_ref(), protocol, scope.findings);
@@ -48,10 +50,6 @@ pub(super) fn resolve<'a>(
     let table_size = table_size(&mut scope, raw);
     let own = raw.timeouts.as_ref();
     let timeouts = timeouts::resolve(own, inherited.timeouts, protocol, scope.findings);
-    let health = match &raw.health {
-        Some(raw) => health::resolve(raw, protocol, scope.findings).map(Some),
-        None => Some(None),
-    };
     let facts = Facts {
         listen,
         protocol,
@@ -62,7 +60,11 @@ pub(super) fn resolve<'a>(
         nat_sources: inherited.nat_sources,
     };
     let forward = forward(&mut scope, raw, &facts);
-    check_tunnel(raw, forward, scope.findings);
+    let modes = modes(raw, forward);
+    if let (Some(tunnel), Some(modes)) = (&raw.tunnel, &modes) {
+        tunnel::check_keys(tunnel, modes, scope.findings);
+    }
+    let health = health(raw, protocol, modes.as_deref(), inherited, scope.findings);
     check_health_port(raw, listen, scope.findings);
     warn_stateless(raw, stateless, scope.findings);
     let backends = backend::resolve(raw, &facts, seen, scope.findings);
@@ -74,6 +76,8 @@ pub(super) fn resolve<'a>(
         forward: forward?,
         choose: choose?,
         when_empty: when_empty?,
+        min_healthy: least?.0,
+        when_below: least?.1,
         mss_clamp: mss_clamp?,
         fragments: fragments?,
         stateless: stateless?,
@@ -103,9 +107,8 @@ fn forward(
     Some(forward)
 }
 
-/// Refuses keys of the tunnel that no backend's mode has.
-fn check_tunnel(raw: &file::Service<'_>, forward: Option<Forward>, findings: &mut Findings<'_>) {
-    let Some(tunnel) = &raw.tunnel else { return };
+/// The modes that its backends have, or, without any, would have. `None`: not all can be read.
+fn modes(raw: &file::Service<'_>, forward: Option<Forward>) -> Option<Vec<Forward>> {
     // A mode that could not be read has a problem of its own and may be any.
     let mode = |backend: &file::Backend<'_>| match &backend.forward {
         Field::Given(text) => Forward::ALL
@@ -115,17 +118,32 @@ fn check_tunnel(raw: &file::Service<'_>, forward: Option<Forward>, findings: &mu
         Field::Absent => forward,
         Field::Bad => None,
     };
-    let backends = raw.backends.iter().map(mode);
-    let modes: Option<Vec<Forward>> = if raw.backends.is_empty() {
-        forward.map(|forward| vec![forward])
+    let modes: Vec<Forward> = if raw.backends.is_empty() {
+        vec![forward?]
     } else {
-        backends.collect()
+        raw.backends.iter().map(mode).collect::<Option<_>>()?
     };
-    if let Some(modes) = modes {
-        let all = Forward::ALL.iter().copied();
-        let modes: Vec<Forward> = all.filter(|mode| modes.contains(mode)).collect();
-        tunnel::check_keys(tunnel, &modes, findings);
-    }
+    let all = Forward::ALL.iter().copied();
+    Some(all.filter(|mode| modes.contains(mode)).collect())
+}
+
+/// The outer `None` is a problem, the inner one absence.
+fn health(
+    raw: &file::Service<'_>,
+    protocol: Option<Protocol>,
+    modes: Option<&[Forward]>,
+    inherited: &Inherited<'_>,
+    findings: &mut Findings<'_>,
+) -> Option<Option<Health>> {
+    let Some(raw) = &raw.health else {
+        return Some(None);
+    };
+    let checked = Checked {
+        protocol,
+        modes,
+        inherited: &inherited.health,
+    };
+    health::resolve(raw, &checked, findings).map(Some)
 }
 
 /// Refuses a check that has no port to go to.
@@ -140,7 +158,8 @@ fn check_health_port(raw: &file::Service<'_>, listen: Option<Listen>, findings: 
         _ => false,
     };
     let named = !matches!(health.port, Field::Absent);
-    let portless_kinds = [HealthKind::Icmp, HealthKind::Script].map(HealthKind::as_str);
+    let portless_kinds =
+        [HealthKind::Icmp, HealthKind::Script, HealthKind::Reported].map(HealthKind::as_str);
     let needs_none =
         matches!(&health.kind, Field::Given(kind) if portless_kinds.contains(kind.get_ref()));
     if named || needs_none || listen.port().is_some() || !raw.backends.iter().any(portless) {

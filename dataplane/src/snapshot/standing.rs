@@ -1,7 +1,8 @@
 //! Where a backend stands, from one snapshot to the next: its state, and its slow start.
 
-use ringgate_config::{Backend, Service, WhenEmpty};
+use ringgate_config::{Backend, Service};
 
+use super::quorum::Quorum;
 use crate::backend::{BackendState, Health};
 use crate::clock::Millis;
 use crate::slow_start;
@@ -11,8 +12,8 @@ use crate::slow_start;
 pub(super) struct Standing {
     /// What workers see.
     pub(super) state: BackendState,
-    /// The same, had the service not fallen open.
-    known: BackendState,
+    /// The same, by itself: had its service not fallen open, and were suspicion always heeded.
+    pub(super) known: BackendState,
     /// When its slow start began; `None`: it has its whole weight.
     begun: Option<Millis>,
     /// Its service is as new as itself, and its first check has not ended since.
@@ -27,21 +28,26 @@ impl Standing {
         service_is_new: bool,
         now: Millis,
     ) -> Self {
-        use BackendState::{Disabled, Down, Draining, Pending, Up};
-        let known = match (backend.disabled(), health, past.map(|past| past.known)) {
-            (true, ..) => Disabled,
-            (false, Health::Down, _) | (false, Health::Pending, Some(Down)) => Down,
-            // A reload that adds a check says nothing about a backend that serves.
-            (false, Health::Up, _) | (false, Health::Pending, Some(Up | Draining)) => {
-                if backend.weight() == 0 { Draining } else { Up }
-            }
-            (false, Health::Pending, Some(Pending | Disabled) | None) => Pending,
-        };
+        use BackendState::{Disabled, Down, Draining, Pending, Suspect, Up};
+        let known =
+            match (backend.disabled(), health, past.map(|past| past.known)) {
+                (true, ..) => Disabled,
+                (false, Health::Down, _) | (false, Health::Pending, Some(Down)) => Down,
+                (false, Health::Suspect, _) if backend.weight() > 0 => Suspect,
+                // A reload that adds a check says nothing about a backend that serves.
+                (false, Health::Up | Health::Suspect, _)
+                | (false, Health::Pending, Some(Up | Draining | Suspect)) => {
+                    if backend.weight() == 0 { Draining } else { Up }
+                }
+                (false, Health::Pending, Some(Pending | Disabled) | None) => Pending,
+            };
         let is_founder = past.map_or(service_is_new, |past| past.is_founder);
         let begun = match past {
+            // A suspicion comes and goes within a check: nothing has cooled down.
+            Some(past) if known == Suspect && past.known != Down => past.begun,
             _ if known != Up => None,
             // Also one that was sent everything while the service had fallen open.
-            Some(past) if past.state == Up => past.begun,
+            Some(past) if past.state == Up || past.known == Suspect => past.begun,
             _ if is_founder => None,
             _ => Some(now),
         };
@@ -71,8 +77,8 @@ pub(super) struct Standings {
     pub(super) weights: Vec<u32>,
     /// What the effective weights count in: so many to one of the configured weight.
     pub(super) scale: u32,
-    /// None is up, and those that could be are sent to all the same.
-    pub(super) fallen_open: bool,
+    /// Whether enough are up, and what follows if not.
+    pub(super) quorum: Quorum,
     /// When the next step of a slow start begins.
     pub(super) next_step: Option<Millis>,
 }
@@ -93,21 +99,10 @@ impl Standings {
                 Standing::of(said, past.as_ref(), service_is_new, now)
             })
             .collect();
-        let none_is_up = each.iter().all(|one| one.known != BackendState::Up);
-        let mut fallen_open = false;
-        if none_is_up && service.when_empty() == WhenEmpty::Open {
-            // Better a backend that may be down than none.
-            for (one, backend) in each.iter_mut().zip(service.backends()) {
-                let may_be = matches!(one.known, BackendState::Down | BackendState::Pending);
-                if may_be && backend.weight() > 0 {
-                    one.state = BackendState::Up;
-                    fallen_open = true;
-                }
-            }
-        }
+        let quorum = Quorum::settle(service, &mut each);
         let mut standings = Self {
             each,
-            fallen_open,
+            quorum,
             ..Self::default()
         };
         standings.weigh(service, now);
@@ -136,7 +131,9 @@ impl Standings {
             .zip(service.backends())
             .zip(steps)
             .map(|((one, backend), step)| match one.state {
-                BackendState::Up => backend.weight() * step.min(self.scale),
+                BackendState::Up if !self.quorum.fallen_closed => {
+                    backend.weight() * step.min(self.scale)
+                }
                 _ => 0,
             })
             .collect();

@@ -4,6 +4,8 @@ use super::*;
 use crate::backend::{BackendState, Health};
 use crate::testing::at;
 
+mod quorum;
+
 const FILE: &str = r#"
     [[interface]]
     name = "eth0"

@@ -45,6 +45,8 @@ pub enum FlowEvent {
     TableFull,
     /// Not stored: another worker was writing there.
     Contended,
+    /// Ended by its backend before it was used: [`keep`](super::keep) says which resets do.
+    Refused,
     /// Left as it was: the packet would end it, and cannot be its sender's own.
     OutOfWindow,
     /// Not stored: datagram flows begin faster than the limit.

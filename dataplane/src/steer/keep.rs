@@ -1,6 +1,6 @@
 //! Flows that are known: their age and state, kept alike in both entries, and their end.
 
-use ringgate_conntrack::{Ended, FlowKey, Found, NewFlow, Reach, Segment, Tie};
+use ringgate_conntrack::{Direction, Ended, FlowKey, Found, NewFlow, Reach, Segment, State, Tie};
 
 use super::{FlowEvent, Steering, reply_key};
 use crate::backend::{Backend, BackendId};
@@ -46,8 +46,14 @@ impl Steering<'_> {
             }
         };
         renew(found);
+        let event = match found.state {
+            State::Opening if direction == Direction::FromBackend && is_refusal(packet) => {
+                FlowEvent::Refused
+            }
+            _ => FlowEvent::None,
+        };
         let Some(Other { key, tie }) = other() else {
-            return FlowEvent::None;
+            return event;
         };
         let hash = self.table.hash(&key);
         let there = self.table.lookup(&key, hash, self.now);
@@ -72,7 +78,7 @@ impl Steering<'_> {
             }
             _ => {}
         }
-        FlowEvent::None
+        event
     }
 
     /// Removes both entries of a connection that is over, and gives back what it held.
@@ -109,6 +115,19 @@ impl Steering<'_> {
         let backend = self.snapshot.backend(BackendId(found.owner));
         backend.is_some_and(|backend| Some(backend.service) == service)
     }
+}
+
+/// Whether a reset says that its sender wants no connection, or not this one any more. Such a reset
+/// acknowledges something (RFC 9293 3.10.7.1: the answer to a SYN that nobody waits for; and 3.10.4,
+/// abort). One that does not is the answer to a segment of no connection, which any client can send to a
+/// server that is well.
+pub(super) fn is_refusal(packet: &Packet) -> bool {
+    packet.tcp_flags & (tcp::RST | tcp::ACK) == tcp::RST | tcp::ACK
+}
+
+/// Whether it is the answer to a SYN, as its sequence number tells (RFC 9293 3.10.7.1).
+pub(super) fn refuses_syn(packet: &Packet) -> bool {
+    is_refusal(packet) && packet.tcp_sequence == 0
 }
 
 /// The other entry of a flow.

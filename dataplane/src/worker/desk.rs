@@ -11,6 +11,7 @@ use crate::route::{Neighbour, PortIndex};
 use crate::steer::{Decision, FlowEvent, Refusal, Steering};
 use crate::tap::{Fate, Tapping};
 use crate::verdict::{DropReason, Verdict};
+use crate::wire::tcp;
 use crate::xsk::{Frame, Pool};
 
 /// What a worker lends for it.
@@ -30,8 +31,8 @@ pub(super) struct Desk<'a, P> {
 }
 
 impl<P: Port> Desk<'_, P> {
-    /// To its egress; or on another way, or back to the pool. `packet` is what a frame was found to
-    /// be that is refused.
+    /// To its egress; or on another way, or back to the pool. `packet` is what the frame was found to
+    /// be.
     #[inline(never)]
     pub(super) fn settle(
         &mut self,
@@ -41,7 +42,8 @@ impl<P: Port> Desk<'_, P> {
     ) {
         let refusal = match outcome {
             Ok(decision) => {
-                count_flow(self.counters, decision, frame.len() as u64);
+                let flags = packet.map_or(0, |packet| packet.tcp_flags);
+                count_flow(self.counters, decision, flags, frame.len() as u64);
                 let port = decision.hop.port;
                 match self.egress.get_mut(usize::from(port)) {
                     Some(egress) => {
@@ -145,9 +147,9 @@ fn send<P: Port>(ports: &mut [P], port: PortIndex, frame: Frame) -> Option<Frame
 }
 
 /// Counts what a forwarded packet did to its flow and its backend.
-fn count_flow(counters: &WorkerCounters, decision: &Decision<'_>, bytes: u64) {
+fn count_flow(counters: &WorkerCounters, decision: &Decision<'_>, tcp_flags: u8, bytes: u64) {
     match decision.event {
-        FlowEvent::None => {}
+        FlowEvent::None | FlowEvent::Refused => {}
         FlowEvent::Created => counters.flows.created.add(1),
         FlowEvent::Rehashed => counters.flows.rehashed.add(1),
         FlowEvent::TableFull => counters.flows.table_full.add(1),
@@ -163,6 +165,12 @@ fn count_flow(counters: &WorkerCounters, decision: &Decision<'_>, bytes: u64) {
         return;
     };
     backend.count(decision.is_reply(), bytes);
+    if tcp_flags & tcp::SYN != 0 {
+        backend.count_opening(decision.is_reply());
+    }
+    if decision.event == FlowEvent::Refused {
+        backend.refusals.add(1);
+    }
     if matches!(decision.event, FlowEvent::Created | FlowEvent::Rehashed) {
         backend.flows.add(1);
     }

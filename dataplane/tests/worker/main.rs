@@ -22,6 +22,8 @@ mod icmp_vlans;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod openings;
+#[cfg(test)]
 mod rehearsal;
 #[cfg(test)]
 mod residence;

@@ -13,6 +13,7 @@
 //! | [`look`] | what is shown and changes nothing |
 //! | [`tap`] | `GET /v1/trace` and `GET /v1/capture`: of which packets, and how many |
 //! | [`propose`] | another configuration |
+//! | [`report`] | `POST /v1/report`: how an outside agent finds a backend |
 //! | [`name`] | services and backends as those who ask call them |
 //! | [`watch`] | `GET /v1/drain`: a backend while its flows end |
 
@@ -23,6 +24,7 @@ pub(crate) mod flush;
 pub(crate) mod look;
 mod name;
 pub(crate) mod propose;
+mod report;
 mod tap;
 pub(crate) mod watch;
 
@@ -33,6 +35,7 @@ use ringgate_config::{Api, Change};
 use super::admin::Answer;
 use super::admin::access::Access;
 use super::admin::http::{Request, Response};
+use super::health::{Target, Told};
 use super::slab::Key;
 use super::status::Page;
 use super::taps::Showing;
@@ -53,6 +56,13 @@ pub(crate) enum Errand {
         last: usize,
         /// Whether it stays.
         stays: bool,
+    },
+    /// Take what an agent says of a backend.
+    Report {
+        /// Of which.
+        target: Target,
+        /// What.
+        told: Told,
     },
     /// Judge a configuration, and take it up if that is asked for.
     Propose(Key, Proposal),
@@ -187,6 +197,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::act("/v1/disable", change::disable),
     Route::act("/v1/enable", change::enable),
     Route::act("/v1/flush", flush::begin),
+    Route::act("/v1/report", report::take),
     Route::act("/v1/reload", propose::reload),
     Route::act("/v1/apply", propose::apply),
     // It changes nothing; but judging a large file holds the loop up, which is not for everybody.

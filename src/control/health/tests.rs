@@ -1,20 +1,42 @@
 //! Rise and fall, played without a network and without waiting.
 
+use ringgate_config::Flap;
+
 use super::super::clock;
 use super::*;
 
+mod promises;
+mod reports;
+mod suspicion;
+
 const SECOND: Duration = Duration::from_secs(1);
+/// How long checks take, where it does not matter.
+const TOOK: Duration = Duration::from_millis(1);
 const DEAD: Verdict = Verdict::Failure(Reason::Refused);
+
+const PACE: Pace = Pace {
+    interval: SECOND,
+    jitter: Duration::ZERO,
+    fast_interval: SECOND,
+    timeout: Duration::from_millis(500),
+    rise: 2,
+    fall: 3,
+    flap: None,
+    passive: Passive::Off,
+};
 
 fn spec(number: u8) -> Spec {
     Spec {
         address: SocketAddr::from(([10, 0, 0, number], 80)),
-        check: Arc::new(Check::Tcp),
-        interval: SECOND,
-        timeout: SECOND / 2,
-        rise: 2,
-        fall: 3,
+        check: Some(Arc::new(Check::Tcp)),
+        pace: PACE,
+        reports: None,
     }
+}
+
+/// The same at another pace.
+fn paced(spec: Spec, pace: Pace) -> Spec {
+    Spec { pace, ..spec }
 }
 
 /// A checker and a time that only moves when told.
@@ -41,7 +63,7 @@ impl Play {
     fn answer(&mut self, verdict: Verdict) -> Option<Change> {
         self.now = self.now.max(self.checker.next_due().unwrap());
         let [start] = <[_; 1]>::try_from(self.started()).unwrap();
-        self.checker.ended(start.id, verdict, self.now)
+        self.checker.ended(start.id, verdict, TOOK, self.now)
     }
 
     fn state(&self, spec: &Spec) -> State {
@@ -108,51 +130,6 @@ fn what_this_host_could_not_ask_does_not_count() {
     assert_eq!(play.checker.report(&spec(1)).unwrap().inconclusive, 4);
 }
 
-/// The promise of the module, over many parameters, moments of death and ways to die.
-#[test]
-fn a_dead_backend_is_down_within_fall_intervals_and_a_timeout() {
-    let mut random = 0x1234_5678_9ABC_DEF1_u64;
-    let mut next = |below: u64| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random % below
-    };
-    for round in 0..3000 {
-        let spec = Spec {
-            interval: Duration::from_millis(1 + next(2000)),
-            timeout: Duration::from_millis(1 + next(3000)),
-            fall: u32::try_from(1 + next(5)).unwrap(),
-            ..spec(u8::try_from(round % 250).unwrap())
-        };
-        let silent = next(2) == 0;
-        let mut play = Play::new([spec.clone()]);
-        let death = play.now + Duration::from_micros(1 + next(10_000_000));
-        let down = loop {
-            play.now = play.now.max(play.checker.next_due().unwrap());
-            let [start] = <[_; 1]>::try_from(play.started()).unwrap();
-            let verdict = if play.now < death {
-                Verdict::Success
-            } else if silent {
-                play.now += start.timeout;
-                Verdict::Failure(Reason::TimedOut)
-            } else {
-                DEAD
-            };
-            let change = play.checker.ended(start.id, verdict, play.now);
-            if change.is_some_and(|change| change.state == State::Down) {
-                break play.now;
-            }
-        };
-        let promise = spec.interval * spec.fall + spec.timeout;
-        assert!(
-            down <= death + promise,
-            "round {round}: {:?} > {promise:?}",
-            down - death
-        );
-    }
-}
-
 #[test]
 fn checks_start_at_a_fixed_pace_however_long_they_take() {
     let mut play = Play::new([spec(1)]);
@@ -167,7 +144,8 @@ fn checks_start_at_a_fixed_pace_however_long_they_take() {
         assert!(play.started().is_empty(), "one at a time");
         assert_eq!(play.checker.next_due(), None, "nothing before its result");
         play.now += SECOND / 2;
-        play.checker.ended(start.id, Verdict::Success, play.now);
+        play.checker
+            .ended(start.id, Verdict::Success, TOOK, play.now);
     }
 }
 
@@ -218,15 +196,15 @@ fn a_reload_keeps_what_is_unchanged_even_mid_flight() {
         .reconcile([spec(2), spec(2), spec(3)], play.now);
     // The end of the one that was taken away concerns nobody.
     let (gone, kept) = (starts[0].id, starts[1].id);
-    assert_eq!(play.checker.ended(gone, DEAD, play.now), None);
+    assert_eq!(play.checker.ended(gone, DEAD, TOOK, play.now), None);
     assert!(play.checker.report(&spec(1)).is_none());
     assert!(
         play.checker
-            .ended(kept, Verdict::Success, play.now)
+            .ended(kept, Verdict::Success, TOOK, play.now)
             .is_some()
     );
     assert_eq!(
-        play.checker.ended(kept, DEAD, play.now),
+        play.checker.ended(kept, DEAD, TOOK, play.now),
         None,
         "answered twice"
     );
@@ -240,10 +218,13 @@ fn a_reload_keeps_what_is_unchanged_even_mid_flight() {
 fn changed_parameters_keep_the_state() {
     let mut play = Play::new([spec(1)]);
     play.answer(DEAD).unwrap();
-    let slower = Spec {
-        interval: SECOND * 5,
-        ..spec(1)
-    };
+    let slower = paced(
+        spec(1),
+        Pace {
+            interval: SECOND * 5,
+            ..PACE
+        },
+    );
     play.checker.reconcile([slower.clone()], play.now);
     assert_eq!(play.state(&slower), State::Down, "no flap to pending or up");
     assert_eq!(
@@ -265,7 +246,7 @@ fn a_refused_start_is_tried_again_soon_and_counts_nothing() {
     play.checker.refused(start.id, play.now);
     assert_eq!(play.checker.next_due(), Some(play.now + RETRY));
     assert_eq!(
-        play.checker.ended(start.id, DEAD, play.now),
+        play.checker.ended(start.id, DEAD, TOOK, play.now),
         None,
         "it was not running"
     );
@@ -274,27 +255,31 @@ fn a_refused_start_is_tried_again_soon_and_counts_nothing() {
 
 #[test]
 fn senseless_parameters_do_no_harm() {
-    let spec = Spec {
+    let senseless = Pace {
         interval: Duration::ZERO,
+        jitter: SECOND,
+        fast_interval: Duration::ZERO,
         timeout: SECOND,
         rise: 0,
         fall: 0,
-        ..spec(1)
+        ..PACE
     };
+    let spec = paced(spec(1), senseless);
     let mut play = Play::new([spec.clone()]);
     let [start] = <[_; 1]>::try_from(play.started()).unwrap();
     assert_eq!(
         start.timeout, SHORTEST_INTERVAL,
         "the timeout is cut to the interval"
     );
-    play.checker.ended(start.id, Verdict::Success, play.now);
+    play.checker
+        .ended(start.id, Verdict::Success, TOOK, play.now);
     assert_eq!(play.answer(DEAD).unwrap().state, State::Down);
     assert_eq!(play.answer(Verdict::Success).unwrap().state, State::Up);
 }
 
 #[test]
 fn of_several_that_know_a_backend_the_last_to_learn_is_believed() {
-    let patient = Spec { fall: 9, ..spec(1) };
+    let patient = paced(spec(1), Pace { fall: 9, ..PACE });
     for order in [[spec(1), patient.clone()], [patient.clone(), spec(1)]] {
         let mut play = Play::new(order);
         for _ in 0..8 {
@@ -305,12 +290,12 @@ fn of_several_that_know_a_backend_the_last_to_learn_is_believed() {
                 } else {
                     DEAD
                 };
-                play.checker.ended(start.id, verdict, play.now);
+                play.checker.ended(start.id, verdict, TOOK, play.now);
             }
         }
         assert_eq!(play.state(&spec(1)), State::Down);
         assert_eq!(play.state(&patient), State::Up);
-        let new = Spec { rise: 7, ..spec(1) };
+        let new = paced(spec(1), Pace { rise: 7, ..PACE });
         play.checker.reconcile([new.clone()], play.now);
         assert_eq!(play.state(&new), State::Down);
     }

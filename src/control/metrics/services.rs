@@ -13,10 +13,11 @@ use crate::control::meter::{Meter, Totals};
 use crate::control::status::Page;
 
 /// The states that a backend can be in.
-const STATES: [BackendState; 5] = [
+const STATES: [BackendState; 6] = [
     BackendState::Up,
     BackendState::Draining,
     BackendState::Pending,
+    BackendState::Suspect,
     BackendState::Down,
     BackendState::Disabled,
 ];
@@ -176,7 +177,10 @@ fn of_checks(text: &mut Exposition, rows: &[Row<'_>]) {
     let checked = || rows.iter().filter_map(|row| Some((row, row.check?)));
     let mut up = text.family(&f::CHECK_UP);
     for (row, report) in checked() {
-        up.put(row.labels(), u8::from(report.state == State::Up));
+        up.put(
+            row.labels(),
+            u8::from(matches!(report.state, State::Up | State::Suspect)),
+        );
     }
     let mut results = text.family(&f::CHECK_RESULTS);
     for (row, report) in checked() {

@@ -2,6 +2,8 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
+use ringgate_config::{Pace, Passive};
+
 use super::super::clock::now;
 use super::super::driver::{self, Driver, Prefer};
 use super::super::health::{Checker, Reason, Spec, State};
@@ -18,11 +20,18 @@ const INTERVAL: Duration = Duration::from_millis(20);
 fn spec(address: SocketAddr) -> Spec {
     Spec {
         address,
-        check: Arc::new(Check::Tcp),
-        interval: INTERVAL,
-        timeout: INTERVAL,
-        rise: 2,
-        fall: 3,
+        check: Some(Arc::new(Check::Tcp)),
+        pace: Pace {
+            interval: INTERVAL,
+            jitter: Duration::ZERO,
+            fast_interval: INTERVAL,
+            timeout: INTERVAL,
+            rise: 2,
+            fall: 3,
+            flap: None,
+            passive: Passive::Off,
+        },
+        reports: None,
     }
 }
 
@@ -51,7 +60,7 @@ fn run(
             let Progress::Ended(ended) = progress else {
                 panic!("{progress:?}");
             };
-            checker.ended(ended.id, ended.verdict, now());
+            checker.ended(ended.id, ended.verdict, ended.latency, now());
         }
     }
 }

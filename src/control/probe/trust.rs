@@ -51,7 +51,7 @@ impl Trust {
     pub(crate) fn load(model: &Model) -> Result<Self, Vec<Wrong>> {
         let checks = model.services().iter().filter_map(|one| one.health());
         let wanted: BTreeSet<(Inside, &TlsCheck)> = checks
-            .filter_map(|health| of_check(health.check()))
+            .filter_map(|health| of_check(health.check()?))
             .collect();
         let (mut trust, mut wrong) = (Self::default(), Vec::new());
         for (inside, check) in wanted {

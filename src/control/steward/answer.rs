@@ -46,6 +46,7 @@ impl Steward {
             admin: &admin,
             flushed: self.flushed,
             now: self.clock.now(),
+            at: now,
             uptime_ms: u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX),
         };
         if door == Door::Exporter {
@@ -73,6 +74,7 @@ impl Steward {
     fn carry_out(&mut self, errand: Errand, now: Instant) {
         match errand {
             Errand::Follow { key, last, stays } => self.events.follow(key, last, stays),
+            Errand::Report { target, told } => self.take_report(&target, told, now),
             Errand::Propose(key, proposal) => self.consider(key, proposal, now),
             Errand::List { key, listing } => self.listings.push((key, listing)),
             Errand::Wait(wait) => self.waits.add(wait, now),

@@ -4,8 +4,6 @@ use std::time::Instant;
 
 use super::{Steward, Token};
 use crate::control::driver::Outcome;
-use crate::control::events::Event;
-use crate::control::health::State;
 use crate::control::probe::trust::{Trust, said};
 use crate::control::probe::{Ended, ProbeToken, Progress};
 
@@ -50,22 +48,16 @@ impl Steward {
     }
 
     fn end_check(&mut self, ended: &Ended, now: Instant) {
-        if let Some(spec) = self.checker.spec(ended.id) {
-            self.latencies.record(spec, ended.latency);
+        let Ended {
+            id,
+            verdict,
+            latency,
+        } = *ended;
+        if let Some(spec) = self.checker.spec(id) {
+            self.latencies.record(spec, latency);
         }
-        let Some(change) = self.checker.ended(ended.id, ended.verdict, now) else {
-            return;
-        };
-        let backend = change.spec.address;
-        match (change.state, change.reason) {
-            (State::Down, Some(reason)) => tracing::warn!(%backend, %reason, "down"),
-            (state, _) => tracing::info!(%backend, "{state}"),
+        if let Some(change) = self.checker.ended(id, verdict, latency, now) {
+            self.changed(&change);
         }
-        self.stale = true;
-        self.events.tell(&Event::Check {
-            address: backend,
-            state: change.state,
-            reason: change.reason.map(|reason| reason.to_string()),
-        });
     }
 }

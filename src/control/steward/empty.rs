@@ -13,8 +13,10 @@ pub(super) enum Fate {
     Served,
     /// No backend takes any: they are dropped as `no_backend`.
     Dropped,
-    /// No backend is up, and those that may be down get them.
+    /// Too few backends are up, and all get them, those that may be down too.
     FallenOpen,
+    /// Too few backends are up, and none gets them: they are dropped as `no_backend`.
+    FallenClosed,
 }
 
 impl Fate {
@@ -24,21 +26,23 @@ impl Fate {
             Self::Served => "served",
             Self::Dropped => "dropped",
             Self::FallenOpen => "fallen-open",
+            Self::FallenClosed => "fallen-closed",
         }
     }
 
     fn of(service: &Service) -> Self {
-        match (service.ring.is_some(), service.fallen_open) {
-            (_, true) => Self::FallenOpen,
-            (true, false) => Self::Served,
-            (false, false) => Self::Dropped,
+        match service {
+            _ if service.fallen_open => Self::FallenOpen,
+            _ if service.fallen_closed => Self::FallenClosed,
+            _ if service.ring.is_some() => Self::Served,
+            _ => Self::Dropped,
         }
     }
 }
 
 /// The services whose fate is another than in the last snapshot, by name. A service that is new
 /// has been served, for all that anybody knows.
-pub(super) fn changes<'a>(old: &Snapshot, new: &'a Snapshot) -> Vec<(&'a str, Fate)> {
+pub(super) fn changes<'a>(old: &Snapshot, new: &'a Snapshot) -> Vec<(&'a Service, Fate)> {
     let before: HashMap<_, Fate> = old
         .services()
         .iter()
@@ -47,22 +51,33 @@ pub(super) fn changes<'a>(old: &Snapshot, new: &'a Snapshot) -> Vec<(&'a str, Fa
     let fates = new.services().iter().filter_map(|service| {
         let fate = Fate::of(service);
         let past = before.get(&(service.listen, service.protocol)).copied();
-        (past.unwrap_or(Fate::Served) != fate).then_some((&*service.name, fate))
+        (past.unwrap_or(Fate::Served) != fate).then_some((service, fate))
     });
     fates.collect()
 }
 
 /// Logs them.
-pub(super) fn announce(changes: &[(&str, Fate)]) {
+pub(super) fn announce(changes: &[(&Service, Fate)]) {
     for (service, fate) in changes {
+        let (healthy, needs) = (service.healthy, service.needs_healthy);
+        let service = &*service.name;
         match fate {
-            Fate::Served => tracing::info!(service, "new flows are served"),
+            Fate::Served => tracing::info!(service, healthy, "new flows are served"),
             Fate::Dropped => {
                 tracing::warn!(service, "no backend takes new flows: they are dropped");
             }
             Fate::FallenOpen => tracing::warn!(
                 service,
-                "no backend is up: flows go to those that are down, as when-empty says"
+                healthy,
+                needs,
+                "too few backends are healthy: flows go to those that are down as well, as when-below or \
+                 when-empty says"
+            ),
+            Fate::FallenClosed => tracing::warn!(
+                service,
+                healthy,
+                needs,
+                "too few backends are healthy: new flows are dropped, as when-below says"
             ),
         }
     }
@@ -105,10 +120,17 @@ mod tests {
         let fib = Arc::new(Fib::default());
         let mut build = |health| builder.build(&model, |_, _| health, &fib, false).unwrap();
         let [up, down, still] = [Health::Up, Health::Down, Health::Down].map(&mut build);
-        let gone = [("web", Fate::Dropped), ("open", Fate::FallenOpen)];
+        let changes = |old: &Snapshot, new: &Snapshot| -> Vec<(String, Fate)> {
+            let changes = changes(old, new).into_iter();
+            changes
+                .map(|(service, fate)| (service.name.to_string(), fate))
+                .collect()
+        };
+        let named = |fates: [(&str, Fate); 2]| fates.map(|(name, fate)| (name.to_owned(), fate));
+        let gone = named([("web", Fate::Dropped), ("open", Fate::FallenOpen)]);
         assert_eq!(changes(&up, &down), gone);
         assert_eq!(changes(&down, &still), []);
-        let back = [("web", Fate::Served), ("open", Fate::Served)];
+        let back = named([("web", Fate::Served), ("open", Fate::Served)]);
         assert_eq!(changes(&down, &build(Health::Up)), back);
         // A service that comes with a reload and has nobody.
         let file = "[[interface]]\nname = \"eth0\"\n";

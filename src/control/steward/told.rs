@@ -22,7 +22,10 @@ pub(super) fn between(old: &Snapshot, new: &Snapshot) -> Vec<Event> {
             events.push(event(service, backend, before, Some(backend)));
         }
     }
-    let changes: HashMap<&str, Fate> = empty::changes(old, new).into_iter().collect();
+    let changes = empty::changes(old, new).into_iter();
+    let changes: HashMap<&str, Fate> = changes
+        .map(|(service, fate)| (&*service.name, fate))
+        .collect();
     for service in new.services() {
         if let Some(fate) = changes.get(&*service.name) {
             events.push(Event::Service {

@@ -10,7 +10,7 @@ fn grpc(keys: &str) -> Grpc {
          protocol = \"tcp\"\nforward = \"nat\"\nhealth = {{ kind = \"grpc\"{keys} }}\n"
     );
     let model = ringgate_config::parse("test", &text).unwrap().model;
-    let check = Arc::clone(model.services()[0].health().unwrap().check());
+    let check = Arc::clone(model.services()[0].health().unwrap().check().unwrap());
     Grpc::new(&check, SocketAddr::from(([10, 2, 0, 1], 8080))).unwrap()
 }
 

@@ -11,7 +11,7 @@ fn check(keys: &str) -> Arc<Check> {
          protocol = \"tcp\"\nforward = \"nat\"\nhealth = {{ kind = \"http\"{keys} }}\n"
     );
     let model: Model = ringgate_config::parse("test", &text).unwrap().model;
-    Arc::clone(model.services()[0].health().unwrap().check())
+    Arc::clone(model.services()[0].health().unwrap().check().unwrap())
 }
 
 fn http(keys: &str) -> Http {

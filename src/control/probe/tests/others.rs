@@ -305,7 +305,7 @@ fn no_more_scripts_run_at_once_than_there_is_room_for() {
         arguments: Vec::new(),
     }));
     let specs = (0..40).map(|port| Spec {
-        check: Arc::clone(&check),
+        check: Some(Arc::clone(&check)),
         ..spec(SocketAddr::from(([10, 2, 0, 1], port)))
     });
     let mut checker = Checker::new(1);

@@ -281,7 +281,7 @@ fn play(papers: &Papers, health: &str, lengths: &[usize]) -> Result<(), Complain
     );
     let model = ringgate_config::parse("test", &text).unwrap().model;
     let prober = Prober::new(1, Trust::load(&model).unwrap(), 1);
-    let check = model.services()[0].health().unwrap().check();
+    let check = model.services()[0].health().unwrap().check().unwrap();
     let address = SocketAddr::from(([10, 2, 0, 1], 443));
     let inner = Box::new(Http::new(check, address));
     let tls = check.tls().unwrap();

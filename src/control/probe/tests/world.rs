@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
+use ringgate_config::Pace;
 use rustix::net::sockopt::set_socket_linger;
 
 use super::super::super::clock::now;
@@ -51,11 +52,13 @@ pub(super) fn ask(prefer: Prefer, backends: &[(&str, SocketAddr)]) -> Vec<Answer
         .zip(backends)
         .map(|(service, (_, address))| Spec {
             address: *address,
-            check: service.health().unwrap().check().clone(),
-            interval: Duration::from_secs(60),
-            timeout: TIMEOUT,
-            rise: 1,
-            fall: 1,
+            check: service.health().unwrap().check().cloned(),
+            pace: Pace {
+                interval: Duration::from_secs(60),
+                timeout: TIMEOUT,
+                ..*service.health().unwrap().pace()
+            },
+            reports: None,
         })
         .collect();
     let mut checker = Checker::new(1);
@@ -80,8 +83,9 @@ pub(super) fn ask(prefer: Prefer, backends: &[(&str, SocketAddr)]) -> Vec<Answer
                 Progress::Running => {}
                 Progress::Ended(ended) => {
                     let start = starts.iter().find(|start| start.id == ended.id).unwrap();
-                    let is_it =
-                        |spec: &Spec| (spec.address, &spec.check) == (start.address, &start.check);
+                    let is_it = |spec: &Spec| {
+                        (spec.address, spec.check.as_ref()) == (start.address, Some(&start.check))
+                    };
                     let place = &mut answers[specs.iter().position(is_it).unwrap()];
                     let answer = Answer {
                         verdict: ended.verdict,

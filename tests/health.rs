@@ -1,0 +1,172 @@
+//! Promise: connections that fail bring a check forward and keep new ones away until it has
+//! succeeded; a backend that flaps is held down; with too few healthy ones a service falls closed or
+//! open, as its operator says; an agent can take a backend out.
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use ringgate_playground::{
+        Balancer, Configuration, Conversation, Nginx, Payload, Playground, Service, Status, TcpEcho,
+    };
+
+    const RINGGATE: &str = env!("CARGO_BIN_EXE_ringgate");
+
+    const WEB: &str = "10.100.0.1:80";
+    const CHAT: &str = "10.100.0.1:7000";
+    const VICTIM: u8 = 2;
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn web(playground: &Playground, lines: &[&str]) -> Configuration {
+        let web = Service::tcp("web", WEB).backends(playground.backends(), 8080);
+        let web = lines.iter().fold(web, |web, line| web.with(*line));
+        Configuration::native().service(web)
+    }
+
+    fn check(status: &Status, service: &str, number: u8) -> String {
+        let backend = status.backend(service, number);
+        backend.text("/check/state").to_owned()
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn connections_that_fail_ask_a_check_to_come() {
+        let playground = Playground::plan().up();
+        let payload = Payload::megabytes(1, 3);
+        // The checks go to nginx; what is served is another process, which can fail alone.
+        let mut nginx = Nginx::on_all(&playground, &payload, "4m");
+        let mut echo = TcpEcho::on_all(&playground, 7_000);
+        let chat = Service::tcp("chat", CHAT)
+            .backends(playground.backends(), 7_000)
+            .with(
+                "health = { kind = \"tcp\", port = 8080, interval = \"10m\", timeout = \"500ms\", \
+                 fast-interval = \"200ms\", rise = 1, fall = 2, passive = \"suspect\" }",
+            );
+        let configuration = Configuration::native().service(chat);
+        let balancer = Balancer::start(RINGGATE, &playground, &configuration);
+        let target: SocketAddr = CHAT.parse().unwrap();
+        let talk = || (0..60).for_each(|_| drop(Conversation::open(&playground, target)));
+        let asked = |status: &Status, number| {
+            let backend = status.backend("chat", number);
+            backend.number("/check/successes") + backend.number("/check/failures")
+        };
+        talk();
+        let before = balancer.status();
+        assert_eq!(
+            before.backend("chat", VICTIM).number("/refusals"),
+            0,
+            "{before}"
+        );
+
+        drop(echo.remove(usize::from(VICTIM) - 1));
+        talk();
+        // Ten minutes early, and what it says is believed.
+        let after = balancer.wait_for(SOON, "the check came", |status| {
+            asked(status, VICTIM) > asked(&before, VICTIM)
+        });
+        assert!(
+            after.backend("chat", VICTIM).number("/refusals") >= 3,
+            "{after}"
+        );
+        let log = balancer.log();
+        assert!(log.contains("suspect: most new flows fail"), "{log}");
+        balancer.wait_for(SOON, "nobody is suspect any more", |status| {
+            check(status, "chat", VICTIM) == "up"
+        });
+
+        nginx[usize::from(VICTIM) - 1].kill();
+        let down = (0..20).any(|_| {
+            talk();
+            check(&balancer.status(), "chat", VICTIM) == "down"
+        });
+        assert!(down, "{}", balancer.status());
+        let status = balancer.assert_accounts_balance();
+        for number in [1, 3] {
+            assert_eq!(check(&status, "chat", number), "up");
+            assert!(asked(&status, number) <= 2, "nobody had asked: {status}");
+        }
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn a_backend_that_flaps_is_held_down() {
+        let playground = Playground::plan().up();
+        let payload = Payload::megabytes(1, 3);
+        let mut nginx = Nginx::on_all(&playground, &payload, "4m");
+        let health = "health = { kind = \"tcp\", interval = \"100ms\", timeout = \"100ms\", rise = 1, \
+                      fall = 1, flap = { changes = 3, within = \"5m\", hold = \"3s\", most = \"1m\" } }";
+        let balancer = Balancer::start(RINGGATE, &playground, &web(&playground, &[health]));
+        let victim = &mut nginx[usize::from(VICTIM) - 1];
+        let wait = |state: &str| {
+            balancer.wait_for(SOON, state, |status| check(status, "web", VICTIM) == state)
+        };
+        wait("up");
+        victim.kill();
+        wait("down");
+        victim.restart();
+        wait("up");
+        victim.kill();
+        let held = wait("held");
+        assert!(held.backend("web", VICTIM).number("/check/held_ms") <= 3_000);
+        assert_eq!(held.states(VICTIM), ["down"]);
+        victim.restart();
+        // It answers, and is not believed.
+        let answers = |status: &Status| status.backend("web", VICTIM).number("/check/successes");
+        let answering = balancer.wait_for(SOON, "it answers", |status| {
+            answers(status) > answers(&held)
+        });
+        assert_eq!(check(&answering, "web", VICTIM), "held");
+        wait("up");
+        let log = balancer.log();
+        assert!(log.contains("held so for 3s"), "{log}");
+        balancer.assert_accounts_balance();
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn with_too_few_a_service_falls_closed_or_open() {
+        let playground = Playground::plan().up();
+        let payload = Payload::megabytes(1, 3);
+        let mut nginx = Nginx::on_all(&playground, &payload, "4m");
+        let health = "health = { kind = \"tcp\", interval = \"200ms\", timeout = \"200ms\", rise = 1, fall = 2 }";
+        let closed = web(&playground, &[health, "min-healthy = 2"]);
+        let mut balancer = Balancer::start(RINGGATE, &playground, &closed);
+        let visits = |count| playground.visits(WEB.parse().unwrap(), count);
+        let is = |status: &Status, field: &str| status.service("web").0[field] == true;
+        assert_eq!(visits(30).failures, Vec::<String>::new());
+
+        nginx[1].kill();
+        nginx[2].kill();
+        let fallen = balancer.wait_for(SOON, "fallen closed", |status| is(status, "fallen_closed"));
+        assert_eq!(fallen.service("web").number("/healthy"), 1);
+        assert_eq!(fallen.states(1), ["up"]);
+        let target: SocketAddr = WEB.parse().unwrap();
+        assert!(
+            Conversation::open(&playground, target).is_err(),
+            "dropped, though one is up"
+        );
+        assert!(balancer.status().dropped()["no_backend"] > 0);
+
+        // Open, the one that is up serves its share, and the others refuse theirs.
+        balancer.reload(&web(
+            &playground,
+            &[health, "min-healthy = 2", "when-below = \"open\""],
+        ));
+        balancer.wait_for(SOON, "fallen open", |status| is(status, "fallen_open"));
+        let opened = (0..60).filter(|_| Conversation::open(&playground, target).is_ok());
+        let opened = opened.count();
+        assert!((1..60).contains(&opened), "{opened} of 60");
+
+        nginx[1].restart();
+        balancer.wait_for(SOON, "enough again", |status| !is(status, "fallen_open"));
+        assert_eq!(visits(30).failures, Vec::<String>::new());
+        let log = balancer.log();
+        for line in [
+            "new flows are dropped, as when-below says",
+            "new flows are served",
+        ] {
+            assert!(log.contains(line), "{log}");
+        }
+    }
+}
