@@ -15,8 +15,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Findings, quote};
-use keys::Keys;
 pub(crate) use api::Api;
+use keys::Keys;
 pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
 

@@ -54,8 +54,8 @@ fn socket_mode(scope: &mut Scope<'_, '_, '_>, field: &Field<&str>) -> Option<Opt
         Field::Absent => return Some(None),
     };
     let written = *text.get_ref();
-    let is_octal = (3..=4).contains(&written.len())
-        && written.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    let is_octal =
+        (3..=4).contains(&written.len()) && written.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     let mode = u32::from_str_radix(written, 8).ok().filter(|_| is_octal);
     let cure = match mode {
         Some(mode) if mode > 0o777 => "leave out the bits before the last three digits",
@@ -69,11 +69,7 @@ fn socket_mode(scope: &mut Scope<'_, '_, '_>, field: &Field<&str>) -> Option<Opt
 }
 
 /// The outer `None` is a problem, the inner one absence.
-fn group(
-    scope: &mut Scope<'_, '_, '_>,
-    key: &str,
-    field: &Field<&str>,
-) -> Option<Option<String>> {
+fn group(scope: &mut Scope<'_, '_, '_>, key: &str, field: &Field<&str>) -> Option<Option<String>> {
     let text = match field {
         Field::Given(text) => text,
         Field::Bad => return None,

@@ -1,6 +1,9 @@
 //! The supplementary groups of the process at the other end of a unix socket, as they were when it
 //! connected: `SO_PEERGROUPS`, which no crate of ours wraps.
-#![expect(unsafe_code, reason = "getsockopt(2) with an option that has no wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "getsockopt(2) with an option that has no wrapper"
+)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -62,7 +65,10 @@ mod tests {
             .into_iter()
             .map(nix::unistd::Gid::as_raw)
             .collect();
-        assert_eq!(of(&ours).unwrap().into_iter().collect::<BTreeSet<u32>>(), mine);
+        assert_eq!(
+            of(&ours).unwrap().into_iter().collect::<BTreeSet<u32>>(),
+            mine
+        );
     }
 
     #[test]

@@ -216,7 +216,9 @@ fn needed(request: &Request<'_>, api: &Api) -> String {
         ([], false) => "set read-group or write-group in [api] of its configuration".to_owned(),
         (groups, _) => format!("be a member of the group {}", groups.join(" or ")),
     };
-    format!("{method} {path}: {may}; ask as root or as the user that the balancer runs as, or {cure}")
+    format!(
+        "{method} {path}: {may}; ask as root or as the user that the balancer runs as, or {cure}"
+    )
 }
 
 /// What answers a request, if it is one of those that are answered and who asks may ask it.
@@ -304,6 +306,37 @@ mod tests {
         assert!(needs(Access::Nothing, both).ends_with("member of the group watch or ops"));
         assert!(needs(Access::Read, "").contains("set write-group in [api]"));
         assert!(needs(Access::Nothing, "").contains("may not ask anything"));
+    }
+
+    /// The document and the table name the same routes, and the same rights.
+    #[test]
+    fn the_document_has_every_route_and_no_other() {
+        let text = include_str!("../../../docs/openapi.json");
+        let document: serde_json::Value = serde_json::from_str(text).unwrap();
+        let mut documented = Vec::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let access = operation["x-access"].as_str().unwrap_or("-").to_owned();
+                documented.push((path.clone(), method.to_uppercase(), access));
+            }
+        }
+        let access = |route: &Route| match route.access {
+            Access::Write => "write".to_owned(),
+            Access::Read | Access::Nothing => "read".to_owned(),
+        };
+        let mut served: Vec<_> = ROUTES
+            .iter()
+            .map(|route| {
+                (
+                    route.path.to_owned(),
+                    route.method.to_owned(),
+                    access(route),
+                )
+            })
+            .collect();
+        documented.sort();
+        served.sort();
+        assert_eq!(documented, served);
     }
 
     #[test]
