@@ -22,8 +22,14 @@ pub(crate) enum Command {
     Run(Run),
     /// Validate a configuration file; print services, ring balance and warnings
     Check(Check),
+    /// Tell what would change from one configuration file to another, and for whose traffic
+    Diff(Diff),
+    /// Send a configuration file to a running balancer, which takes all of it or nothing
+    Apply(Apply),
     /// Show services, backends, rates, workers and drops of a running balancer
     Status(Status),
+    /// Watch a running balancer: services, backends, workers, interfaces, drops
+    Top(Top),
     /// Tell which backend a flow gets, and why
     Explain(Explain),
     /// Forget the flows of a backend, a service or all: their next packets are given a backend anew
@@ -44,8 +50,14 @@ pub(crate) enum Command {
     Reload(Ask),
     /// Show what has happened: backends that came and went, reloads, flushes
     Events(Events),
-    /// Look at the host: what was found, and what to change
+    /// Look at the host and at a running balancer: what was found, and what to change
     Doctor(Doctor),
+    /// Write the manual pages into a directory, as packages do
+    #[command(hide = true)]
+    Man(Man),
+    /// Print what a shell needs to complete this command line, as packages do
+    #[command(hide = true)]
+    Completions(Completions),
 }
 
 /// Arguments of `run`.
@@ -62,6 +74,37 @@ pub(crate) struct Check {
     /// The configuration file
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The configuration as it is
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+    /// The configuration as it is to be
+    #[arg(value_name = "NEW")]
+    pub(crate) new: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The configuration file; it need not be the one that the balancer was started with
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Only tell what would happen
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
 }
 
 /// Where a running balancer answers.
@@ -275,4 +318,69 @@ pub(crate) struct Doctor {
     /// Also look at the interfaces and cores of this configuration
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Where a running balancer answers, which is asked too: the configuration's socket unless named
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) admin: Option<PathBuf>,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Where the pages are written; made if it is not there
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Screens that `top` may begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Screen {
+    /// All services
+    Services,
+    /// All workers
+    Workers,
+    /// All interfaces
+    Interfaces,
+    /// What was dropped, by reason
+    Drops,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Print one screen as text and end; so it is too where the output is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// The screen to begin with
+    #[arg(long, value_enum, default_value = "services")]
+    pub(crate) screen: Screen,
+    /// Begin with the backends of this service
+    #[arg(long, value_name = "NAME", conflicts_with = "screen")]
+    pub(crate) service: Option<String>,
+    /// Only rows with this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// From one look at the balancer to the next, milliseconds
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub(crate) interval: u64,
+    /// How wide the text of --once is, columns; left out: as wide as it needs
+    #[arg(long, value_name = "COLUMNS", value_parser = clap::value_parser!(u16).range(40..=500))]
+    pub(crate) width: Option<u16>,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+impl Top {
+    /// From one look to the next.
+    pub(crate) const fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval)
+    }
 }

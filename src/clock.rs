@@ -13,11 +13,21 @@ pub(crate) struct Monotonic;
 
 impl Clock for Monotonic {
     fn now(&self) -> Millis {
-        let now = clock_gettime(ClockId::Monotonic);
-        // Neither is negative: the clock starts at 0.
-        let part = |number: i64| u64::try_from(number).unwrap_or(0);
-        Millis(part(now.tv_sec) * 1000 + part(now.tv_nsec) / 1_000_000)
+        let [seconds, nanoseconds] = read();
+        Millis(seconds * 1000 + nanoseconds / 1_000_000)
     }
+
+    fn nanoseconds(&self) -> u64 {
+        let [seconds, nanoseconds] = read();
+        seconds * 1_000_000_000 + nanoseconds
+    }
+}
+
+/// The clock's seconds, and the nanoseconds of the current one.
+fn read() -> [u64; 2] {
+    let now = clock_gettime(ClockId::Monotonic);
+    // Neither is negative: the clock starts at 0.
+    [now.tv_sec, now.tv_nsec].map(|number| u64::try_from(number).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -34,5 +44,8 @@ mod tests {
         // Uptime is CLOCK_BOOTTIME: the same, but for the time that a machine was suspended.
         assert!(earlier.seconds().0 as f64 <= seconds + 60.0);
         assert!(later > Millis(0));
+        // Finer, and the same clock.
+        let fine = one.nanoseconds();
+        assert!(later.0 <= fine / 1_000_000 && fine / 1_000_000 <= two.now().0);
     }
 }

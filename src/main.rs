@@ -6,6 +6,7 @@ mod commands;
 mod control;
 mod explanation;
 mod flows;
+mod manual;
 mod offload;
 mod plane;
 mod preflight;
@@ -22,7 +23,10 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => commands::run::run(&args),
         Command::Check(args) => commands::check::run(&args),
+        Command::Apply(args) => commands::apply::run(&args),
+        Command::Diff(args) => commands::diff::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Top(args) => commands::top::run(&args),
         Command::Explain(args) => commands::explain::run(&args),
         Command::Events(args) => commands::events::run(&args),
         Command::Flows(args) => commands::flows::run(&args),
@@ -34,5 +38,7 @@ fn main() -> ExitCode {
         Command::Reload(args) => commands::reload::run(&args),
         Command::Flush(args) => commands::flush::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Man(args) => commands::man::run(&args),
+        Command::Completions(args) => commands::completions::run(&args),
     }
 }

@@ -234,9 +234,10 @@ impl Plane {
             workers: plan.workers.into(),
             busy_poll: plan.model.balancer().busy_poll(),
         };
+        let sampled = plan.model.metrics().residence_sample();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{worker}"))
-            .spawn(move || pin(core).map(|()| Worker::new(parts).run()))
+            .spawn(move || pin(core).map(|()| Worker::new(parts).sampled(sampled).run()))
             .map_err(failed)?;
         self.workers.push(Running {
             core,

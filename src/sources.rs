@@ -79,6 +79,7 @@ pub(crate) fn judge(model: &Model, facts: &SourceFacts) -> Vec<Finding> {
         findings.push(Finding::warning(
             SUBJECT,
             format!("{source} is no address of this host: nobody answers ARP or ND for it"),
+            "an address of this host on a link to the backends, or one that is routed here",
             format!(
                 "ip address add {source} to an interface towards the backends, unless they route \
                  to it through an address of this host"
@@ -96,6 +97,7 @@ pub(crate) fn judge(model: &Model, facts: &SourceFacts) -> Vec<Finding> {
                 given.start(),
                 given.end(),
             ),
+            "ports that the kernel gives to nobody else",
             format!(
                 "set nat-source-ports outside that range, or sysctl -w \
                  net.ipv4.ip_local_reserved_ports={first}-{last}"

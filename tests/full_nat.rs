@@ -131,10 +131,6 @@ mod tests {
         assert_eq!(playground.checksum_errors(), 0);
         let mut dropped = status.dropped();
         dropped.remove("no_neighbour");
-        // Two workers may meet the two packets that end one handshake: one moves the flow to the table,
-        // and the other's packet, for which there is no port at that moment, is sent again by its client.
-        let unstored = dropped.remove("unstored").unwrap_or(0);
-        assert!(unstored <= VISITS as u64 / 10, "{unstored} of {VISITS}");
         assert!(dropped.is_empty(), "{dropped:?}");
         for (service, _) in WEB {
             assert_eq!(status.sum_of_backends(service, "flows"), VISITS as u64 + 1);

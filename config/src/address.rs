@@ -26,6 +26,8 @@ pub(crate) enum Role {
     NatSource,
     /// The outer source of a tunnel.
     TunnelSource,
+    /// Where the balancer itself listens.
+    Own,
 }
 
 impl Role {
@@ -37,6 +39,9 @@ impl Role {
             }
             Self::NatSource => "an address, like \"10.2.0.1\" or \"fd00:2::1\"",
             Self::TunnelSource => "an address or prefix, like \"10.9.0.1\" or \"10.9.0.0/24\"",
+            Self::Own => {
+                "an address of this host and a port, like \"127.0.0.1:9187\" or \"[::1]:9187\""
+            }
         }
     }
 
@@ -44,7 +49,7 @@ impl Role {
         match self {
             Self::Listen => "a service",
             Self::Backend => "a backend",
-            Self::NatSource | Self::TunnelSource => "the balancer",
+            Self::NatSource | Self::TunnelSource | Self::Own => "the balancer",
         }
     }
 
@@ -128,6 +133,25 @@ pub(crate) fn tunnel_source(text: &str) -> Result<IpNet, Refusal> {
     };
     role.check(text, prefix)?;
     Ok(prefix)
+}
+
+/// Reads where the balancer itself listens: any address that a host can have, loopback and unspecified
+/// included, and a port.
+pub(crate) fn own_listener(text: &str) -> Result<SocketAddr, Refusal> {
+    let refuse = |cure: &str| Role::Own.refusal(text, cure.to_owned());
+    let written = split(text).map_err(|cure| refuse(&cure))?;
+    match written {
+        Written { port: None, .. } => Err(refuse("add the port")),
+        Written { port: Some(0), .. } => Err(refuse("write a port of 1 to 65535")),
+        Written { ip, .. } if ip.is_multicast() => Err(refuse("nobody listens on a multicast one")),
+        Written {
+            ip: IpAddr::V6(ip), ..
+        } if ip.to_ipv4_mapped().is_some() => Err(refuse("write the IPv4 address itself")),
+        Written {
+            ip,
+            port: Some(port),
+        } => Ok(SocketAddr::new(ip, port)),
+    }
 }
 
 /// Reads where a service listens.

@@ -76,6 +76,7 @@
 
 mod address;
 mod change;
+pub mod diff;
 mod duration;
 mod error;
 mod file;
@@ -88,9 +89,9 @@ pub use change::{Change, Misfit, Overlay, Said, Unsaved, WriteError};
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use model::{
-    Api, Backend, Balancer, Choose, Dscp, FlowMemory, Forward, Fragments, Health, HealthKind,
-    Interface, Listen, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic, Service,
-    Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
+    Api, Backend, Balancer, Check, Choose, Dscp, FlowMemory, Forward, Fragments, Health,
+    HealthKind, Interface, Listen, Metrics, Mode, Model, MssClamp, PartialChecksums, Ping,
+    Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

@@ -29,7 +29,9 @@
 //! it but the order of output.
 
 mod api;
+mod check;
 mod listen;
+mod metrics;
 mod service;
 mod tunnel;
 mod words;
@@ -41,7 +43,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use api::Api;
+pub use check::Check;
 pub use listen::Listen;
+pub use metrics::Metrics;
 pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
@@ -55,6 +59,7 @@ pub use words::{
 pub struct Model {
     pub(crate) balancer: Balancer,
     pub(crate) api: Api,
+    pub(crate) metrics: Metrics,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) services: Vec<Service>,
 }
@@ -68,6 +73,11 @@ impl Model {
     /// Who may ask a running balancer.
     pub const fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// What is told to whoever collects metrics.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The interfaces that packets come from and leave by; at least one.

@@ -7,7 +7,7 @@ mod tests {
     use std::time::Duration;
 
     use ringgate_config::{
-        Choose, Dscp, FlowMemory, Forward, Fragments, HealthKind, Mode, Model, MssClamp,
+        Check, Choose, Dscp, FlowMemory, Forward, Fragments, Mode, Model, MssClamp,
         PartialChecksums, Ping, Protocol, Quic, Tunnel, Vlan, VlanTags, WhenEmpty,
     };
     use ringgate_config::{limits, parse};
@@ -52,6 +52,9 @@ mod tests {
         assert_eq!(balancer.icmp_per_second(), 1_000);
         assert_eq!(balancer.ping(), Ping::Answer);
         assert_eq!(balancer.fragments(), 8_192);
+        let metrics = model.metrics();
+        assert_eq!((metrics.listen(), metrics.backends()), (None, true));
+        assert_eq!(metrics.residence_sample(), limits::RESIDENCE_SAMPLE_DEFAULT);
         let interface = &model.interfaces()[0];
         assert_eq!(interface.mode(), Mode::Auto);
         assert_eq!(interface.partial_checksums(), PartialChecksums::Auto);
@@ -85,6 +88,12 @@ mod tests {
     fn the_full_example_repeats_the_defaults_where_it_says_so() {
         let (full, minimal) = (example("full.toml"), example("minimal.toml"));
         assert_eq!(full.balancer().flows(), minimal.balancer().flows());
+        let metrics = full.metrics();
+        assert_eq!(metrics.listen(), "127.0.0.1:9187".parse().ok());
+        assert_eq!(
+            (metrics.residence_sample(), metrics.backends()),
+            (64, minimal.metrics().backends())
+        );
         assert_eq!(
             full.balancer().flow_memory(),
             minimal.balancer().flow_memory()
@@ -115,8 +124,8 @@ mod tests {
         // `health = { … }` with every default equals the table that gives only its kind.
         let (inline, table) = (web.health().unwrap(), full.services()[1].health().unwrap());
         assert_eq!(
-            (inline.kind(), table.kind()),
-            (HealthKind::Tcp, HealthKind::Tcp)
+            (&**inline.check(), &**table.check()),
+            (&Check::Tcp, &Check::Tcp)
         );
         assert_eq!(
             (inline.interval(), inline.timeout()),

@@ -150,17 +150,22 @@ mod tests {
             // A newcomer that wants the port of the flow that waits longest.
             let thread = thread::spawn(move || {
                 let there = other.table.flow_in(waits.slot, NOW);
-                let there = there.filter(|(_, there)| there.tie == lease.to_tie());
+                let there = there.filter(|(_, there)| {
+                    there.tie == lease.to_tie() && there.direction == Direction::FromClient
+                });
                 there.is_some_and(|(_, there)| other.table.remove(&there))
             });
-            // The handshake is complete: the port is taken out of the entry first.
-            let taken = new(1, State::Opening, Tie::NONE);
-            let moved = world.table.replace(&found, taken, NOW);
+            // The handshake is complete: the entry still tells the port, and holds it no more.
+            let trail = NewFlow {
+                direction: Direction::FromBackend,
+                ..new(1, State::Opening, lease.to_tie())
+            };
+            let moved = world.table.replace(&found, trail, NOW);
             let lost = thread.join().unwrap();
             assert!(moved != lost, "moved {moved}, lost {lost}");
             assert_eq!(
-                world.find(1).map(|left| left.tie),
-                moved.then_some(Tie::NONE)
+                world.find(1).map(|left| (left.direction, left.tie)),
+                moved.then_some((Direction::FromBackend, lease.to_tie()))
             );
         });
     }

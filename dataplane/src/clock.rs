@@ -15,12 +15,18 @@ impl Millis {
     }
 }
 
-/// A source of [`Millis`]. A worker asks once a batch.
+/// A source of [`Millis`]. A worker asks once a turn.
 ///
 /// Every worker of a process must be given clocks that agree, since they share the flow table.
 pub trait Clock: Send {
     /// The moment now.
     fn now(&self) -> Millis;
+
+    /// The same moment in nanoseconds, to measure short times with ([`residence`](crate::residence)). A
+    /// clock that knows no better gives its milliseconds.
+    fn nanoseconds(&self) -> u64 {
+        self.now().0.saturating_mul(1_000_000)
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::backend::{BackendId, MAX_BACKENDS};
 use crate::port::PortCounters;
+use crate::residence::Residence;
 use crate::verdict::{DropReason, Verdict};
 
 /// A total that one thread writes and any thread reads.
@@ -148,6 +149,25 @@ pub struct FlowCounters {
     pub half_open_expired: Counter,
 }
 
+impl FlowCounters {
+    /// Every counter with its name, as in `status` and `docs/COUNTERS.md`.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, &Counter); 10] {
+        [
+            ("created", &self.created),
+            ("rehashed", &self.rehashed),
+            ("table_full", &self.table_full),
+            ("contended", &self.contended),
+            ("out_of_window", &self.out_of_window),
+            ("expired", &self.expired),
+            ("too_fast", &self.too_fast),
+            ("half_open", &self.half_open),
+            ("half_open_displaced", &self.half_open_displaced),
+            ("half_open_expired", &self.half_open_expired),
+        ]
+    }
+}
+
 /// What one worker did in ICMP. Not verdicts: the frames of errors that were relayed, and of answers,
 /// are in those; copies are in neither.
 #[derive(Debug, Default)]
@@ -206,6 +226,20 @@ pub struct FragmentCounters {
     pub displaced: Counter,
     /// Datagrams that got no place: other workers were writing there.
     pub unplaced: Counter,
+}
+
+impl FragmentCounters {
+    /// Every counter with its name, as in `status` and `docs/COUNTERS.md`.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, &Counter); 5] {
+        [
+            ("first", &self.first),
+            ("followed", &self.followed),
+            ("held", &self.held),
+            ("displaced", &self.displaced),
+            ("unplaced", &self.unplaced),
+        ]
+    }
 }
 
 /// How one worker spends its turns.
@@ -277,6 +311,8 @@ pub struct WorkerCounters {
     pub fragments: CachePadded<FragmentCounters>,
     /// Turns.
     pub turns: CachePadded<LoopCounters>,
+    /// How long packets stayed.
+    pub residence: CachePadded<Residence>,
 }
 
 impl WorkerCounters {
@@ -293,6 +329,7 @@ impl WorkerCounters {
             icmp: CachePadded::default(),
             fragments: CachePadded::default(),
             turns: CachePadded::default(),
+            residence: CachePadded::default(),
         }
     }
 

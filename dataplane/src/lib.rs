@@ -13,7 +13,7 @@
 //! 5. [`steer`]: which backend, or which client;
 //! 6. [`rewrite`](mod@rewrite): addresses, ports, checksums, TTL ([`fragments`]: and where those go
 //!    that do not tell their ports; [`icmp`]: errors, and what cannot go on);
-//! 7. [`verdict`], [`counters`]: how it left, counted once;
+//! 7. [`verdict`], [`counters`]: how it left, counted once ([`residence`]: and after how long);
 //! 8. [`worker`]: the loop that is this list.
 //!
 //! # Threads and ownership
@@ -43,6 +43,7 @@ pub mod port;
 pub mod profiles;
 pub mod publish;
 pub mod quic;
+pub mod residence;
 pub mod returns;
 pub mod rewrite;
 pub mod rotation;

@@ -41,10 +41,13 @@ mod decision;
 mod follow;
 mod full_nat;
 mod half_open;
+mod interleaving;
 mod keep;
+mod moving;
 mod open;
 
 pub use decision::{Action, Decision, FlowEvent, Refusal, Way};
+use interleaving::between;
 use keep::segment;
 use open::Begun;
 
@@ -75,7 +78,7 @@ impl<'a> Steering<'a> {
         packet: &Packet,
         hash: FlowHash,
         frame: &[u8],
-    ) -> Result<Decision, Refusal> {
+    ) -> Result<Decision<'a>, Refusal> {
         // A worker does this for a whole batch, each step for all before the next.
         let hash = self.table.prefetch_slot(self.table.locate(hash));
         match self.go_on(packet, hash) {
@@ -142,7 +145,7 @@ impl<'a> Steering<'a> {
         packet: &Packet,
         hash: FlowHash,
         frame: &[u8],
-    ) -> Result<Decision, Refusal> {
+    ) -> Result<Decision<'a>, Refusal> {
         let key = &packet.key;
         if let Some(service) = self.snapshot.service(key.destination(), key.protocol()) {
             // A service as the source would make two services answer each other for ever.
@@ -190,10 +193,11 @@ impl<'a> Steering<'a> {
         service: &Service,
         packet: &Packet,
         hash: FlowHash,
-    ) -> Result<Decision, Refusal> {
+    ) -> Result<Decision<'a>, Refusal> {
         if packet.is_later_fragment() {
             return self.follow(service, packet, hash);
         }
+        between();
         let Begun {
             backend,
             tie,
@@ -215,7 +219,7 @@ impl<'a> Steering<'a> {
                     });
                     return Ok(Decision::new(action, hop, backend, event));
                 }
-                None => self.rehash(service, packet, &found)?,
+                None => self.rehash(service, packet, hash, &found)?,
             },
             None => match self.awaited(service, packet, hash) {
                 Some(found) => self.answer(service, packet, hash, &found)?,
@@ -232,7 +236,7 @@ impl<'a> Steering<'a> {
         service: &Service,
         packet: &Packet,
         frame: &[u8],
-    ) -> Result<Decision, Refusal> {
+    ) -> Result<Decision<'a>, Refusal> {
         let named = service.quic.as_ref().and_then(|routes| {
             let data = usize::from(packet.transport) + udp::HEADER;
             routes.find(frame.get(data..packet.end.into())?)
@@ -250,7 +254,7 @@ impl<'a> Steering<'a> {
         whose: Return,
         packet: &Packet,
         hash: FlowHash,
-    ) -> Result<Decision, Refusal> {
+    ) -> Result<Decision<'a>, Refusal> {
         let key = &packet.key;
         let of_key = |found: Found| Some((found, self.sender(&found, key)?));
         let stored = self.table.lookup(key, hash, self.now).and_then(of_key);
@@ -266,12 +270,10 @@ impl<'a> Steering<'a> {
         if backend.hop.is_ok_and(|hop| hop.port != self.ingress) {
             return Err(DropReason::WrongInterface.into());
         }
-        let hop = *self
-            .snapshot
-            .fib()
-            .hop(key.destination().address, packet.family)?;
+        let client = key.destination().address;
+        let hop = self.snapshot.fib().hop(client, packet.family)?;
         let action = Action::ToClient(virtual_address);
-        demand(packet, Cost::ROUTED, &hop)?;
+        demand(packet, Cost::ROUTED, hop)?;
         let event = known.map_or(FlowEvent::None, |(home, (found, backend))| {
             home.observe(&found, backend, packet, || {
                 Some(keep::Other::plain(FlowKey::new(
@@ -285,7 +287,12 @@ impl<'a> Steering<'a> {
     }
 
     /// What is decided of a reply, with what its service has to say.
-    fn reply(&self, mut decision: Decision, backend: &Backend, packet: &Packet) -> Decision {
+    fn reply(
+        &self,
+        mut decision: Decision<'a>,
+        backend: &Backend,
+        packet: &Packet,
+    ) -> Decision<'a> {
         if let Some(service) = self.snapshot.service_at(backend.service) {
             let other = backend.hop.ok().map(|hop| hop.mtu);
             decision.most_segment = most_segment(service, packet, &decision, other);
@@ -328,10 +335,10 @@ impl<'a> Steering<'a> {
     #[inline]
     fn way_to(
         &self,
-        backend: &Backend,
+        backend: &'a Backend,
         tie: Tie,
         packet: &Packet,
-    ) -> Result<(Action, Hop), Refusal> {
+    ) -> Result<(Action<'a>, &'a Hop), Refusal> {
         let hop = hop_to(backend, packet)?;
         if !backend.exchanges() {
             return Ok((Action::to(backend, packet), hop));
@@ -376,9 +383,9 @@ fn reopens(found: &Found, packet: &Packet) -> bool {
 
 /// Where a packet for `backend` leaves.
 #[inline]
-fn hop_to(backend: &Backend, packet: &Packet) -> Result<Hop, Refusal> {
-    let hop = backend.hop?;
-    demand(packet, backend.cost, &hop)?;
+fn hop_to<'a>(backend: &'a Backend, packet: &Packet) -> Result<&'a Hop, Refusal> {
+    let hop = backend.hop.as_ref().map_err(|miss| *miss)?;
+    demand(packet, backend.cost, hop)?;
     Ok(hop)
 }
 
@@ -407,7 +414,7 @@ fn check_path(packet: &Packet, cost: Cost, hop: &Hop) -> Result<(), DropReason> 
 fn most_segment(
     service: &Service,
     packet: &Packet,
-    decision: &Decision,
+    decision: &Decision<'_>,
     other: Option<u32>,
 ) -> Option<u16> {
     if packet.tcp_flags & tcp::SYN == 0 {

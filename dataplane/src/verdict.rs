@@ -16,12 +16,12 @@ pub enum Verdict {
 }
 
 macro_rules! drop_reasons {
-    ($($(#[$doc:meta])+ $variant:ident = $name:literal, $cure:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $cure:literal;)+) => {
         /// Why a packet was dropped.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum DropReason {
-            $($(#[$doc])+ $variant,)+
+            $($(#[doc = $doc])+ $variant,)+
         }
 
         impl DropReason {
@@ -32,6 +32,12 @@ macro_rules! drop_reasons {
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What it means: a sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
             }
 
             /// Whose doing it is and what an operator can do about it.
@@ -149,6 +155,11 @@ mod tests {
                 1
             );
             assert!(!reason.cure().is_empty());
+            let meaning = reason.meaning();
+            assert!(
+                meaning.ends_with('.') && !meaning.starts_with(' '),
+                "{meaning}"
+            );
         }
     }
 }

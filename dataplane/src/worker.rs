@@ -6,7 +6,8 @@
 //! and the flow buckets are on their way into the cache, and decided afterwards.
 //!
 //! A worker that runs neither allocates, locks, logs nor reads a clock more than once a turn
-//! (it locks once when it takes a new snapshot). Its only system calls are those of its ports:
+//! (it locks once when it takes a new snapshot, and reads the clock twice more in the few turns that
+//! are [measured](crate::residence)). Its only system calls are those of its ports:
 //! kicks, wake-ups and, without traffic, the sleep.
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::newcomers::{Newcomers, Tables};
 use crate::parse::{Packet, parse_to};
 use crate::port::{BATCH, Batch, Port};
 use crate::publish::Mailbox;
+use crate::residence::Sampler;
 use crate::rewrite::{clamp, rewrite};
 use crate::route::{Neighbour, PortIndex};
 use crate::snapshot::Snapshot;
@@ -104,6 +106,7 @@ pub struct Worker<P, C> {
     /// Where the sweeps of the two tables go on.
     cursors: [Cursor; 2],
     kept_until: Millis,
+    sampler: Sampler,
 }
 
 /// What a worker leaves behind when it stops.
@@ -144,7 +147,15 @@ impl<P: Port, C: Clock> Worker<P, C> {
             icmp,
             cursors,
             kept_until,
+            sampler: Sampler::new(0),
         }
+    }
+
+    /// Measures one turn in `every`; 0, as it begins: none.
+    #[must_use]
+    pub fn sampled(mut self, every: u32) -> Self {
+        self.sampler = Sampler::new(every);
+        self
     }
 
     /// Runs until control says stop.
@@ -173,6 +184,26 @@ impl<P: Port, C: Clock> Worker<P, C> {
 
     /// Takes at most one batch from each port through the whole path. Returns how many packets.
     pub fn turn(&mut self) -> usize {
+        if self.sampler.is_due() {
+            return self.measured_turn();
+        }
+        self.untimed_turn()
+    }
+
+    /// A turn that tells how long its packets stayed.
+    #[cold]
+    #[inline(never)]
+    fn measured_turn(&mut self) -> usize {
+        let began = self.parts.clock.nanoseconds();
+        let packets = self.untimed_turn();
+        if packets > 0 {
+            let stayed = self.parts.clock.nanoseconds().saturating_sub(began);
+            self.parts.counters.residence.record(packets as u64, stayed);
+        }
+        packets
+    }
+
+    fn untimed_turn(&mut self) -> usize {
         self.parts.mailbox.adopt(&mut self.parts.snapshot);
         let now = self.parts.clock.now();
         self.newcomers.advance(now);
@@ -221,6 +252,9 @@ impl<P: Port, C: Clock> Worker<P, C> {
         // as soon as it is known where, for all packets before any of it is used: headers, then
         // index lines, then flows.
         self.batch.iter().for_each(Frame::prefetch);
+        if snapshot.encapsulates() {
+            self.batch.iter().for_each(Frame::prefetch_head);
+        }
         let mut bytes = 0;
         for frame in &self.batch {
             bytes += frame.len() as u64;
@@ -414,13 +448,13 @@ impl<P: Port, C: Clock> Worker<P, C> {
 /// The way of a packet that [`Steering::go_on`] has nothing for. Apart, so that the usual way is
 /// short in the processor's instruction cache too.
 #[inline(never)]
-fn decide(
-    steering: &Steering<'_>,
+fn decide<'a>(
+    steering: &Steering<'a>,
     parsed: &Result<(Packet, FlowHash), DropReason>,
     frame: &mut Frame,
     follower: &Follower,
     counters: &WorkerCounters,
-) -> Result<Decision, Setback> {
+) -> Result<Decision<'a>, Setback> {
     let (packet, hash) = match parsed {
         Ok(known) => known,
         Err(DropReason::Fragment) => {
@@ -432,6 +466,6 @@ fn decide(
     if let Some(most) = decision.most_segment {
         clamp(frame.bytes_mut(), packet, most)?;
     }
-    rewrite(frame, packet, &decision.action, &decision.hop)?;
+    rewrite(frame, packet, &decision.action, decision.hop)?;
     Ok(decision)
 }

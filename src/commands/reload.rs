@@ -6,13 +6,15 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::REFUSED;
+use super::{REFUSED, diff};
 use crate::cli::Ask;
 use crate::control::client::{self, ClientError};
 
 /// Runs `reload`.
 pub(crate) fn run(args: &Ask) -> ExitCode {
-    tell("reload", args, |_| "reloaded".to_owned())
+    tell("reload", args, |plan| {
+        format!("{}reloaded", diff::render(plan))
+    })
 }
 
 /// Runs `save`.

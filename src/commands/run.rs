@@ -16,9 +16,11 @@ use crate::control;
 use crate::control::admin::{Admin, socket::Claimed};
 use crate::control::checks::{health, specs};
 use crate::control::driver::{self, DRIVER_VARIABLE, Prefer};
+use crate::control::exporter;
 use crate::control::fib::Ports;
 use crate::control::health::Checker;
 use crate::control::netlink;
+use crate::control::probe::Prober;
 use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
 use crate::plane::{Plan, Plane, Stopped};
@@ -52,6 +54,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     let api = model.api();
     let claimed = Claimed::claim(model.balancer().admin(), api.socket_mode())?;
     let admin = Admin::new(claimed, api);
+    let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);
     checker.reconcile(specs(&model), control::clock::now());
@@ -80,14 +83,17 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     };
     let plane = Plane::start(&plan, seats)?;
     let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
-    let (driver, _) = driver::open(prefer, driver_capacity(specs(&model).count()))?;
+    let capacity = driver_capacity(specs(&model).count());
+    let (driver, _) = driver::open(prefer, capacity)?;
     let config = config.to_owned();
     let steward = Steward::new(Start {
         driver,
         signals,
         watcher,
         admin,
+        exporter,
         checker,
+        prober: Prober::new(capacity),
         builder,
         sources,
         plane,
@@ -105,14 +111,14 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
 /// Logs what preflight found. Whether it lets us run.
 fn is_fit(model: &Model, facts: &Facts) -> bool {
     let mut is_fit = true;
-    for finding in judge(Some(model), facts) {
-        let (subject, found, cure) = (&finding.subject, &finding.found, &finding.cure);
+    for finding in judge(Some(model), facts, &[]) {
+        let line = finding.line();
         match finding.level {
-            Level::Good => tracing::debug!("{subject}: {found}"),
-            Level::Warning => tracing::warn!("{subject}: {found}; {cure}"),
+            Level::Good => tracing::debug!("{line}"),
+            Level::Warning => tracing::warn!("{line}"),
             Level::Refusal => {
                 is_fit = false;
-                tracing::error!("{subject}: {found}; {cure}");
+                tracing::error!("{line}");
             }
         }
     }

@@ -1,12 +1,13 @@
 //! From the configuration to the checks: which backends are asked, and what their answers mean.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use ringgate_config::{Backend, HealthKind, Model, Service};
+use ringgate_config::{Backend, Model, Service};
 
 use ringgate_dataplane::backend::Health;
 
-use super::health::{Checker, Kind, Spec, State};
+use super::health::{Checker, Spec, State};
 
 /// The check of a backend; `None` when it is not checked: its service has no `health`, or the
 /// operator took it out.
@@ -15,9 +16,7 @@ pub(crate) fn spec_of(service: &Service, backend: &Backend) -> Option<Spec> {
     let port = health.port().unwrap_or_else(|| backend.address().port());
     Some(Spec {
         address: SocketAddr::new(backend.address().ip(), port),
-        kind: match health.kind() {
-            HealthKind::Tcp => Kind::Tcp,
-        },
+        check: Arc::clone(health.check()),
         interval: health.interval(),
         timeout: health.timeout(),
         rise: health.rise(),

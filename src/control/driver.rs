@@ -305,10 +305,6 @@ pub(crate) trait Driver<T: Copy>: fmt::Debug {
 
     /// Asks an operation to end. It still completes, with [`Failure::Cancelled`] or with whatever it
     /// had come to first. A spent id is ignored.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "every operation of the loop has a limit")
-    )]
     fn cancel(&mut self, id: OperationId);
 
     /// Submits what was started, waits until something has completed or the timeout has passed (none:

@@ -35,8 +35,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringgate_config::Check;
 use rustix::io::Errno;
 use siphasher::sip::SipHasher13;
 
@@ -52,7 +54,7 @@ pub(crate) struct Spec {
     /// Whom.
     pub(crate) address: SocketAddr,
     /// In which way.
-    pub(crate) kind: Kind,
+    pub(crate) check: Arc<Check>,
     /// From the start of one check to the start of the next.
     pub(crate) interval: Duration,
     /// How long a check may take; counts as no longer than the interval.
@@ -61,13 +63,6 @@ pub(crate) struct Spec {
     pub(crate) rise: u32,
     /// Failures in a row that take a backend down; at least 1.
     pub(crate) fall: u32,
-}
-
-/// Ways to check a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    /// It accepts a TCP connection.
-    Tcp,
 }
 
 impl Spec {
@@ -136,14 +131,14 @@ pub(crate) struct CheckId(u64);
 
 /// A check to be carried out now. It must be answered, once, by [`Checker::ended`] or
 /// [`Checker::refused`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Start {
     /// To answer with.
     pub(crate) id: CheckId,
     /// Whom to ask.
     pub(crate) address: SocketAddr,
     /// In which way.
-    pub(crate) kind: Kind,
+    pub(crate) check: Arc<Check>,
     /// For how long at most.
     pub(crate) timeout: Duration,
 }
@@ -179,7 +174,7 @@ pub(crate) struct Report {
 }
 
 #[derive(Debug)]
-struct Check {
+struct Watched {
     spec: Spec,
     report: Report,
     /// Started and not answered.
@@ -193,7 +188,7 @@ struct Check {
 /// All checks.
 #[derive(Debug)]
 pub(crate) struct Checker {
-    checks: BTreeMap<CheckId, Check>,
+    checks: BTreeMap<CheckId, Watched>,
     by_spec: HashMap<Spec, CheckId>,
     /// Those that are not running, by the time of their next start.
     due: BTreeSet<(Instant, CheckId)>,
@@ -224,11 +219,13 @@ impl Checker {
                 new.push(spec);
             }
         }
-        // What is left in `old` goes; its state is handed to its successor of the same address and kind.
+        // What is left in `old` goes; its state is handed to its successor of the same address and way.
         // Where several know the backend, the one that learnt something last is believed.
         let mut heirs: HashMap<_, Report> = HashMap::new();
         let mut leave = |spec: &Spec, report: Report| {
-            let heir = heirs.entry((spec.address, spec.kind)).or_insert(report);
+            let heir = heirs
+                .entry((spec.address, Arc::clone(&spec.check)))
+                .or_insert(report);
             if heir.since < report.since {
                 *heir = report;
             }
@@ -246,7 +243,7 @@ impl Checker {
             if self.by_spec.contains_key(&spec) {
                 continue;
             }
-            let heir = heirs.get(&(spec.address, spec.kind));
+            let heir = heirs.get(&(spec.address, Arc::clone(&spec.check)));
             let report = match heir {
                 Some(report) => Report {
                     against: 0,
@@ -258,7 +255,7 @@ impl Checker {
             self.next_id += 1;
             self.due.insert((now, id));
             self.by_spec.insert(spec.clone(), id);
-            let check = Check {
+            let check = Watched {
                 spec,
                 report,
                 running: false,
@@ -275,9 +272,14 @@ impl Checker {
         self.checks.get(id).map(|check| check.report)
     }
 
+    /// What a check asks; none if there is no such check any more.
+    pub(crate) fn spec(&self, id: CheckId) -> Option<&Spec> {
+        self.checks.get(&id).map(|check| &check.spec)
+    }
+
     /// How many checks have not had a result yet.
     pub(crate) fn pending(&self) -> usize {
-        let pending = |check: &&Check| check.report.state == State::Pending;
+        let pending = |check: &&Watched| check.report.state == State::Pending;
         self.checks.values().filter(pending).count()
     }
 
@@ -308,7 +310,7 @@ impl Checker {
             start.push(Start {
                 id,
                 address: check.spec.address,
-                kind: check.spec.kind,
+                check: Arc::clone(&check.spec.check),
                 timeout: check.spec.limit(),
             });
         }
@@ -335,7 +337,7 @@ impl Checker {
         check.running = false;
         self.due.insert((check.due, id));
 
-        let Check { spec, report, .. } = check;
+        let Watched { spec, report, .. } = check;
         report.last = Some(verdict);
         let (says, needed) = match verdict {
             Verdict::Success => {

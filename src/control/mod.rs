@@ -6,10 +6,10 @@
 //!        ▼                                                                       │
 //!  completions ── token ──► signals   Readable ► Signals::next until None        │
 //!                      ├──► netlink   Readable ► Watcher::read                   │
-//!                      ├──► checks    Connected ► probe::verdict, Checker::ended │
+//!                      ├──► checks    Prober::completed ► Checker::ended         │
 //!                      ├──► admin     Admin::completed, Admin::pump              │
 //!                      └──► timers    Elapsed                                    │
-//!        then: Checker::tick ► probe::operation; Network::generation moved,      │
+//!        then: Checker::tick ► Prober::start; Network::generation moved,         │
 //!        a check changed sides, a reload ► a new snapshot; start what is wanted ─┘
 //! ```
 //!
@@ -23,7 +23,7 @@
 //!    that came back. The rooms hand out duplicates for it and keep their own to read from.
 //! 4. Nothing blocks but `Driver::wait`; what could (the first netlink dumps, claiming the admin socket)
 //!    is done before the loop begins.
-//! 5. Time is read once a turn ([`clock::now`]) and handed on.
+//! 5. Time is read once a turn ([`clock::now`]) and handed on; once more at its end, to tell how long it took.
 //!
 //! | file | owns |
 //! |---|---|
@@ -35,11 +35,15 @@
 //! | [`steward`] | the loop; in files of their own what is asked of it, flushes, the end, services without a backend |
 //! | [`fib`] | the workers' forwarding table, from the kernel's |
 //! | [`checks`] | which checks the configuration asks for |
-//! | [`status`] | what `status` tells; rates |
+//! | [`status`] | what `status` tells |
+//! | [`meter`] | what backends and services have been sent, and rates |
+//! | [`metrics`] | what collectors of metrics are told |
+//! | [`latency`] | how long checks and turns of the loop take |
 //! | [`health`] | which backends answer: rise and fall |
-//! | [`probe`] | how a check is carried out |
+//! | [`probe`] | how a check is carried out, each kind in a file of its own |
 //! | [`signals`] | SIGHUP, SIGTERM, SIGINT |
 //! | [`admin`] | the admin socket |
+//! | [`exporter`] | the listener for collectors of metrics |
 //! | [`api`] | what can be asked through it |
 //! | [`events`] | what has happened, and who follows it |
 //! | [`client`] | its other end, for the commands |
@@ -54,8 +58,12 @@ pub(crate) mod clock;
 pub(crate) mod driver;
 pub(crate) mod epoll;
 pub(crate) mod events;
+pub(crate) mod exporter;
 pub(crate) mod fib;
 pub(crate) mod health;
+pub(crate) mod latency;
+pub(crate) mod meter;
+pub(crate) mod metrics;
 pub(crate) mod netlink;
 pub(crate) mod notify;
 pub(crate) mod probe;

@@ -1,217 +1,216 @@
-//! How a check is carried out: what it asks of the driver, and what the answer means.
+//! How checks are carried out: one small state machine for each, fed completions, asking for operations.
 //!
-//! A TCP check is a connect with a limit. The socket has SO_LINGER with zero seconds, so closing it
-//! sends RST instead of FIN. That is on purpose: the check is over when the handshake is; nothing was
-//! said, so nothing can be lost; and neither side keeps the connection, we no TIME_WAIT (a port a minute
-//! for each check), the backend no CLOSE_WAIT when its application is too busy to accept. The price: the
-//! application may see ECONNRESET where it would have seen an empty connection.
+//! A machine ([`Probe`]) never does I/O itself and never waits: [`Prober::start`] lets it begin, the loop
+//! hands each completion to [`Prober::completed`], and the machine says what is to be done next or how the
+//! check has ended. What it owns (socket, buffers) travels with its operations, and is dropped with them.
+//!
+//! # Promises
+//! 1. A check that was begun is answered exactly once: ended, or refused by a driver that is full.
+//! 2. It ends within its timeout: every operation is limited to what is left of it.
+//! 3. It takes bounded memory and a bounded number of operations, whatever the backend sends.
+//! 4. Nothing here blocks: no name is looked up and no file is read when a check begins.
+//!
+//! | file | carries out |
+//! |---|---|
+//! | [`tcp`] | `tcp`: a handshake |
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use ringgate_config::Check;
 
-use super::driver::{Failure, Operation, Outcome};
-use super::health::{Kind, Reason, Start, Verdict};
+use super::driver::{Driver, Failure, Operation, OperationId, Outcome, Refused};
+use super::health::{CheckId, Start, Verdict};
+use super::slab::{Key, Slab};
+use tcp::Tcp;
 
-/// The operation that carries out this check; its limit is [`Start::timeout`].
-///
-/// # Errors
-/// When this host cannot; the verdict is for [`Checker::ended`](super::health::Checker::ended).
-pub(crate) fn operation(start: &Start) -> Result<Operation, Verdict> {
-    let family = if start.address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    match start.kind {
-        Kind::Tcp => {
-            let flags = SocketFlags::CLOEXEC;
-            let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)
-                .map_err(Verdict::Inconclusive)?;
-            sockopt::set_socket_linger(&socket, Some(Duration::ZERO))
-                .map_err(Verdict::Inconclusive)?;
-            Ok(Operation::Connect {
-                socket,
-                address: start.address,
-            })
+mod tcp;
+
+/// How many operations a machine may have under way at once.
+const LANES: usize = 2;
+
+/// Whose completion it is: a run of a check, and which of its operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProbeToken {
+    run: Key,
+    lane: u8,
+}
+
+/// What a machine wants next.
+#[derive(Debug)]
+enum Step {
+    /// This, in the lane of the operation that has just ended (the first one at the beginning).
+    Go(Operation),
+    /// The check is over.
+    Over(Verdict),
+}
+
+/// A check that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Which.
+    pub(crate) id: CheckId,
+    /// How.
+    pub(crate) verdict: Verdict,
+    /// How long it took.
+    pub(crate) latency: Duration,
+}
+
+/// How far a check is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// More completions are to come.
+    Running,
+    /// It is over.
+    Ended(Ended),
+    /// There was no room to carry it out: the driver is full. Nothing was learnt.
+    Refused(CheckId),
+}
+
+/// The machines, by kind.
+#[derive(Debug)]
+enum Probe {
+    Tcp(Tcp),
+}
+
+impl Probe {
+    /// The machine of this check, and its first step.
+    fn begin(start: &Start) -> (Self, Step) {
+        match &*start.check {
+            Check::Tcp => (Self::Tcp(Tcp), Tcp::begin(start.address)),
+        }
+    }
+
+    /// What follows from the end of an operation.
+    fn completed(&mut self, outcome: Outcome) -> Step {
+        match self {
+            Self::Tcp(tcp) => tcp.completed(&outcome),
         }
     }
 }
 
-/// What the end of that operation says of the backend. Dropping the outcome closes the connection.
-pub(crate) fn verdict(outcome: &Outcome) -> Verdict {
-    let failure = match outcome {
-        Outcome::Connected { result: Ok(()), .. } => return Verdict::Success,
-        Outcome::Connected {
-            result: Err(failure),
-            ..
-        } => *failure,
-        // Not an answer to what `operation` asked for.
-        _ => return Verdict::Inconclusive(Errno::PROTO),
-    };
-    match failure {
-        Failure::TimedOut => Verdict::Failure(Reason::TimedOut),
-        Failure::Cancelled => Verdict::Inconclusive(Errno::CANCELED),
-        Failure::Os(errno) => match errno {
-            Errno::CONNREFUSED => Verdict::Failure(Reason::Refused),
-            // The kernel's own timeout: net.ipv4.tcp_syn_retries were used up before ours.
-            Errno::TIMEDOUT => Verdict::Failure(Reason::TimedOut),
-            Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN => {
-                Verdict::Failure(Reason::Unreachable(errno))
+/// A check under way.
+#[derive(Debug)]
+struct Run {
+    id: CheckId,
+    probe: Probe,
+    begun: Instant,
+    deadline: Instant,
+    /// What the driver is doing for it.
+    operations: [Option<OperationId>; LANES],
+}
+
+/// All checks under way.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    runs: Slab<Run>,
+}
+
+impl Prober {
+    /// Room for so many checks at once.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            runs: Slab::new(capacity),
+        }
+    }
+
+    /// Begins a check. With [`Progress::Running`], its operations' completions are to be handed to
+    /// [`completed`](Self::completed).
+    pub(crate) fn start<T: Copy + From<ProbeToken>>(
+        &mut self,
+        start: &Start,
+        now: Instant,
+        driver: &mut dyn Driver<T>,
+    ) -> Progress {
+        let (probe, step) = Probe::begin(start);
+        let run = Run {
+            id: start.id,
+            probe,
+            begun: now,
+            deadline: now + start.timeout,
+            operations: [None; LANES],
+        };
+        match self.runs.insert(run) {
+            Ok(key) => self.follow(key, 0, step, now, driver),
+            Err(run) => Progress::Refused(run.id),
+        }
+    }
+
+    /// An operation of a check has ended.
+    pub(crate) fn completed<T: Copy + From<ProbeToken>>(
+        &mut self,
+        token: ProbeToken,
+        outcome: Outcome,
+        now: Instant,
+        driver: &mut dyn Driver<T>,
+    ) -> Progress {
+        let ProbeToken { run: key, lane } = token;
+        let Some(run) = self.runs.get_mut(key) else {
+            // Cancelled when its check ended; what it owned is dropped here.
+            return Progress::Running;
+        };
+        if let Some(operation) = run.operations.get_mut(usize::from(lane)) {
+            *operation = None;
+        }
+        let step = run.probe.completed(outcome);
+        self.follow(key, lane, step, now, driver)
+    }
+
+    /// Does what a machine asks for.
+    fn follow<T: Copy + From<ProbeToken>>(
+        &mut self,
+        key: Key,
+        lane: u8,
+        mut step: Step,
+        now: Instant,
+        driver: &mut dyn Driver<T>,
+    ) -> Progress {
+        let token = ProbeToken { run: key, lane };
+        while let Some(run) = self.runs.get_mut(key) {
+            match step {
+                Step::Over(verdict) => {
+                    let ended = Ended {
+                        id: run.id,
+                        verdict,
+                        latency: now.saturating_duration_since(run.begun),
+                    };
+                    self.end(key, driver);
+                    return Progress::Ended(ended);
+                }
+                Step::Go(operation) => {
+                    let left = run.deadline.saturating_duration_since(now);
+                    if left.is_zero() {
+                        step = run
+                            .probe
+                            .completed(operation.outcome(Err(Failure::TimedOut)));
+                        continue;
+                    }
+                    let id = run.id;
+                    match driver.start(operation, Some(left), token.into()) {
+                        Ok(operation) => {
+                            if let Some(place) = run.operations.get_mut(usize::from(lane)) {
+                                *place = Some(operation);
+                            }
+                            return Progress::Running;
+                        }
+                        Err(Refused { .. }) => {
+                            self.end(key, driver);
+                            return Progress::Refused(id);
+                        }
+                    }
+                }
             }
-            // No local port, no descriptor, no memory: our trouble, not the backend's.
-            Errno::ADDRNOTAVAIL
-            | Errno::AGAIN
-            | Errno::MFILE
-            | Errno::NFILE
-            | Errno::NOBUFS
-            | Errno::NOMEM => Verdict::Inconclusive(errno),
-            _ => Verdict::Failure(Reason::Other(errno)),
-        },
+        }
+        Progress::Running
+    }
+
+    /// Forgets a check, with what is still under way for it.
+    fn end<T: Copy>(&mut self, key: Key, driver: &mut dyn Driver<T>) {
+        let run = self.runs.take(key);
+        for operation in run.iter().flat_map(|run| run.operations).flatten() {
+            driver.cancel(operation);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::net::{SocketAddr, TcpListener, TcpStream};
-
-    use super::super::clock::now;
-    use super::super::driver::{self, Driver, Prefer};
-    use super::super::health::{CheckId, Checker, Spec, State};
-    use super::*;
-
-    const INTERVAL: Duration = Duration::from_millis(20);
-
-    fn spec(address: SocketAddr) -> Spec {
-        Spec {
-            address,
-            kind: Kind::Tcp,
-            interval: INTERVAL,
-            timeout: INTERVAL,
-            rise: 2,
-            fall: 3,
-        }
-    }
-
-    /// The loop in small: until `over` says so.
-    fn run(
-        driver: &mut dyn Driver<CheckId>,
-        checker: &mut Checker,
-        over: impl Fn(&Checker) -> bool,
-    ) {
-        let end = now() + Duration::from_secs(10);
-        let (mut start, mut done) = (Vec::new(), Vec::new());
-        while !over(checker) {
-            assert!(now() < end, "{checker:?}");
-            checker.tick(now(), &mut start);
-            for start in start.drain(..) {
-                let operation = operation(&start).unwrap();
-                driver
-                    .start(operation, Some(start.timeout), start.id)
-                    .unwrap();
-            }
-            let pause = checker
-                .next_due()
-                .map(|due| due.saturating_duration_since(now()));
-            driver.wait(pause, &mut done).unwrap();
-            for end in done.drain(..) {
-                checker.ended(end.token, verdict(&end.outcome), now());
-            }
-        }
-    }
-
-    fn a_backend_is_seen_to_live_die_and_rise(prefer: Prefer) {
-        let (mut driver, _) = driver::open(prefer, 16).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let spec = spec(address);
-        let mut checker = Checker::new(1);
-        checker.reconcile([spec.clone()], now());
-        let is = |state| {
-            let spec = spec.clone();
-            move |checker: &Checker| checker.report(&spec).unwrap().state == state
-        };
-        run(&mut *driver, &mut checker, is(State::Up));
-        drop(listener);
-        run(&mut *driver, &mut checker, is(State::Down));
-        let report = checker.report(&spec).unwrap();
-        assert_eq!(report.last, Some(Verdict::Failure(Reason::Refused)));
-        assert_eq!(report.failures, 3);
-        let listener = TcpListener::bind(address).unwrap();
-        let before = checker.report(&spec).unwrap().successes;
-        run(&mut *driver, &mut checker, is(State::Up));
-        assert_eq!(checker.report(&spec).unwrap().successes, before + 2);
-        // A full accept queue is as good as dead.
-        rustix::net::listen(&listener, 0).unwrap();
-        run(&mut *driver, &mut checker, is(State::Down));
-        assert_eq!(
-            checker.report(&spec).unwrap().last,
-            Some(Verdict::Failure(Reason::TimedOut))
-        );
-    }
-
-    #[test]
-    fn a_backend_is_seen_to_live_die_and_rise_over_io_uring() {
-        a_backend_is_seen_to_live_die_and_rise(Prefer::IoUring);
-    }
-
-    #[test]
-    fn a_backend_is_seen_to_live_die_and_rise_over_epoll() {
-        a_backend_is_seen_to_live_die_and_rise(Prefer::Epoll);
-    }
-
-    #[test]
-    fn a_check_leaves_with_a_reset_and_no_time_wait() {
-        let (mut driver, _) = driver::open(Prefer::Auto, 16).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let spec = spec(listener.local_addr().unwrap());
-        let mut checker = Checker::new(1);
-        checker.reconcile([spec], now());
-        run(&mut *driver, &mut checker, |checker| checker.pending() == 0);
-        let (mut connection, _): (TcpStream, _) = listener.accept().unwrap();
-        let error = connection.read(&mut [0]).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
-    }
-
-    #[test]
-    fn every_errno_has_its_meaning() {
-        let of = |failure| {
-            let address = SocketAddr::from(([127, 0, 0, 1], 1));
-            let family = AddressFamily::INET;
-            let socket = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
-            verdict(&Operation::Connect { socket, address }.outcome(Err(failure)))
-        };
-        use Verdict::{Failure as Fails, Inconclusive};
-        for (failure, expected) in [
-            (Failure::TimedOut, Fails(Reason::TimedOut)),
-            (Failure::Os(Errno::TIMEDOUT), Fails(Reason::TimedOut)),
-            (Failure::Os(Errno::CONNREFUSED), Fails(Reason::Refused)),
-            (
-                Failure::Os(Errno::HOSTUNREACH),
-                Fails(Reason::Unreachable(Errno::HOSTUNREACH)),
-            ),
-            (
-                Failure::Os(Errno::NETUNREACH),
-                Fails(Reason::Unreachable(Errno::NETUNREACH)),
-            ),
-            (
-                Failure::Os(Errno::CONNRESET),
-                Fails(Reason::Other(Errno::CONNRESET)),
-            ),
-            (
-                Failure::Os(Errno::ADDRNOTAVAIL),
-                Inconclusive(Errno::ADDRNOTAVAIL),
-            ),
-            (Failure::Os(Errno::MFILE), Inconclusive(Errno::MFILE)),
-            (Failure::Cancelled, Inconclusive(Errno::CANCELED)),
-        ] {
-            assert_eq!(of(failure), expected, "{failure}");
-        }
-        assert!(matches!(
-            verdict(&Outcome::Elapsed { result: Ok(()) }),
-            Inconclusive(_)
-        ));
-    }
-}
+mod tests;

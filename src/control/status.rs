@@ -1,133 +1,34 @@
-//! What `status` tells, as JSON, and the rates in it.
+//! What `status` tells, as JSON.
 //!
 //! Totals are the workers' own counters, summed here; nothing is added up on the packet path.
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Instant;
 
 use ringgate_dataplane::backend::{Backend, BackendId};
 use ringgate_dataplane::clock::Millis;
 use ringgate_dataplane::counters::{Counter, WorkerCounters};
+use ringgate_dataplane::residence::Measured;
 use ringgate_dataplane::service::Service;
 use ringgate_dataplane::snapshot::{Snapshot, identities_of};
 use ringgate_dataplane::verdict::DropReason;
-use rustc_hash::FxHashMap;
 use serde_json::{Map, Value, json};
 
 use super::checks::spec_of;
 use super::driver::DriverKind;
 use super::health::{Checker, Verdict};
+use super::latency::{Checks, Latency};
+use super::meter::Meter;
 use super::netlink::Watcher;
 use crate::plane::Plane;
-
-/// What a backend has been sent and has sent: totals of all workers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Totals {
-    flows: u64,
-    packets: u64,
-    bytes: u64,
-    reply_packets: u64,
-    reply_bytes: u64,
-}
-
-impl Totals {
-    fn of(id: BackendId, workers: &[&WorkerCounters]) -> Self {
-        let mut totals = Self::default();
-        for counters in workers.iter().filter_map(|worker| worker.backend(id)) {
-            totals.flows += counters.flows.get();
-            totals.packets += counters.packets.get();
-            totals.bytes += counters.bytes.get();
-            totals.reply_packets += counters.reply_packets.get();
-            totals.reply_bytes += counters.reply_bytes.get();
-        }
-        totals
-    }
-
-    const fn since(&self, before: &Self) -> Self {
-        Self {
-            flows: self.flows.wrapping_sub(before.flows),
-            packets: self.packets.wrapping_sub(before.packets),
-            bytes: self.bytes.wrapping_sub(before.bytes),
-            reply_packets: self.reply_packets.wrapping_sub(before.reply_packets),
-            reply_bytes: self.reply_bytes.wrapping_sub(before.reply_bytes),
-        }
-    }
-}
-
-/// Remembers where counters stood: when a backend got its slot, and at the last sample.
-#[derive(Debug)]
-pub(crate) struct Meter {
-    /// Slots are reused, so a backend's totals count from when it first appeared.
-    bases: FxHashMap<BackendId, Totals>,
-    last: FxHashMap<BackendId, Totals>,
-    sampled: Instant,
-    rates: FxHashMap<BackendId, (u64, u64)>,
-}
-
-impl Meter {
-    /// Nothing measured yet.
-    pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            bases: FxHashMap::default(),
-            last: FxHashMap::default(),
-            sampled: now,
-            rates: FxHashMap::default(),
-        }
-    }
-
-    /// A new snapshot is about to be published: backends that appear with it start at zero.
-    pub(crate) fn follow(&mut self, snapshot: &Snapshot, workers: &[&WorkerCounters]) {
-        let ids = || {
-            snapshot
-                .services()
-                .iter()
-                .flat_map(|service| service.members.iter().copied())
-        };
-        self.bases.retain(|id, _| snapshot.backend(*id).is_some());
-        for id in ids() {
-            self.bases
-                .entry(id)
-                .or_insert_with(|| Totals::of(id, workers));
-        }
-    }
-
-    /// Measures rates since the last sample. To be called about once a second.
-    pub(crate) fn sample(
-        &mut self,
-        snapshot: &Snapshot,
-        workers: &[&WorkerCounters],
-        now: Instant,
-    ) {
-        let millis = u64::try_from((now - self.sampled).as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1);
-        self.sampled = now;
-        let mut last = FxHashMap::default();
-        self.rates.clear();
-        for id in snapshot
-            .services()
-            .iter()
-            .flat_map(|service| service.members.iter().copied())
-        {
-            let totals = Totals::of(id, workers);
-            if let Some(before) = self.last.get(&id) {
-                let moved = totals.since(before);
-                let packets = moved.packets + moved.reply_packets;
-                let bits = (moved.bytes + moved.reply_bytes) * 8;
-                self.rates
-                    .insert(id, (packets * 1000 / millis, bits * 1000 / millis));
-            }
-            last.insert(id, totals);
-        }
-        self.last = last;
-    }
-}
+use crate::reload::in_force::InForce;
 
 /// Everything that the page is made from.
 pub(crate) struct Page<'a> {
     /// The configuration file's path.
     pub(crate) config: &'a str,
+    /// Where the configuration came from.
+    pub(crate) in_force: &'a InForce,
     /// The configuration in force.
     pub(crate) model: &'a ringgate_config::Model,
     /// What holds and is not in the file.
@@ -142,6 +43,10 @@ pub(crate) struct Page<'a> {
     pub(crate) watcher: &'a Watcher,
     /// The rates.
     pub(crate) meter: &'a Meter,
+    /// How long checks take.
+    pub(crate) checks: &'a Checks,
+    /// How long the control loop works in a turn.
+    pub(crate) turns: &'a Latency,
     /// What drives control's I/O.
     pub(crate) driver: DriverKind,
     /// Operations that it is carrying out.
@@ -173,12 +78,14 @@ impl Page<'_> {
             "pid": std::process::id(),
             "uptime_ms": self.uptime_ms,
             "config": self.config,
+            "in_force": self.in_force.to_json(),
             "generation": self.snapshot.generation,
             "draining": self.snapshot.draining,
             "control": {
                 "io": self.driver.to_string(),
                 "admin": self.admin.display().to_string(),
                 "operations": self.operations,
+                "turn": latency(self.turns),
             },
             "network": self.network(),
             "flows": self.flows(&workers),
@@ -207,20 +114,16 @@ impl Page<'_> {
 
     fn network(&self) -> Value {
         let [links, addresses, routes, neighbours] = self.watcher.network().sizes();
-        let counters = self.watcher.counters();
-        json!({
+        let mut page = json!({
             "links": links,
             "addresses": addresses,
             "routes": routes,
             "neighbours": neighbours,
-            "messages": counters.messages,
-            "malformed": counters.malformed,
-            "foreign": counters.foreign,
-            "overruns": counters.overruns,
-            "dumps": counters.dumps,
-            "interrupted": counters.interrupted,
-            "refused": counters.refused,
-        })
+        });
+        for (name, count) in self.watcher.counters().named() {
+            page[name] = count.into();
+        }
+        page
     }
 
     /// The way to a backend as the kernel sees it; `null` where there is none.
@@ -351,6 +254,7 @@ impl Page<'_> {
                     "idle_turns": worker.turns.idle_turns.get(),
                     "sleeps": worker.turns.sleeps.get(),
                     "requests_lost": worker.turns.requests_lost.get(),
+                    "residence": residence(worker),
                 })
             });
         pages.collect()
@@ -378,6 +282,9 @@ impl Page<'_> {
                 "when_empty": service.when_empty().as_str(),
                 "fallen_open": built.fallen_open,
                 "slow_start_ms": service.slow_start().as_millis(),
+                "check": self.checks.of(service.name()).map(|checked| {
+                    json!({ "kind": checked.kind, "took": latency(&checked.latency) })
+                }),
                 "backends": backends,
             })
         });
@@ -392,9 +299,8 @@ impl Page<'_> {
         workers: &[&WorkerCounters],
     ) -> Value {
         let (built, scale) = (self.snapshot.backend(id), as_built.weight_scale);
-        let base = self.meter.bases.get(&id).copied().unwrap_or_default();
-        let totals = Totals::of(id, workers).since(&base);
-        let (packets, bits) = self.meter.rates.get(&id).copied().unwrap_or_default();
+        let totals = self.meter.totals(id, workers);
+        let (packets, bits) = self.meter.rates(id);
         let check = spec_of(service, backend)
             .and_then(|spec| self.checker.report(&spec))
             .map(|report| {
@@ -433,6 +339,25 @@ impl Page<'_> {
             "bits_per_second": bits,
         })
     }
+}
+
+/// How long things took, in microseconds: within what time half of them were done, and all but one in a
+/// hundred. `null` before there was one.
+fn latency(latency: &Latency) -> Value {
+    let micros = |part| Some(latency.quantile(part)?.as_micros());
+    json!({ "count": latency.count(), "p50_us": micros(0.5), "p99_us": micros(0.99) })
+}
+
+/// The same of packets with a worker, of those that were measured; in nanoseconds.
+fn residence(worker: &WorkerCounters) -> Value {
+    let mut measured = Measured::default();
+    worker.residence.add_to(&mut measured);
+    let nanoseconds = |per_mille| measured.quantile(per_mille);
+    json!({
+        "packets": measured.packets(),
+        "p50_ns": nanoseconds(500),
+        "p99_ns": nanoseconds(990),
+    })
 }
 
 /// What all workers did in ICMP.

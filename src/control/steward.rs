@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use ringgate_config::{Model, Overlay};
 use ringgate_conntrack::Endpoint;
-use ringgate_dataplane::clock::Clock as _;
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
@@ -19,30 +18,36 @@ use super::admin::{self, Admin, AdminToken};
 use super::api::flows::Listing;
 use super::api::flush::Flushing;
 use super::api::watch::Waits;
-use super::checks::{health, specs};
+use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::events::{Event, Events};
+use super::exporter;
 use super::fib::Ports;
-use super::health::{CheckId, Checker, State as Health};
+use super::health::Checker;
+use super::latency::{Checks, Latency};
+use super::meter::Meter;
 use super::netlink::Watcher;
 use super::notify::Notifier;
+use super::probe::{ProbeToken, Prober};
 use super::signals::{Signals, Wish};
 use super::slab::Key;
-use super::status::Meter;
-use super::{clock, probe};
 use crate::clock::Monotonic;
 use crate::plane::Plane;
-use crate::reload::{self, Refused as ReloadRefused};
-use crate::sources::{SourceFacts, Sources};
+use crate::reload::in_force::InForce;
+use crate::sources::Sources;
 
+use answer::Door;
 use changes::Promise;
 use drain::Drain;
+use reload::Proposed;
 
 mod answer;
 mod changes;
+mod check;
 mod drain;
 mod empty;
 mod flush;
+mod reload;
 mod sources;
 mod told;
 
@@ -71,7 +76,7 @@ pub(crate) const fn driver_capacity(checks: usize) -> usize {
     // Checks added by a reload share what the first start has room for: a full driver delays a
     // check by milliseconds. 1,024 for a file that begins small.
     let checks = if checks < 1024 { 1024 } else { checks };
-    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST
+    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST + exporter::OPERATIONS_MOST
 }
 
 /// Whose an operation is.
@@ -80,7 +85,8 @@ pub(crate) enum Token {
     Signals,
     Netlink,
     Admin(AdminToken),
-    Check(CheckId),
+    Exporter(AdminToken),
+    Check(ProbeToken),
 }
 
 /// Why the loop ended.
@@ -102,12 +108,19 @@ pub(crate) struct Steward {
     signals: Signals,
     watcher: Watcher,
     admin: Admin,
+    /// For collectors of metrics.
+    exporter: Admin,
     events: Events,
     notifier: Notifier,
     checker: Checker,
+    prober: Prober,
     builder: Builder,
     sources: Sources,
     meter: Meter,
+    /// How long checks take.
+    latencies: Checks,
+    /// How long the loop works in a turn.
+    turns: Latency,
     plane: Plane,
     ports: Ports,
     fib: Arc<Fib>,
@@ -120,6 +133,10 @@ pub(crate) struct Steward {
     promises: Vec<Promise>,
     snapshot: Arc<Snapshot>,
     config: PathBuf,
+    /// Whether `model` is what `config` says.
+    in_force: InForce,
+    /// Those who wait until what they proposed is in force everywhere.
+    proposed: Vec<Proposed>,
     clock: Monotonic,
     started: Instant,
     /// The network's generation that `fib` shows.
@@ -163,7 +180,9 @@ pub(crate) struct Start {
     pub(crate) signals: Signals,
     pub(crate) watcher: Watcher,
     pub(crate) admin: Admin,
+    pub(crate) exporter: Admin,
     pub(crate) checker: Checker,
+    pub(crate) prober: Prober,
     pub(crate) builder: Builder,
     pub(crate) sources: Sources,
     pub(crate) plane: Plane,
@@ -183,6 +202,8 @@ impl Steward {
         let next_alive = notifier.watchdog().map(|every| now + every);
         let mut meter = Meter::new(now);
         meter.follow(&start.snapshot, &start.plane.counters());
+        let mut latencies = Checks::default();
+        latencies.follow(&start.model);
         Self {
             driver: start.driver,
             signals: start.signals,
@@ -190,13 +211,17 @@ impl Steward {
             network_seen: None,
             watcher: start.watcher,
             admin: start.admin,
+            exporter: start.exporter,
             events: Events::default(),
             notifier,
             checker: start.checker,
+            prober: start.prober,
             builder: start.builder,
             sources: start.sources,
             sources_due: false,
             meter,
+            latencies,
+            turns: Latency::default(),
             plane: start.plane,
             ports: start.ports,
             fib: start.fib,
@@ -208,6 +233,8 @@ impl Steward {
             model: start.model,
             snapshot: start.snapshot,
             config: start.config,
+            in_force: InForce::from_file(),
+            proposed: Vec::new(),
             clock: start.clock,
             started: now,
             stale: true,
@@ -233,6 +260,7 @@ impl Steward {
         self.listen(Token::Signals, self.signals.descriptor()?);
         self.listen(Token::Netlink, self.watcher.descriptor()?);
         self.start_admin(Vec::new());
+        self.start_exporter(Vec::new());
         let mut done = Vec::new();
         loop {
             let now = clock::now();
@@ -256,6 +284,7 @@ impl Steward {
                 self.notifier.stopping();
                 return Ok((end, self.plane));
             }
+            self.turns.record(clock::now() - now);
         }
     }
 
@@ -283,8 +312,9 @@ impl Steward {
                 }
                 self.listen(token, fd);
             }
-            (Token::Check(id), outcome) => self.end_check(id, &outcome, now),
-            (Token::Admin(token), outcome) => self.answer(token, outcome, now),
+            (Token::Check(token), outcome) => self.go_on_checking(token, outcome, now),
+            (Token::Admin(token), outcome) => self.answer(Door::Admin, token, outcome, now),
+            (Token::Exporter(token), outcome) => self.answer(Door::Exporter, token, outcome, now),
             (Token::Signals | Token::Netlink, _) => {}
         }
     }
@@ -297,13 +327,12 @@ impl Steward {
         }
     }
 
-    // --- signals, reload ---
+    // --- signals ---
 
     fn take_signals(&mut self, now: Instant) {
         loop {
             match self.signals.next() {
-                // What is wrong is in the log.
-                Ok(Some(Wish::Reload)) => drop(self.reload(now)),
+                Ok(Some(Wish::Reload)) => self.reload(now),
                 Ok(Some(Wish::Stop)) => self.drain(now),
                 Ok(None) => return,
                 Err(error) => {
@@ -312,41 +341,6 @@ impl Steward {
                 }
             }
         }
-    }
-
-    fn reload(&mut self, now: Instant) -> Result<(), Vec<String>> {
-        self.notifier.reloading();
-        let host = SourceFacts::gather(self.watcher.network());
-        let outcome = match reload::read(&self.config, &self.model, &host) {
-            Ok(model) => {
-                self.take_up(model);
-                self.sources_due = self.sources.differ(&self.model);
-                self.checker.reconcile(specs(&self.model), now);
-                self.stale = true;
-                tracing::info!(
-                    config = %self.config.display(),
-                    services = self.model.services().len(),
-                    "reloaded"
-                );
-                let services = self.model.services().len();
-                self.events.tell(&Event::Reloaded { services });
-                Ok(())
-            }
-            Err(ReloadRefused(problems)) => {
-                for problem in &problems {
-                    tracing::error!("{problem}");
-                }
-                let told = problems.clone();
-                self.events.tell(&Event::ReloadRefused { problems: told });
-                tracing::error!(
-                    config = %self.config.display(),
-                    "reload refused: nothing has changed, the running configuration stays"
-                );
-                Err(problems)
-            }
-        };
-        self.tell_readiness();
-        outcome
     }
 
     // --- the network ---
@@ -394,47 +388,6 @@ impl Steward {
         }
     }
 
-    // --- checks ---
-
-    fn start_checks(&mut self, now: Instant) {
-        let mut starts = Vec::new();
-        self.checker.tick(now, &mut starts);
-        for start in starts {
-            match probe::operation(&start) {
-                Ok(operation) => {
-                    let token = Token::Check(start.id);
-                    if self
-                        .driver
-                        .start(operation, Some(start.timeout), token)
-                        .is_err()
-                    {
-                        self.checker.refused(start.id, now);
-                    }
-                }
-                Err(verdict) => {
-                    self.checker.ended(start.id, verdict, now);
-                }
-            }
-        }
-    }
-
-    fn end_check(&mut self, id: CheckId, outcome: &Outcome, now: Instant) {
-        let Some(change) = self.checker.ended(id, probe::verdict(outcome), now) else {
-            return;
-        };
-        let backend = change.spec.address;
-        match (change.state, change.reason) {
-            (Health::Down, Some(reason)) => tracing::warn!(%backend, %reason, "down"),
-            (state, _) => tracing::info!(%backend, "{state}"),
-        }
-        self.stale = true;
-        self.events.tell(&Event::Check {
-            address: backend,
-            state: change.state,
-            reason: change.reason.map(|reason| reason.to_string()),
-        });
-    }
-
     // --- now and then ---
 
     fn tick(&mut self, now: Instant) {
@@ -457,12 +410,14 @@ impl Steward {
             self.next_sample = now + SAMPLE;
             self.meter
                 .sample(&self.snapshot, &self.plane.counters(), now);
+            self.in_force.look(&self.config, &self.file);
         }
         if self.next_alive.is_some_and(|due| now >= due) {
             self.next_alive = self.notifier.watchdog().map(|every| now + every);
             self.notifier.alive();
         }
         self.steer_when_adopted();
+        self.answer_proposed();
         self.count_established(now);
         self.become_ready(now);
     }
@@ -504,54 +459,5 @@ impl Steward {
             tracing::error!(%error, "cannot tell the steering program this host's addresses");
         }
         self.stale = true;
-    }
-
-    /// Builds and publishes a new snapshot if anything in it has changed.
-    fn renew(&mut self, now: Instant) {
-        let moment = self.clock.now();
-        let steps = self.builder.next_step().is_some_and(|due| due <= moment);
-        if !std::mem::take(&mut self.stale) && !steps {
-            return;
-        }
-        let checker = &self.checker;
-        let health = |service: &_, backend: &_| health(checker, service, backend);
-        let is_draining = self.drain.is_some();
-        match self
-            .builder
-            .at(moment)
-            .build(&self.model, health, &self.fib, is_draining)
-        {
-            Ok(snapshot) => {
-                // Before, nobody knows who is up.
-                if self.is_ready {
-                    empty::announce(&empty::changes(&self.snapshot, &snapshot));
-                    for event in told::between(&self.snapshot, &snapshot) {
-                        self.events.tell(&event);
-                    }
-                }
-                self.snapshot = Arc::new(snapshot);
-            }
-            Err(error) => {
-                tracing::error!(%error, "the configuration does not fit; the last one stays");
-                return;
-            }
-        }
-        self.meter.follow(&self.snapshot, &self.plane.counters());
-        self.plane.publish(&self.snapshot);
-        self.steer_after = Some(self.snapshot.generation);
-        self.next_tick = self.next_tick.min(now + TICK);
-    }
-
-    /// Workers know a service before its packets come, and still know it when the last arrive.
-    fn steer_when_adopted(&mut self) {
-        if self
-            .steer_after
-            .is_some_and(|generation| self.plane.has_adopted(generation))
-        {
-            self.steer_after = None;
-            if let Err(error) = self.plane.steer(self.snapshot.steered()) {
-                tracing::error!(%error, "cannot tell the steering program what to steer");
-            }
-        }
     }
 }

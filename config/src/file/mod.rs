@@ -6,6 +6,7 @@
 
 mod api;
 mod keys;
+mod metrics;
 mod service;
 mod syntax;
 
@@ -17,6 +18,7 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Findings, quote};
 pub(crate) use api::Api;
 use keys::Keys;
+pub(crate) use metrics::Metrics;
 pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
 
@@ -90,6 +92,7 @@ pub(crate) struct Interface<'a> {
 pub(crate) struct File<'a> {
     pub(crate) balancer: Option<Balancer<'a>>,
     pub(crate) api: Option<Api<'a>>,
+    pub(crate) metrics: Option<Metrics<'a>>,
     pub(crate) interfaces: Vec<Interface<'a>>,
     pub(crate) services: Vec<Service<'a>>,
 }
@@ -102,7 +105,7 @@ impl<'a> File<'a> {
             path: String::new(),
             findings,
         };
-        top.refuse_unknown(&["balancer", "api", "interface", "service"]);
+        top.refuse_unknown(&["balancer", "api", "metrics", "interface", "service"]);
         let balancer = top.table("balancer").map(|(table, _)| {
             Balancer::read(Keys {
                 table,
@@ -111,6 +114,7 @@ impl<'a> File<'a> {
             })
         });
         let api = Api::read(&mut top);
+        let metrics = Metrics::read(&mut top);
         let mut interfaces = Vec::new();
         for (number, table, head) in top.tables("interface") {
             let path = entry_path("interface", table, "name", number);
@@ -138,6 +142,7 @@ impl<'a> File<'a> {
         Self {
             balancer,
             api,
+            metrics,
             interfaces,
             services,
         }

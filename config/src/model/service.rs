@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Choose, Forward, Fragments, HealthKind, Listen, Protocol, Tunnel, WhenEmpty};
+use super::{Check, Choose, Forward, Fragments, Listen, Protocol, Tunnel, WhenEmpty};
 use crate::limits;
 
 /// The addresses and ports that clients know and how to forward for them: a table `[[service]]`.
@@ -230,7 +231,7 @@ impl Backend {
 /// How the backends of a service are checked: the key `health`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    pub(crate) kind: HealthKind,
+    pub(crate) check: Arc<Check>,
     pub(crate) interval: Duration,
     pub(crate) timeout: Duration,
     pub(crate) rise: u32,
@@ -240,8 +241,8 @@ pub struct Health {
 
 impl Health {
     /// What a check does.
-    pub const fn kind(&self) -> HealthKind {
-        self.kind
+    pub const fn check(&self) -> &Arc<Check> {
+        &self.check
     }
 
     /// From the start of one check to the start of the next.

@@ -1,6 +1,7 @@
 //! `health`: how the backends of a service are checked.
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use super::scope::Scope;
 use crate::duration::Spelt;
@@ -10,7 +11,7 @@ use crate::limits::{
     FALL_DEFAULT, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, RISE_DEFAULT, STREAK_MAX,
     TIMEOUT_DEFAULT, TIMEOUT_MIN,
 };
-use crate::model::{Health, Protocol};
+use crate::model::{Check, Health, HealthKind, Protocol};
 
 pub(super) fn resolve(
     raw: &file::Health<'_>,
@@ -46,7 +47,9 @@ pub(super) fn resolve(
         Some((timeout, _)) => timeout,
     };
     Some(Health {
-        kind: kind?,
+        check: Arc::new(match kind? {
+            HealthKind::Tcp => Check::Tcp,
+        }),
         interval,
         timeout,
         rise: rise?.unwrap_or(RISE_DEFAULT),

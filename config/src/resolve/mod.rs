@@ -7,6 +7,7 @@ mod api;
 mod backend;
 mod balancer;
 mod health;
+mod metrics;
 mod scope;
 mod service;
 mod timeouts;
@@ -39,6 +40,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
         None => Some(balancer::default()),
     };
     let api = api::resolve(file.api.as_ref(), findings);
+    let metrics = metrics::resolve(file.metrics.as_ref(), findings);
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
     let inherited = Inherited {
@@ -59,6 +61,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     Some(Model {
         balancer: balancer?,
         api: api?,
+        metrics: metrics?,
         interfaces: interfaces?,
         services: services.into_iter().collect::<Option<_>>()?,
     })

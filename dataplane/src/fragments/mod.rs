@@ -88,12 +88,12 @@ impl Follower {
     /// See [`Setback`].
     #[cold]
     #[inline(never)]
-    pub fn follow(
+    pub fn follow<'a>(
         &self,
-        steering: &Steering<'_>,
+        steering: &Steering<'a>,
         frame: &mut Frame,
         counters: &FragmentCounters,
-    ) -> Result<Decision, Setback> {
+    ) -> Result<Decision<'a>, Setback> {
         let piece = parse_piece(frame.bytes())?;
         let (packet, decision) = if piece.packet.is_later_fragment() {
             self.go_after(&piece, steering, frame)?
@@ -103,7 +103,7 @@ impl Follower {
         if let Some(most) = decision.most_segment {
             clamp(frame.bytes_mut(), &packet, most)?;
         }
-        rewrite_piece(frame, &packet, &decision.action, &decision.hop)?;
+        rewrite_piece(frame, &packet, &decision.action, decision.hop)?;
         if packet.is_later_fragment() {
             counters.followed.add(1);
         } else {
@@ -114,12 +114,12 @@ impl Follower {
     }
 
     /// The way of a later fragment.
-    fn go_after(
+    fn go_after<'a>(
         &self,
         piece: &Piece,
-        steering: &Steering<'_>,
+        steering: &Steering<'a>,
         frame: &Frame,
-    ) -> Result<(Packet, Decision), Setback> {
+    ) -> Result<(Packet, Decision<'a>), Setback> {
         let datagram = &piece.datagram;
         if let Some(ports) = self.table.ports(datagram, steering.now) {
             let packet = piece.of_ports(ports);
@@ -179,7 +179,7 @@ impl Follower {
         steering: &Steering<'_>,
         now: Millis,
         counters: &FragmentCounters,
-        mut settle: impl FnMut(Frame, Result<&Decision, Refusal>),
+        mut settle: impl FnMut(Frame, Result<&Decision<'_>, Refusal>),
     ) {
         let table = &self.table;
         let is_due = |held: &Held| {
@@ -209,7 +209,11 @@ impl Follower {
 }
 
 /// The way of a first fragment: that of any packet, unless its service wants none.
-fn lead(packet: &Packet, steering: &Steering<'_>, frame: &Frame) -> Result<Decision, Refusal> {
+fn lead<'a>(
+    packet: &Packet,
+    steering: &Steering<'a>,
+    frame: &Frame,
+) -> Result<Decision<'a>, Refusal> {
     let (key, snapshot) = (&packet.key, steering.snapshot);
     let refuses = |service: &Service| service.fragments == Fragments::Drop;
     let asked = snapshot.service(key.destination(), key.protocol());

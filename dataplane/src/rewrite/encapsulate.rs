@@ -38,6 +38,14 @@ const TTL: u8 = 64;
 /// Longest outer headers: IPv6, UDP, GUE; bytes.
 const MOST: usize = ipv6::HEADER + udp::HEADER + GUE;
 
+/// What is written in front of a packet, whatever the mode: one length for all is a copy without a loop.
+const WINDOW: usize = ethernet::HEADER + MOST;
+
+/// The same as offsets are kept.
+const WINDOW_BYTES: u16 = 66;
+const MOST_BYTES: u16 = 52;
+const _: () = assert!(WINDOW_BYTES as usize == WINDOW && MOST_BYTES as usize == MOST);
+
 /// GUE header of variant 0 without extensions, bytes.
 const GUE: usize = 4;
 
@@ -50,6 +58,10 @@ const IPV4: u8 = 4;
 const IPV6: u8 = 41;
 const PROTOCOL_GRE: u8 = 47;
 
+/// Where the number of what follows stands in an IP header.
+const IPV4_PROTOCOL: usize = 9;
+const IPV6_PROTOCOL: usize = 6;
+
 /// First of the UDP source ports that tell flows apart: those of no service (RFC 6335 §6), as RFC 7510 §3.2
 /// has it for a like encapsulation. There are 2^14 of them.
 const FIRST_PORT: u16 = 0xC000;
@@ -60,39 +72,33 @@ const DONT_FRAGMENT: u16 = 0x4000;
 /// How packets are encapsulated for one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encapsulation {
-    /// The outer headers, complete but for what differs from packet to packet.
-    head: [u8; MOST],
-    /// How much of `head` there is, bytes.
+    /// The link layer's type and the outer headers, complete but for what differs from packet to packet. They
+    /// end where this does, as they do in a [`WINDOW`].
+    head: [u8; WINDOW],
+    /// How long the outer headers are, bytes.
     len: u8,
+    /// Where in `head` two bytes tell of which family the inner packet is.
+    mark_at: u8,
+    /// What they are, for either family.
+    marks: [[u8; 2]; 2],
     family: Family,
-    /// A UDP header follows the IP header.
-    is_udp: bool,
+    /// Where in `head` the UDP header begins, if there is one.
+    udp: Option<u8>,
     /// Its checksum is made.
     has_checksum: bool,
     /// Something in the headers differs by flow.
     spreads: bool,
-    /// Where in `head` the type of the inner packet stands, by its family.
-    inner: Inner,
+    /// What the outer traffic class keeps of the inner one, and what it always has.
+    class: [u8; 2],
     /// The outer addresses, as in [`Endpoint`](ringgate_conntrack::Endpoint).
     source: [u64; 2],
     destination: [u64; 2],
     /// Bits of the source that differ by flow.
     varying: [u64; 2],
-    /// One's-complement sums of what is the same for all packets: the IP header; and the pseudo
-    /// header, the UDP header and what follows it.
-    sums: [u64; 2],
-    dscp: Dscp,
-}
-
-/// Where the outer headers tell of which family the inner packet is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Inner {
-    /// The byte at this place has its protocol number.
-    Protocol(u8),
-    /// The two bytes at this place have its EtherType.
-    EtherType(u8),
-    /// Nowhere: its own first bits do.
-    Itself,
+    /// One's-complement sums of what is the same for all packets of either family: of the IP header.
+    ip_sums: [u16; 2],
+    /// And of the pseudo header, the UDP header and what follows it.
+    udp_sums: [u16; 2],
 }
 
 impl Encapsulation {
@@ -110,55 +116,49 @@ impl Encapsulation {
             Family::V4 => ipv4::HEADER,
             Family::V6 => ipv6::HEADER,
         };
-        let mut head = [0; MOST];
-        let (protocol, rest) = head.split_at_mut(ip);
-        let outer = write_ip(protocol, family, destination);
-        let (number, len, inner) = match forward {
-            // Which of the two it is, each packet says.
-            Forward::Ipip => (0, 0, Inner::Protocol(outer)),
-            Forward::Gre => {
-                let len = write_gre(rest, tunnel.key);
-                (PROTOCOL_GRE, len, Inner::EtherType(place(ip + 2)))
-            }
-            Forward::Gue => {
-                rest[2..4].copy_from_slice(&tunnel.port.to_be_bytes());
-                match tunnel.variant {
-                    // Version 0, no control message, no extensions: only the protocol is not zero.
-                    0 => (
-                        udp::PROTOCOL,
-                        udp::HEADER + GUE,
-                        Inner::Protocol(place(ip + udp::HEADER + 1)),
-                    ),
-                    _ => (udp::PROTOCOL, udp::HEADER, Inner::Itself),
-                }
-            }
-            Forward::Nat | Forward::FullNat | Forward::DsrL2 => return None,
+        let behind = match (forward, tunnel.variant) {
+            (Forward::Ipip, _) => 0,
+            (Forward::Gre, _) => tunnel.key.map_or(GRE, |_| GRE + GRE_KEY),
+            (Forward::Gue, 0) => udp::HEADER + GUE,
+            (Forward::Gue, _) => udp::HEADER,
+            (Forward::Nat | Forward::FullNat | Forward::DsrL2, _) => return None,
         };
-        head[usize::from(outer)] = number;
-        if family == Family::V4 {
-            head[12..16].copy_from_slice(&octets(source)[12..]);
-        } else {
-            head[8..24].copy_from_slice(&octets(source));
-        }
-        let (header, datagram) = head.split_at(ip);
+        let start = WINDOW - ip - behind;
+        let mut head = [0; WINDOW];
+        let ethertype = match family {
+            Family::V4 => ethernet::TYPE_IPV4,
+            Family::V6 => ethernet::TYPE_IPV6,
+        };
+        head[start - 2..start].copy_from_slice(&ethertype.to_be_bytes());
+        let protocol = write_ip(&mut head[start..], family, source, destination);
+        let (mark_at, marks) = write_rest(&mut head, start, protocol, (forward, tunnel));
+        let is_udp = forward == Forward::Gue;
         let pseudo = checksum::pseudo_header(source, destination, udp::PROTOCOL, 0);
-        let sums = [
-            checksum::sum(header),
-            checksum::add(pseudo, checksum::sum(datagram)),
-        ];
+        let sums = marks.map(|mark| {
+            let mut head = head;
+            head[mark_at..mark_at + 2].copy_from_slice(&mark);
+            let (header, datagram) = head[start..].split_at(ip);
+            let datagram = checksum::add(pseudo, checksum::sum(datagram));
+            [checksum::sum(header), datagram].map(checksum::fold)
+        });
         Some(Self {
             head,
-            sums,
-            len: place(ip + len),
+            len: place(ip + behind),
+            mark_at: place(mark_at),
+            marks,
             family,
-            is_udp: number == udp::PROTOCOL,
-            has_checksum: tunnel.checksum && number == udp::PROTOCOL,
-            spreads: number == udp::PROTOCOL || family == Family::V6 || varying != [0, 0],
-            inner,
+            udp: is_udp.then_some(place(start + ip)),
+            has_checksum: tunnel.checksum && is_udp,
+            spreads: is_udp || family == Family::V6 || varying != [0, 0],
+            class: match tunnel.dscp {
+                Dscp::Copy => [0xFF, 0],
+                Dscp::Set(dscp) => [0b11, dscp << 2],
+            },
             source,
             destination,
             varying,
-            dscp: tunnel.dscp,
+            ip_sums: sums.map(|[ip, _]| ip),
+            udp_sums: sums.map(|[_, datagram]| datagram),
         })
     }
 
@@ -190,39 +190,80 @@ impl Encapsulation {
 }
 
 /// Writes all that is known of an outer IP header. Returns where the protocol number stands.
-fn write_ip(head: &mut [u8], family: Family, destination: [u64; 2]) -> u8 {
-    let octets = octets(destination);
+fn write_ip(header: &mut [u8], family: Family, source: [u64; 2], destination: [u64; 2]) -> usize {
+    let [source, destination] = [source, destination].map(octets);
     match family {
         Family::V4 => {
-            head[0] = 0x45;
-            head[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
-            head[8] = TTL;
-            head[16..20].copy_from_slice(&octets[12..]);
-            9
+            header[0] = 0x45;
+            header[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
+            header[8] = TTL;
+            header[12..16].copy_from_slice(&source[12..]);
+            header[16..20].copy_from_slice(&destination[12..]);
+            IPV4_PROTOCOL
         }
         Family::V6 => {
-            head[7] = TTL;
-            head[24..40].copy_from_slice(&octets);
-            6
+            header[7] = TTL;
+            header[8..24].copy_from_slice(&source);
+            header[24..40].copy_from_slice(&destination);
+            IPV6_PROTOCOL
         }
     }
 }
 
-/// Writes a GRE header of version 0 but for the protocol type. Returns its length, bytes.
-fn write_gre(head: &mut [u8], key: Option<u32>) -> usize {
-    /// "Key present" (RFC 2890 §2).
-    const HAS_KEY: u8 = 0x20;
-    let Some(key) = key else {
-        return GRE;
-    };
-    head[0] = HAS_KEY;
-    head[GRE..GRE + GRE_KEY].copy_from_slice(&key.to_be_bytes());
-    GRE + GRE_KEY
+/// Writes what follows an outer IP header that begins at `start` and has its protocol number at `protocol`
+/// from there. Returns where two bytes tell of which family the inner packet is, and what they are for either.
+fn write_rest(
+    head: &mut [u8; WINDOW],
+    start: usize,
+    protocol: usize,
+    (forward, tunnel): (Forward, &Tunnel),
+) -> (usize, [[u8; 2]; 2]) {
+    let ethertypes = [ethernet::TYPE_IPV4, ethernet::TYPE_IPV6].map(u16::to_be_bytes);
+    let rest = start
+        + match protocol {
+            IPV4_PROTOCOL => ipv4::HEADER,
+            _ => ipv6::HEADER,
+        };
+    match forward {
+        Forward::Gre => {
+            head[start + protocol] = PROTOCOL_GRE;
+            write_gre(&mut head[rest..], tunnel.key);
+            (rest + 2, ethertypes)
+        }
+        Forward::Gue => {
+            head[start + protocol] = udp::PROTOCOL;
+            head[rest + 2..rest + 4].copy_from_slice(&tunnel.port.to_be_bytes());
+            match tunnel.variant {
+                // Version 0, no control message, no extensions: only the protocol is not zero.
+                0 => (rest + udp::HEADER, [[0, IPV4], [0, IPV6]]),
+                // Its own first bits do; the link layer's type is what it is.
+                _ => (start - 2, [[head[start - 2], head[start - 1]]; 2]),
+            }
+        }
+        // The protocol number itself, beside the hop limit.
+        _ => {
+            let marks = [IPV4, IPV6].map(|number| match protocol {
+                IPV4_PROTOCOL => [TTL, number],
+                _ => [number, TTL],
+            });
+            (start + protocol - protocol % 2, marks)
+        }
+    }
 }
 
-/// A place in the outer headers.
+/// Writes a GRE header of version 0 but for the protocol type.
+fn write_gre(head: &mut [u8], key: Option<u32>) {
+    /// "Key present" (RFC 2890 §2).
+    const HAS_KEY: u8 = 0x20;
+    if let Some(key) = key {
+        head[0] = HAS_KEY;
+        head[GRE..GRE + GRE_KEY].copy_from_slice(&key.to_be_bytes());
+    }
+}
+
+/// A place in the window.
 const fn place(at: usize) -> u8 {
-    assert!(at <= MOST);
+    assert!(at <= WINDOW);
     let [.., low] = at.to_be_bytes();
     low
 }
@@ -250,7 +291,8 @@ pub struct Contents {
 
 impl Contents {
     /// Of a TCP or UDP packet, whose checksum is complete.
-    #[inline]
+    // Always, as `wrap_inline`: together they are one way without a call.
+    #[inline(always)]
     fn of(frame: &[u8], packet: &Packet, encapsulation: &Encapsulation) -> Self {
         Self {
             family: packet.family,
@@ -287,12 +329,12 @@ pub(crate) fn entropy(key: &FlowKey) -> u64 {
 /// with its addresses. `None` if there is no checksum, or it covers less than the packet.
 #[inline]
 fn known_sum(frame: &[u8], packet: &Packet) -> Option<u64> {
-    let len = packet.end - packet.transport;
+    let len = packet.end.wrapping_sub(packet.transport);
     // Nothing behind it, and nothing in front but an IPv4 header, whose sum is known with its
     // options, or IPv6's own: a fragment header counts.
     let is_behind = packet.family == Family::V4
-        || usize::from(packet.transport - packet.network) == ipv6::HEADER;
-    let is_all = packet.end == packet.network + packet.ip_len && is_behind;
+        || usize::from(packet.transport.wrapping_sub(packet.network)) == ipv6::HEADER;
+    let is_all = packet.end == packet.network.wrapping_add(packet.ip_len) && is_behind;
     let key = &packet.key;
     if key.protocol() != tcp::PROTOCOL {
         let at = usize::from(packet.transport) + udp::CHECKSUM;
@@ -329,7 +371,7 @@ pub fn encapsulate(
         super::nat::complete(frame.bytes_mut(), packet)?;
     }
     let contents = Contents::of(frame.bytes(), packet, encapsulation);
-    wrap(frame, &contents, encapsulation, hop)
+    wrap_inline(frame, &contents, encapsulation, hop)
 }
 
 /// As [`encapsulate`], a frame that has a fragment: what its transport checksum covers is not all
@@ -357,8 +399,18 @@ pub fn encapsulate_piece(
 /// # Errors
 ///
 /// As [`encapsulate`].
-#[inline]
+#[inline(never)]
 pub fn wrap(
+    frame: &mut Frame,
+    contents: &Contents,
+    encapsulation: &Encapsulation,
+    hop: &Hop,
+) -> Result<(), DropReason> {
+    wrap_inline(frame, contents, encapsulation, hop)
+}
+
+#[inline(always)]
+fn wrap_inline(
     frame: &mut Frame,
     contents: &Contents,
     encapsulation: &Encapsulation,
@@ -375,35 +427,32 @@ pub fn wrap(
         0
     };
     frame.set_len(end);
-    // From where the link-layer header begins now to where it will.
-    let head = u16::from(encapsulation.len) + ETHERNET;
-    let moved = if head >= contents.network {
-        frame.grow_head(head - contents.network)
-    } else {
-        frame.shrink_head(contents.network - head)
+    // From where the link-layer header begins now to where the longest would.
+    let moved = match WINDOW_BYTES.checked_sub(contents.network) {
+        Some(more) => frame.grow_head(more),
+        None => shrink_to_window(frame, contents.network),
     };
     if !moved {
         return Err(DropReason::Truncated);
     }
-    let (ethernet, rest) = frame
-        .bytes_mut()
-        .split_first_chunk_mut::<{ ethernet::HEADER }>()
-        .ok_or(DropReason::Truncated)?;
-    let mut ethernet = EthernetMut(ethernet);
-    ethernet.set_addresses(hop.destination, hop.source);
-    ethernet.set_ethertype(match encapsulation.family {
-        Family::V4 => ethernet::TYPE_IPV4,
-        Family::V6 => ethernet::TYPE_IPV6,
-    });
-    let outer = rest.get_mut(..usize::from(encapsulation.len));
-    let outer = outer.ok_or(DropReason::Truncated)?;
-    encapsulation.write(outer, contents, traffic_class, payload);
+    let window = frame.bytes_mut().first_chunk_mut();
+    let window = window.ok_or(DropReason::Truncated)?;
+    encapsulation.write(window, contents, traffic_class, payload);
+    // From there to where this one does.
+    let unused = MOST_BYTES - u16::from(encapsulation.len).min(MOST_BYTES);
+    frame.shrink_head(unused);
+    let ethernet = frame.bytes_mut().first_chunk_mut();
+    let ethernet = ethernet.ok_or(DropReason::Truncated)?;
+    EthernetMut::new(ethernet).set_addresses(hop.destination, hop.source);
     Ok(())
 }
 
-/// Length of the Ethernet header, as offsets are kept, bytes.
-const ETHERNET: u16 = 14;
-const _: () = assert!(ETHERNET as usize == ethernet::HEADER);
+/// Where the link-layer header is longer than all that is new.
+#[cold]
+#[inline(never)]
+fn shrink_to_window(frame: &mut Frame, network: u16) -> bool {
+    frame.shrink_head(network.wrapping_sub(WINDOW_BYTES))
+}
 
 /// Takes one hop from an inner packet. Returns its type of service or traffic class.
 #[inline]
@@ -436,87 +485,70 @@ fn inner_sum(inner: &[u8], contents: &Contents) -> u64 {
     };
     match contents.rest_sum {
         Some(rest) => checksum::add(first, rest),
-        None => checksum::sum(inner),
+        None => sum(inner),
     }
 }
 
+/// The sum of all bytes. Apart, since it is seldom needed and long.
+#[cold]
+#[inline(never)]
+fn sum(inner: &[u8]) -> u64 {
+    checksum::sum(inner)
+}
+
 impl Encapsulation {
-    /// Writes the outer headers of one packet. `inner` is its sum, if that is needed.
-    #[inline]
-    fn write(&self, outer: &mut [u8], contents: &Contents, traffic_class: u8, inner: u64) {
-        // Of the length that the caller cut, which is `len`.
-        if let Some(head) = self.head.get(..outer.len()) {
-            outer.copy_from_slice(head);
-        }
-        let traffic_class = match self.dscp {
-            Dscp::Copy => traffic_class,
-            Dscp::Set(dscp) => dscp << 2 | traffic_class & 0b11,
-        };
-        let is_v4 = contents.family == Family::V4;
-        match self.inner {
-            Inner::Protocol(at) => {
-                if let Some(number) = outer.get_mut(usize::from(at)) {
-                    *number = if is_v4 { IPV4 } else { IPV6 };
-                }
-            }
-            Inner::EtherType(at) => {
-                let number = if is_v4 {
-                    ethernet::TYPE_IPV4
-                } else {
-                    ethernet::TYPE_IPV6
-                };
-                put(outer, at.into(), number);
-            }
-            Inner::Itself => {}
-        }
-        let varies = [
-            contents.entropy & self.varying[0],
-            contents.entropy & self.varying[1],
-        ];
+    /// Writes the outer headers of one packet, and the link layer's type. `inner` is its sum, if that is
+    /// needed.
+    #[inline(always)]
+    fn write(&self, window: &mut [u8; WINDOW], contents: &Contents, traffic_class: u8, inner: u64) {
+        let entropy = contents.entropy;
+        let is_v6 = usize::from(contents.family == Family::V6);
+        *window = self.head;
+        put(window, self.mark_at, u16::from_be_bytes(self.marks[is_v6]));
+        let [keeps, has] = self.class;
+        let traffic_class = traffic_class & keeps | has;
+        let varies = [entropy & self.varying[0], entropy & self.varying[1]];
+        let start = WINDOW - usize::from(self.len).min(MOST);
+        let outer = &mut window[start..];
         if varies != [0, 0] {
             self.write_source(outer, varies);
         }
         let varies = checksum::add(varies[0], varies[1]);
-        let protocol = self.inner_number(contents.family);
         // Checked against an MTU, so within 16 bits.
         let total = contents.len.wrapping_add(self.overhead());
         let ip = match self.family {
             Family::V4 => {
-                let number = if self.is_udp { 0 } else { protocol };
-                self.write_v4(outer, total, traffic_class, (number, varies))
+                let fields = u64::from(traffic_class) + u64::from(total);
+                let fixed = u64::from(self.ip_sums[is_v6]);
+                let sum = checksum::add(fields + fixed, varies);
+                write_v4(outer, total, traffic_class, !checksum::fold(sum))
             }
-            Family::V6 => write_v6(outer, total, traffic_class, contents.entropy),
+            Family::V6 => write_v6(outer, total, traffic_class, entropy),
         };
-        if self.is_udp
-            && let Some(datagram) = outer.get_mut(ip.into()..)
-        {
-            let [high, low, ..] = contents.entropy.to_be_bytes();
-            let port = FIRST_PORT | u16::from_be_bytes([high, low]);
-            let len = total.wrapping_sub(ip);
-            put(datagram, 0, port);
-            put(datagram, 4, len);
-            if self.has_checksum {
-                // The length counts twice: in the pseudo header and in the datagram's own.
-                let fields = u64::from(port) + 2 * u64::from(len);
-                let outer = checksum::add(self.sums[1], checksum::add(fields, varies));
-                let sum = checksum::add(outer, checksum::add(protocol, inner));
-                let field = udp::written((!checksum::fold(sum)).to_be_bytes());
-                put(datagram, udp::CHECKSUM, u16::from_be_bytes(field));
-            }
+        let Some(datagram) = self.udp.and_then(|at| {
+            window
+                .get_mut(usize::from(at)..)?
+                .first_chunk_mut::<{ udp::HEADER }>()
+        }) else {
+            return;
+        };
+        let [high, low, ..] = entropy.to_be_bytes();
+        let port = FIRST_PORT | u16::from_be_bytes([high, low]);
+        let len = total.wrapping_sub(ip);
+        datagram[..2].copy_from_slice(&port.to_be_bytes());
+        datagram[4..6].copy_from_slice(&len.to_be_bytes());
+        if self.has_checksum {
+            // The length counts twice: in the pseudo header and in the datagram's own.
+            let fixed = u64::from(self.udp_sums[is_v6]);
+            let fields = u64::from(port) + 2 * u64::from(len) + fixed;
+            let sum = checksum::add(checksum::add(fields, varies), inner);
+            let field = udp::written((!checksum::fold(sum)).to_be_bytes());
+            datagram[udp::CHECKSUM..].copy_from_slice(&field);
         }
     }
 
-    /// What the inner packet's protocol number adds to the sum of GUE's header. It is a low byte.
-    #[inline]
-    fn inner_number(&self, family: Family) -> u64 {
-        match (self.inner, family) {
-            (Inner::Protocol(_), Family::V4) => IPV4.into(),
-            (Inner::Protocol(_), Family::V6) => IPV6.into(),
-            (Inner::EtherType(_) | Inner::Itself, _) => 0,
-        }
-    }
-
-    /// Writes the source with those bits of it that differ by flow.
+    /// Writes the source with those bits of it that differ by flow. Apart: few want that.
+    #[inline(never)]
     fn write_source(&self, outer: &mut [u8], varies: [u64; 2]) {
         let octets = octets([self.source[0] | varies[0], self.source[1] | varies[1]]);
         let (at, octets) = match self.family {
@@ -527,20 +559,17 @@ impl Encapsulation {
             field.copy_from_slice(octets);
         }
     }
+}
 
-    /// Completes an outer IPv4 header. `varies` is what its protocol number and its source add to the sum.
-    /// Returns its length, bytes.
-    #[inline]
-    fn write_v4(&self, outer: &mut [u8], total: u16, traffic_class: u8, varies: (u64, u64)) -> u16 {
-        if let Some(header) = outer.first_chunk_mut::<{ ipv4::HEADER }>() {
-            header[1] = traffic_class;
-            header[2..4].copy_from_slice(&total.to_be_bytes());
-            let fields = u64::from(traffic_class) + u64::from(total) + varies.0;
-            let sum = checksum::add(self.sums[0], checksum::add(fields, varies.1));
-            header[10..12].copy_from_slice(&(!checksum::fold(sum)).to_be_bytes());
-        }
-        20
+/// Completes an outer IPv4 header. Returns its length, bytes.
+#[inline]
+fn write_v4(outer: &mut [u8], total: u16, traffic_class: u8, checksum: u16) -> u16 {
+    if let Some(header) = outer.first_chunk_mut::<{ ipv4::HEADER }>() {
+        header[1] = traffic_class;
+        header[2..4].copy_from_slice(&total.to_be_bytes());
+        header[10..12].copy_from_slice(&checksum.to_be_bytes());
     }
+    20
 }
 
 /// Completes an outer IPv6 header. Returns its length, bytes.
@@ -560,9 +589,9 @@ fn write_v6(outer: &mut [u8], total: u16, traffic_class: u8, entropy: u64) -> u1
 
 /// Writes a 16-bit field in network order.
 #[inline]
-fn put(bytes: &mut [u8], at: usize, value: u16) {
-    if let Some(field) = bytes.get_mut(at..at + 2) {
-        field.copy_from_slice(&value.to_be_bytes());
+fn put(bytes: &mut [u8], at: u8, value: u16) {
+    if let Some(field) = bytes.get_mut(at.into()..).and_then(<[u8]>::first_chunk_mut) {
+        *field = value.to_be_bytes();
     }
 }
 

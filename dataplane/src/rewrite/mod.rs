@@ -35,7 +35,7 @@ use crate::xsk::Frame;
 pub fn rewrite(
     frame: &mut Frame,
     packet: &Packet,
-    action: &Action,
+    action: &Action<'_>,
     hop: &Hop,
 ) -> Result<(), DropReason> {
     rewrite_packet(frame, packet, action, hop)?;
@@ -49,12 +49,12 @@ pub fn rewrite(
 fn rewrite_packet(
     frame: &mut Frame,
     packet: &Packet,
-    action: &Action,
+    action: &Action<'_>,
     hop: &Hop,
 ) -> Result<(), DropReason> {
     let translation = match *action {
         Action::Direct => return redirect(frame.bytes_mut(), packet, hop),
-        Action::Encapsulate(ref encapsulation) => {
+        Action::Encapsulate(encapsulation) => {
             return encapsulate(frame, packet, encapsulation, hop);
         }
         Action::Exchange(ref endpoints, _) => {
@@ -76,7 +76,7 @@ fn rewrite_packet(
 pub fn rewrite_piece(
     frame: &mut Frame,
     packet: &Packet,
-    action: &Action,
+    action: &Action<'_>,
     hop: &Hop,
 ) -> Result<(), DropReason> {
     match action {

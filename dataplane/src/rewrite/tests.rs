@@ -24,7 +24,7 @@ fn endpoint(text: &str) -> Endpoint {
     Endpoint::from_socket(at(text))
 }
 
-fn rewritten(frame: &[u8], action: Action) -> Vec<u8> {
+fn rewritten(frame: &[u8], action: Action<'_>) -> Vec<u8> {
     let mut frame = framed(frame);
     let packet = parse(frame.bytes(), true).unwrap();
     rewrite(&mut frame, &packet, &action, &HOP).unwrap();

@@ -14,7 +14,7 @@ use crate::xsk::Frame;
 
 /// What is done to a packet's headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum Action<'a> {
     /// Only the hardware addresses change.
     Direct,
     /// The destination becomes this endpoint, and the packet has been routed once more.
@@ -22,7 +22,7 @@ pub enum Action {
     /// The source becomes this endpoint, and the packet has been routed once more.
     ToClient(Endpoint),
     /// The packet, routed once more, goes in another.
-    Encapsulate(Encapsulation),
+    Encapsulate(&'a Encapsulation),
     /// Both endpoints become these, and the packet, from whom it says, has been routed once more.
     Exchange(Exchange, Direction),
 }
@@ -51,13 +51,13 @@ pub enum FlowEvent {
     TooFast,
 }
 
-/// Where a packet goes and how.
+/// Where a packet goes and how. What the snapshot has of it stays there: a decision is handed on often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decision {
+pub struct Decision<'a> {
     /// What is done to its headers.
-    pub action: Action,
+    pub action: Action<'a>,
     /// Where it leaves.
-    pub hop: Hop,
+    pub hop: &'a Hop,
     /// The backend it goes to or comes from; `None` for a reply whose flow and service no
     /// longer name one.
     pub backend: Option<BackendId>,
@@ -67,8 +67,13 @@ pub struct Decision {
     pub most_segment: Option<u16>,
 }
 
-impl Decision {
-    pub(super) fn new(action: Action, hop: Hop, backend: &Backend, event: FlowEvent) -> Self {
+impl<'a> Decision<'a> {
+    pub(super) fn new(
+        action: Action<'a>,
+        hop: &'a Hop,
+        backend: &Backend,
+        event: FlowEvent,
+    ) -> Self {
         Self {
             action,
             hop,
@@ -100,7 +105,7 @@ pub struct Way<'a> {
     pub(super) tie: Tie,
 }
 
-impl Way<'_> {
+impl<'a> Way<'a> {
     /// The interface it leaves by.
     #[inline]
     #[must_use]
@@ -196,7 +201,7 @@ impl Way<'_> {
     }
 
     /// What is done to the packet, in one word; `None` when its flow was changed meanwhile.
-    fn action(&self, steering: &Steering<'_>, packet: &Packet) -> Option<Action> {
+    fn action(&self, steering: &Steering<'_>, packet: &Packet) -> Option<Action<'a>> {
         Some(match (&self.backend.treatment, self.direction) {
             (Treatment::Exchange, direction) => {
                 let endpoints = steering.exchange_of(self.backend, self.whose(), packet)?;
@@ -214,23 +219,23 @@ impl Way<'_> {
         &self,
         steering: &Steering<'_>,
         packet: &Packet,
-    ) -> Result<Decision, Refusal> {
+    ) -> Result<Decision<'a>, Refusal> {
         let action = self.action(steering, packet);
         let action = action.ok_or(DropReason::Unstored)?;
         Ok(Decision::new(
             action,
-            *self.hop,
+            self.hop,
             self.backend,
             FlowEvent::None,
         ))
     }
 }
 
-impl Action {
+impl<'a> Action<'a> {
     /// What is done to a client's packet for `backend`, unless that depends on its flow
     /// ([`Treatment::Exchange`]).
-    pub(super) fn to(backend: &Backend, packet: &Packet) -> Self {
-        match backend.treatment {
+    pub(super) fn to(backend: &'a Backend, packet: &Packet) -> Self {
+        match &backend.treatment {
             Treatment::Direct => Self::Direct,
             Treatment::Translate(_) | Treatment::Readdress | Treatment::Exchange => {
                 Self::ToBackend(backend.endpoint_for(packet.key.destination().port))

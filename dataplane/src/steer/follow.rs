@@ -7,7 +7,7 @@ use crate::parse::Packet;
 use crate::service::Service;
 use crate::verdict::DropReason;
 
-impl Steering<'_> {
+impl<'a> Steering<'a> {
     /// The way of a client's fragment that has its flow's key but no transport header. A flow that is
     /// not stored, or whose backend is gone, goes by the ring, as its first fragment does.
     #[cold]
@@ -16,7 +16,7 @@ impl Steering<'_> {
         service: &Service,
         packet: &Packet,
         hash: FlowHash,
-    ) -> Result<Decision, Refusal> {
+    ) -> Result<Decision<'a>, Refusal> {
         let stored = self.table.lookup(&packet.key, hash, self.now);
         let found = stored.or_else(|| self.awaited(service, packet, hash));
         let known = found.and_then(|found| Some((self.serving_flow(&found)?, found.tie)));
@@ -35,7 +35,7 @@ impl Steering<'_> {
     ///
     /// The one reason why it must be dropped.
     #[cold]
-    pub fn by_address(&self, service: u16, packet: &Packet) -> Result<Decision, Refusal> {
+    pub fn by_address(&self, service: u16, packet: &Packet) -> Result<Decision<'a>, Refusal> {
         let service = self.snapshot.service_at(service);
         let backend = self.by_ring(service.ok_or(DropReason::NotForUs)?, packet)?;
         let (action, hop) = self.way_to(backend, Tie::NONE, packet)?;

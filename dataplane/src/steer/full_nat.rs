@@ -10,7 +10,7 @@
 //! | packet | |
 //! |---|---|
 //! | the first of a TCP flow, SYN or not | gets a port and lies in the half-open table; where too many lie there, the one that waits longest ends and leaves it its port |
-//! | the client's next without SYN | the port moves with the flow: taken out of the half-open entry first, so that who ends that meanwhile does not give it back |
+//! | the client's next without SYN | the port moves with the flow into the flow table ([`moving`](super::moving)) |
 //! | the first of a datagram flow | gets a port and is stored at once |
 //! | any that cannot be stored | dropped: without an entry nobody knows its reply |
 
@@ -19,8 +19,9 @@ use ringgate_conntrack::{
     Direction, Ended, Endpoint, FlowHash, FlowKey, Found, NewFlow, State, Tie, Whose,
 };
 
+use super::interleaving::between;
 use super::open::{Begun, Stored};
-use super::{Action, Decision, FlowEvent, Refusal, Steering, demand, hop_to, keep};
+use super::{Action, Decision, Refusal, Steering, demand, keep};
 use crate::backend::{Backend, BackendId, Cost};
 use crate::parse::Packet;
 use crate::rewrite::Exchange;
@@ -109,7 +110,7 @@ impl<'a> Steering<'a> {
         &self,
         packet: &Packet,
         hash: FlowHash,
-    ) -> Result<Decision, Refusal> {
+    ) -> Result<Decision<'a>, Refusal> {
         let known = self.known_in_either(&packet.key, hash);
         let (home, known) = known.ok_or(DropReason::UnknownReturn)?;
         let backend = known.backend;
@@ -118,8 +119,8 @@ impl<'a> Steering<'a> {
         }
         let exchange = to_client(&known.client);
         let to = exchange.destination.address;
-        let hop = *self.snapshot.fib().hop(to, packet.family)?;
-        demand(packet, Cost::ROUTED, &hop)?;
+        let hop = self.snapshot.fib().hop(to, packet.family)?;
+        demand(packet, Cost::ROUTED, hop)?;
         let event = home.observe(&known.reply, backend, packet, || {
             Some(keep::Other {
                 key: known.client,
@@ -142,13 +143,13 @@ impl<'a> Steering<'a> {
         Some((known.backend, known.client))
     }
 
-    /// The flow of a reply, and which of the two tables has it.
+    /// The flow of a reply, and which of the two tables has it. Between a look at the one and at the other
+    /// it may have moved, so the first is looked at once more.
     fn known_in_either(&self, key: &FlowKey, hash: FlowHash) -> Option<(Self, Known<'a>)> {
-        let stored = self.known(key, hash).map(|known| (*self, known));
-        stored.or_else(|| {
-            let half = self.half_open();
-            Some((half, half.known(key, hash)?))
-        })
+        let look = |home: Self| Some((home, home.known(key, hash)?));
+        look(*self)
+            .or_else(|| look(self.half_open()))
+            .or_else(|| look(*self))
     }
 
     /// The source that a client's flow has in the place of its own.
@@ -158,13 +159,15 @@ impl<'a> Steering<'a> {
 
     /// The flow of a reply, as this table has it.
     fn known(&self, key: &FlowKey, hash: FlowHash) -> Option<Known<'a>> {
+        between();
         let reply = self.table.lookup(key, hash, self.now)?;
+        between();
         let (client, its) = self.table.flow_in(reply.tie.slot()?, self.now)?;
         let backend = self.snapshot.backend(BackendId(reply.owner))?;
         let is_its = backend.exchanges()
             && backend.is_at(key.source())
             && client.protocol() == key.protocol()
-            && self.is_of_one_flow(reply.whose(), its.whose(), key);
+            && self.is_of_one_flow(reply.whose(), self.before_it_moved(&client, &its), key);
         is_its.then_some(Known {
             backend,
             reply,
@@ -177,13 +180,17 @@ impl<'a> Steering<'a> {
         &self,
         backend: &'a Backend,
         packet: &Packet,
+        hash: FlowHash,
         state: Option<State>,
     ) -> Result<Begun<'a>, Refusal> {
         let state = state.ok_or(DropReason::Unstored)?;
         let waits = packet.key.protocol() == tcp::PROTOCOL;
+        // It may have moved to the flow table since that was looked at.
+        if waits && let Some(begun) = self.moved(packet, hash) {
+            return Ok(begun);
+        }
         let home = if waits { self.half_open() } else { *self };
         let (lease, mut displaced) = self.lease(backend, packet, waits)?;
-        let hash = home.table.hash(&packet.key);
         let new = NewFlow {
             state,
             owner: backend.id.0,
@@ -195,7 +202,11 @@ impl<'a> Steering<'a> {
         let is_closed = |found: &Found| found.state.is_closed();
         let (slot, more) = match home.store(&packet.key, hash, new, is_closed) {
             Stored::Yes { slot, displaced } => (slot, displaced),
-            Stored::NotYet | Stored::Conflict(_) | Stored::Full | Stored::Contended => {
+            Stored::Conflict(_) | Stored::Contended => {
+                self.give_back(packet.key.protocol(), lease);
+                return self.find_exchanged(packet, hash, None);
+            }
+            Stored::NotYet | Stored::Full => {
                 self.give_back(packet.key.protocol(), lease);
                 return Err(DropReason::Unstored.into());
             }
@@ -253,6 +264,7 @@ impl<'a> Steering<'a> {
         };
         let is_it =
             client.tie == waiting.lease.to_tie() && client.direction == Direction::FromClient;
+        between();
         if !is_it || !self.table.remove(&client) {
             return false;
         }
@@ -320,105 +332,6 @@ impl<'a> Steering<'a> {
         {
             self.table.remove(&found);
         }
-    }
-
-    /// A client's packet of a half-open flow that was found.
-    pub(super) fn answer_exchanged(
-        &self,
-        backend: &'a Backend,
-        packet: &Packet,
-        hash: FlowHash,
-        found: &Found,
-    ) -> Result<Begun<'a>, Refusal> {
-        let half = self.half_open();
-        hop_to(backend, packet)?; // nothing changes by a packet that goes nowhere
-        // Without a port another worker is moving it at this moment.
-        let lease = Lease::from_tie(found.tie).ok_or(DropReason::Unstored)?;
-        let next = found.state.after(Direction::FromClient, packet.tcp_flags);
-        let begun = |event| Begun {
-            backend,
-            tie: found.tie,
-            event,
-        };
-        if next.may_be_evicted() {
-            let event = half.observe(found, backend, packet, || {
-                half.other_of(backend, found, packet)
-            });
-            return Ok(begun(event));
-        }
-        let left = NewFlow {
-            state: found.state,
-            owner: found.owner,
-            direction: found.direction,
-            tie: Tie::NONE,
-            profile: found.profile(),
-            reach: found.reach,
-        };
-        if !half.table.replace(found, left, half.now) {
-            return Err(DropReason::Unstored.into());
-        }
-        // From here on the port is this thread's.
-        let new = NewFlow {
-            state: next,
-            tie: found.tie,
-            profile: backend.profile,
-            reach: keep::seen(packet),
-            ..left
-        };
-        match self.admit_exchanged(packet, hash, backend, (new, lease)) {
-            Ok(event) => {
-                half.forget_reply_of(found, &packet.key);
-                if let Some(left) = half.table.lookup(&packet.key, hash, half.now)
-                    && left.tie == Tie::NONE
-                {
-                    half.table.remove(&left);
-                }
-                Ok(begun(event))
-            }
-            Err(None) => Err(DropReason::Unstored.into()),
-            // The flow stays where it was, and the next segment tries again.
-            Err(Some(event)) => {
-                let back = NewFlow {
-                    tie: found.tie,
-                    ..left
-                };
-                let left = half.table.lookup(&packet.key, hash, half.now);
-                let left = left.filter(|left| left.tie == Tie::NONE);
-                if left.is_some_and(|left| half.table.replace(&left, back, half.now)) {
-                    return Ok(begun(event));
-                }
-                self.give_back(packet.key.protocol(), lease);
-                Err(DropReason::Unstored.into())
-            }
-        }
-    }
-
-    /// Stores both entries of a flow whose handshake is complete; else why not, and neither is. Nothing
-    /// is said if the port is gone too, with the client's entry.
-    fn admit_exchanged(
-        &self,
-        packet: &Packet,
-        hash: FlowHash,
-        backend: &Backend,
-        (new, lease): (NewFlow, Lease),
-    ) -> Result<FlowEvent, Option<FlowEvent>> {
-        let is_closed = |found: &Found| found.state.is_closed();
-        let stored = self.store(&packet.key, hash, new, is_closed);
-        let Stored::Yes { slot, .. } = stored else {
-            return Err(Some(stored.event(false)));
-        };
-        if self
-            .store_reply(backend, packet, (lease, slot), new.state)
-            .is_some()
-        {
-            return Ok(FlowEvent::Created);
-        }
-        // Taken out again, with the port in hand. If another has done so already, the port went
-        // back by that.
-        let there = self.table.flow_in(slot, self.now);
-        let there = there.filter(|(_, there)| there.tie == lease.to_tie());
-        let is_out = there.is_some_and(|(_, there)| self.table.remove(&there));
-        Err(is_out.then_some(FlowEvent::TableFull))
     }
 
     /// What else has to know of a client's packet: the entry of its replies.

@@ -9,9 +9,10 @@
 
 use ringgate_conntrack::{Direction, FlowHash, Found, NewFlow, Tie};
 
+use super::interleaving::between;
 use super::open::{Begun, Stored};
 use super::{Refusal, Steering, hop_to, keep, reopens, reply_key};
-use crate::backend::{Backend, BackendId};
+use crate::backend::Backend;
 use crate::parse::Packet;
 use crate::returns::Return;
 use crate::service::Service;
@@ -33,6 +34,7 @@ impl<'a> Steering<'a> {
         packet: &Packet,
         hash: FlowHash,
     ) -> Option<Found> {
+        between();
         let half = self.half_open();
         let found = || half.table.lookup(&packet.key, hash, half.now);
         service.half_open.then(found).flatten()
@@ -63,13 +65,13 @@ impl<'a> Steering<'a> {
         found: &Found,
     ) -> Result<Begun<'a>, Refusal> {
         let half = self.half_open();
-        let serving = self.serving(BackendId(found.owner));
+        let serving = self.serving_flow(found);
         let Some(backend) = serving.filter(|_| !reopens(found, packet)) else {
             half.forget(found, packet);
             return self.open(service, packet, hash);
         };
         if backend.exchanges() {
-            return self.answer_exchanged(backend, packet, hash, found);
+            return self.find_exchanged(packet, hash, Some((backend, *found)));
         }
         hop_to(backend, packet)?; // nothing changes by a packet that goes nowhere
         let next = found.state.after(Direction::FromClient, packet.tcp_flags);

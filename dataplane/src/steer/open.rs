@@ -5,6 +5,7 @@ use ringgate_conntrack::{
     Direction, Ended, FlowHash, FlowKey, Found, Insert, NewFlow, Placed, Reach, State, Tie,
 };
 
+use super::interleaving::between;
 use super::{FlowEvent, Refusal, Steering, hop_to, keep, reply_key};
 use crate::backend::{Backend, BackendId};
 use crate::parse::Packet;
@@ -63,7 +64,7 @@ impl<'a> Steering<'a> {
         };
         let (backend, stored) = home.choose(&other, service, packet, opening)?;
         if backend.exchanges() {
-            return self.begin_exchanged(backend, packet, state);
+            return self.begin_exchanged(backend, packet, hash, state);
         }
         let Stored::Yes { displaced, .. } = stored else {
             return Ok(Begun::plain(backend, stored.event(is_syn)));
@@ -101,6 +102,7 @@ impl<'a> Steering<'a> {
         &self,
         service: &Service,
         packet: &Packet,
+        hash: FlowHash,
         found: &Found,
     ) -> Result<Begun<'a>, Refusal> {
         let opening = Opening {
@@ -114,6 +116,7 @@ impl<'a> Steering<'a> {
             false => None,
         };
         self.forget_other(found, packet);
+        between();
         let tie = lease.map_or(Tie::NONE, Lease::to_tie);
         let new = NewFlow {
             owner: backend.id.0,
@@ -131,8 +134,9 @@ impl<'a> Steering<'a> {
             }
             FlowEvent::Rehashed
         } else if let Some(lease) = lease {
+            // By another worker, with another port.
             self.give_back(packet.key.protocol(), lease);
-            return Err(DropReason::Unstored.into());
+            return self.find_exchanged(packet, hash, None);
         } else {
             FlowEvent::Contended
         };
@@ -275,6 +279,7 @@ impl<'a> Steering<'a> {
         new: NewFlow,
         may_replace: impl Fn(&Found) -> bool,
     ) -> Stored {
+        between();
         let (placed, displaced) = match self.table.insert(key, hash, new, self.now) {
             Insert::Inserted(placed) => (placed, 0),
             Insert::Displaced(placed) => (placed, 1),

@@ -14,6 +14,7 @@ use crate::testing::{at, set_ttl, tcp, tcp_at, udp};
 use crate::wire::ethernet::Mac;
 
 mod full_nat;
+pub(super) mod interleaved;
 mod life;
 
 const ACK: u8 = 0x10;
@@ -146,11 +147,11 @@ impl World {
     }
 
     /// Clients are at port 0, backends at port 1.
-    fn send(&self, frame: &[u8]) -> Result<Decision, DropReason> {
+    fn send(&self, frame: &[u8]) -> Result<Decision<'_>, DropReason> {
         self.send_from(u16::from(frame[26..28] == [10, 2]), frame)
     }
 
-    fn send_from(&self, ingress: PortIndex, frame: &[u8]) -> Result<Decision, DropReason> {
+    fn send_from(&self, ingress: PortIndex, frame: &[u8]) -> Result<Decision<'_>, DropReason> {
         let packet = parse(frame, false).unwrap();
         let steering = Steering {
             snapshot: &self.snapshot,
@@ -164,7 +165,7 @@ impl World {
             .map_err(|refusal| refusal.reason)
     }
 
-    fn tcp(&self, from: &str, to: &str, flags: u8) -> Result<Decision, DropReason> {
+    fn tcp(&self, from: &str, to: &str, flags: u8) -> Result<Decision<'_>, DropReason> {
         self.send(&tcp(from, to, flags, b""))
     }
 

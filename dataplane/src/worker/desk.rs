@@ -33,7 +33,7 @@ impl<P: Port> Desk<'_, P> {
     pub(super) fn settle(
         &mut self,
         frame: Frame,
-        outcome: Result<&Decision, Refusal>,
+        outcome: Result<&Decision<'_>, Refusal>,
         packet: Option<&Packet>,
     ) {
         let refusal = match outcome {
@@ -118,7 +118,7 @@ fn send<P: Port>(ports: &mut [P], port: PortIndex, frame: Frame) -> Option<Frame
 }
 
 /// Counts what a forwarded packet did to its flow and its backend.
-fn count_flow(counters: &WorkerCounters, decision: &Decision, bytes: u64) {
+fn count_flow(counters: &WorkerCounters, decision: &Decision<'_>, bytes: u64) {
     match decision.event {
         FlowEvent::None => {}
         FlowEvent::Created => counters.flows.created.add(1),

@@ -157,7 +157,7 @@ impl Scene {
         flush.flows()
     }
 
-    fn steer(&self, ingress: u16, frame: &[u8]) -> Result<Decision, DropReason> {
+    fn steer(&self, ingress: u16, frame: &[u8]) -> Result<Decision<'_>, DropReason> {
         let packet = parse(frame, false).unwrap();
         self.newcomers.advance(self.now);
         let steering = Steering {

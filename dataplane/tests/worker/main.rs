@@ -22,6 +22,8 @@ mod icmp_vlans;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod residence;
+#[cfg(test)]
 mod vlans;
 #[cfg(test)]
 mod world;

@@ -163,6 +163,11 @@ impl Lengths {
     pub(super) const fn all(self) -> usize {
         self.head + self.body
     }
+
+    /// Whether it has a body.
+    pub(super) const fn has_body(self) -> bool {
+        self.body > 0
+    }
 }
 
 /// What the bytes so far are.

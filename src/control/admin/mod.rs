@@ -127,12 +127,21 @@ enum Stage {
     Streaming,
 }
 
-/// The admin socket and its connections.
+/// Who is served.
+#[derive(Debug)]
+enum Served {
+    /// Whoever may open the socket's file, which goes when this is dropped.
+    Claimed(Claimed, Rules),
+    /// Whoever reaches a port: they may look, and send no body.
+    Anybody,
+}
+
+/// The admin socket and its connections; or another listener's, where everybody may look.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    /// Removes the socket's file when dropped.
-    claimed: Claimed,
-    rules: Rules,
+    served: Served,
+    /// Connections at once.
+    most: usize,
     /// The listener while no accept is in flight.
     idle: Option<OwnedFd>,
     /// The listener after an accept that failed, until the pause is over.
@@ -148,34 +157,62 @@ impl Admin {
     /// Serves on a claimed socket, from the next [`Admin::pump`] on.
     pub(crate) fn new(mut claimed: Claimed, api: &Api) -> Self {
         let idle = claimed.take_listener();
+        Self::over(
+            Served::Claimed(claimed, Rules::of(api)),
+            idle,
+            MAX_CONNECTIONS,
+        )
+    }
+
+    /// Serves `most` connections at once of whoever reaches this listener, from the next [`Admin::pump`] on.
+    /// Without one it does nothing.
+    pub(crate) fn open_to_all(listener: Option<OwnedFd>, most: usize) -> Self {
+        Self::over(Served::Anybody, listener, most)
+    }
+
+    fn over(served: Served, idle: Option<OwnedFd>, most: usize) -> Self {
         Self {
-            claimed,
-            rules: Rules::of(api),
+            served,
+            most,
             idle,
             paused: None,
-            connections: Slab::new(MAX_CONNECTIONS),
+            connections: Slab::new(most),
             waiting: Vec::new(),
             streams: Streams::default(),
         }
     }
 
-    /// Takes other rules for those who connect from now on.
+    /// Takes other rules for those who connect to the admin socket from now on.
     pub(crate) fn admit(&mut self, api: &Api) {
-        self.rules = Rules::of(api);
-        if let Err(error) = self.claimed.set_mode(api.socket_mode()) {
+        let Served::Claimed(claimed, rules) = &mut self.served else {
+            return;
+        };
+        *rules = Rules::of(api);
+        if let Err(error) = claimed.set_mode(api.socket_mode()) {
             tracing::warn!(%error, "cannot change the mode of the admin socket");
         }
     }
 
-    /// Where it listens.
+    /// The socket's file; empty where there is none.
     pub(crate) fn path(&self) -> &Path {
-        self.claimed.path()
+        match &self.served {
+            Served::Claimed(claimed, _) => claimed.path(),
+            Served::Anybody => Path::new(""),
+        }
+    }
+
+    /// What who asks by this connection may do.
+    fn access(&self, connection: &OwnedFd) -> Access {
+        match &self.served {
+            Served::Claimed(_, rules) => rules.of_peer(connection),
+            Served::Anybody => Access::Read,
+        }
     }
 
     /// Asks for the next connection, if there is room for one and nothing is asked for yet. To be called
     /// once at the start and after every [`Admin::completed`] and [`Admin::refused`].
     pub(crate) fn pump(&mut self, wanted: &mut Vec<Wanted>) {
-        if self.connections.len() < MAX_CONNECTIONS
+        if self.connections.len() < self.most
             && let Some(listener) = self.idle.take()
         {
             wanted.push(Wanted {
@@ -192,7 +229,7 @@ impl Admin {
         match (token, operation) {
             (AdminToken::Listener, Operation::Accept { listener }) => self.idle = Some(listener),
             (AdminToken::Pause, _) => self.idle = self.paused.take(),
-            (AdminToken::Connection(key), _) => self.over(key),
+            (AdminToken::Connection(key), _) => self.end(key),
             _ => {}
         }
     }
@@ -215,7 +252,7 @@ impl Admin {
             (AdminToken::Watch(key), Outcome::Received { fd, result, .. })
                 if stream::is_gone(&fd, result) =>
             {
-                self.over(key);
+                self.end(key);
             }
             (AdminToken::Connection(key), outcome) => self.step(key, outcome, now, handler, wanted),
             _ => {}
@@ -223,7 +260,7 @@ impl Admin {
     }
 
     /// A connection is over; what is under way for it ends by itself and finds nobody.
-    fn over(&mut self, key: Key) {
+    fn end(&mut self, key: Key) {
         self.streams.remove(key);
         self.connections.take(key);
     }
@@ -248,7 +285,7 @@ impl Admin {
     /// Ends a stream when all that was pushed has been sent.
     pub(crate) fn finish(&mut self, key: Key, wanted: &mut Vec<Wanted>) {
         if self.streams.finish(key, wanted).is_break() {
-            self.over(key);
+            self.end(key);
         }
     }
 
@@ -269,7 +306,7 @@ impl Admin {
                 self.idle = Some(listener);
                 let stage = Stage::Reading {
                     deadline: now + REQUEST_PATIENCE,
-                    access: self.rules.of_peer(&fd),
+                    access: self.access(&fd),
                     lengths: None,
                 };
                 // There is room: nothing is accepted otherwise (`pump`).
@@ -328,11 +365,11 @@ impl Admin {
                     .sent(key, (fd, buffer, result), wanted)
                     .is_break()
                 {
-                    self.over(key);
+                    self.end(key);
                 }
             }
             // The descriptor was in the outcome: it is closed by now.
-            _ => self.over(key),
+            _ => self.end(key),
         }
     }
 
@@ -345,6 +382,7 @@ impl Admin {
         handler: &mut dyn FnMut(&Request<'_>, Key) -> Answer,
         wanted: &mut Vec<Wanted>,
     ) {
+        let is_open = matches!(self.served, Served::Anybody);
         let Some(Stage::Reading {
             deadline,
             access,
@@ -361,6 +399,7 @@ impl Admin {
             )),
             Ok(_) => match measured(&buffer, lengths) {
                 Err(refusal) => Some(refusal),
+                Ok(Some(lengths)) if is_open && lengths.has_body() => Some(no_body()),
                 Ok(Some(lengths)) if buffer.len() >= lengths.all() => {
                     let answer = match http::read(&buffer, lengths, *access) {
                         Ok(request) => handler(&request, key),
@@ -381,7 +420,7 @@ impl Admin {
         };
         match refusal {
             Some(refusal) => self.begin_answer(key, fd, Answer::Now(refusal), wanted),
-            None => self.over(key), // nobody is there to read an answer
+            None => self.end(key), // nobody is there to read an answer
         }
     }
 
@@ -403,7 +442,7 @@ impl Admin {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the admin socket could not begin a stream");
-                    return self.over(key);
+                    return self.end(key);
                 }
             },
         };
@@ -436,6 +475,10 @@ fn make_room(buffer: &mut Vec<u8>, lengths: Option<Lengths>) {
 fn too_slow() -> Response {
     let message = format!("the request was not complete within {REQUEST_PATIENCE:?}");
     Response::error(408, &message)
+}
+
+fn no_body() -> Response {
+    Response::error(413, "nothing that can be asked here has a body")
 }
 
 fn too_many_streams() -> Response {

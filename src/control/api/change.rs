@@ -64,12 +64,6 @@ pub(super) fn save(_: &Request<'_>, key: Key, _: &Page<'_>, doing: &mut Doing<'_
     Answer::Later
 }
 
-/// `POST /v1/reload`.
-pub(super) fn reload(_: &Request<'_>, key: Key, _: &Page<'_>, doing: &mut Doing<'_>) -> Answer {
-    doing.errands.push(Errand::Reload { key });
-    Answer::Later
-}
-
 fn begin(
     request: &Request<'_>,
     key: Key,

@@ -4,6 +4,8 @@ use ringgate_config::Said;
 use serde_json::{Value, json};
 
 use super::super::admin::http::{Request, Response};
+use super::super::metrics::exposition::CONTENT_TYPE;
+use super::super::metrics::render;
 use super::super::status::Page;
 use super::name;
 use crate::explanation::{self, Question};
@@ -14,6 +16,11 @@ const STATES: [&str; 5] = ["up", "draining", "pending", "down", "disabled"];
 /// `GET /v1/status`.
 pub(super) fn status(_: &Request<'_>, page: &Page<'_>) -> Response {
     Response::ok(page.to_json())
+}
+
+/// `GET /v1/metrics`, and `GET /metrics` of the listener for collectors.
+pub(crate) fn metrics(_: &Request<'_>, page: &Page<'_>) -> Response {
+    Response::text(CONTENT_TYPE, render(page))
 }
 
 /// `GET /v1/services`: those of `status`, or the one that is named.
@@ -87,6 +94,7 @@ pub(super) fn config(_: &Request<'_>, page: &Page<'_>) -> Response {
     let backends = model.services().iter().map(|one| one.backends().len());
     Response::ok(json!({
         "file": page.config,
+        "in_force": page.in_force.to_json(),
         "services": model.services().len(),
         "backends": backends.sum::<usize>(),
         "interfaces": model.interfaces().iter().map(|one| one.name()).collect::<Vec<_>>(),

@@ -6,20 +6,22 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`change`] | `POST` of what an operator changes, `reload` and `save` |
+//! | [`change`] | `POST` of what an operator changes, and `save` |
 //! | [`events`] | `GET /v1/events`: which of them, and for how long |
 //! | [`flush`] | `POST /v1/flush`: whose flows are meant |
 //! | [`flows`] | `GET /v1/flows`: which of them, a page at a time |
 //! | [`look`] | what is shown and changes nothing |
 //! | [`name`] | services and backends as those who ask call them |
+//! | [`propose`] | another configuration |
 //! | [`watch`] | `GET /v1/drain`: a backend while its flows end |
 
 mod change;
 mod events;
 pub(crate) mod flows;
 pub(crate) mod flush;
-mod look;
+pub(crate) mod look;
 mod name;
+pub(crate) mod propose;
 pub(crate) mod watch;
 
 use std::net::SocketAddr;
@@ -33,6 +35,7 @@ use super::slab::Key;
 use super::status::Page;
 use flows::Listing;
 use flush::Flushing;
+use propose::Proposal;
 use watch::Wait;
 
 /// What takes the whole loop, and is done once the handler has returned. The key is that of the
@@ -68,16 +71,13 @@ pub(crate) enum Errand {
         /// How.
         change: Change,
     },
-    /// Read the configuration file again.
-    Reload {
-        /// Who waits for the outcome.
-        key: Key,
-    },
     /// Write what was changed into the configuration file.
     Save {
         /// Who waits for the outcome.
         key: Key,
     },
+    /// Judge a configuration, and take it up if that is asked for.
+    Propose(Key, Proposal),
 }
 
 /// What an acting handler may begin. The loop carries it out after the handler has returned, and
@@ -170,6 +170,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::look("/v1/counters", look::counters),
     Route::look("/v1/config", look::config),
     Route::look("/v1/explain", look::explain),
+    Route::look("/v1/metrics", look::metrics),
     Route::look("/v1/openapi", look::openapi),
     Route::follow("/v1/flows", flows::begin),
     Route::follow("/v1/events", events::begin),
@@ -179,8 +180,11 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::act("/v1/disable", change::disable),
     Route::act("/v1/enable", change::enable),
     Route::act("/v1/flush", flush::begin),
-    Route::act("/v1/reload", change::reload),
     Route::act("/v1/save", change::save),
+    Route::act("/v1/reload", propose::reload),
+    Route::act("/v1/apply", propose::apply),
+    // It changes nothing; but judging a large file holds the loop up, which is not for everybody.
+    Route::act("/v1/diff", propose::look),
 ];
 
 /// Answers a request.

@@ -9,7 +9,7 @@ const DEAD: Verdict = Verdict::Failure(Reason::Refused);
 fn spec(number: u8) -> Spec {
     Spec {
         address: SocketAddr::from(([10, 0, 0, number], 80)),
-        kind: Kind::Tcp,
+        check: Arc::new(Check::Tcp),
         interval: SECOND,
         timeout: SECOND / 2,
         rise: 2,

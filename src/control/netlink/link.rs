@@ -4,7 +4,7 @@ use std::fmt;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
-    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
 use ringgate_dataplane::wire::vlan::{TPID_CUSTOMER, Tag};
 
@@ -53,6 +53,8 @@ pub(crate) struct Link {
     pub(crate) rx_queues: u32,
     /// Transmit queues, likewise.
     pub(crate) tx_queues: u32,
+    /// An XDP program is attached, by whatever way.
+    pub(crate) has_program: bool,
 }
 
 /// A VLAN on another device.
@@ -83,6 +85,7 @@ impl Link {
             vlan: None,
             rx_queues: 1,
             tx_queues: 1,
+            has_program: false,
         };
         let (mut parent, mut tag, mut foreign) = (None, None, false);
         for attribute in &message.attributes {
@@ -95,6 +98,10 @@ impl Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::NumRxQueues(queues) => link.rx_queues = *queues,
                 LinkAttribute::NumTxQueues(queues) => link.tx_queues = *queues,
+                LinkAttribute::Xdp(xdp) => {
+                    let attached = |part: &LinkXdp| matches!(part, LinkXdp::Attached(how) if *how != XdpAttached::None);
+                    link.has_program = xdp.iter().any(attached);
+                }
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind.to_string()),

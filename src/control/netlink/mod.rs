@@ -108,6 +108,21 @@ pub(crate) struct Counters {
     pub(crate) refused: u64,
 }
 
+impl Counters {
+    /// Every counter with its name, as in `status`.
+    pub(crate) const fn named(&self) -> [(&'static str, u64); 7] {
+        [
+            ("messages", self.messages),
+            ("malformed", self.malformed),
+            ("foreign", self.foreign),
+            ("overruns", self.overruns),
+            ("dumps", self.dumps),
+            ("interrupted", self.interrupted),
+            ("refused", self.refused),
+        ]
+    }
+}
+
 /// The socket and what has been learnt through it.
 #[derive(Debug)]
 pub(crate) struct Watcher {

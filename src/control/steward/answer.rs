@@ -1,27 +1,37 @@
-//! What is asked through the admin socket, and what is answered.
+//! What is asked through the admin socket and by collectors of metrics, and what is answered.
 
 use std::time::Instant;
 
 use ringgate_dataplane::clock::Clock as _;
-use serde_json::json;
 
 use super::flush::BUCKETS_A_TURN;
 use super::{Steward, Token};
-use crate::control::admin::http::{Body, Request, Response};
-use crate::control::admin::{AdminToken, Wanted};
+use crate::control::admin::http::{Request, Response};
+use crate::control::admin::{Admin, AdminToken, Wanted};
 use crate::control::api::{self, Doing, Errand};
-use crate::control::driver::Outcome;
+use crate::control::driver::{Driver, Outcome};
 use crate::control::events::Event;
+use crate::control::exporter;
 use crate::control::slab::Key;
 use crate::control::status::Page;
 
+/// Where something is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The admin socket.
+    Admin,
+    /// The listener for collectors of metrics.
+    Exporter,
+}
+
 impl Steward {
-    pub(super) fn answer(&mut self, token: AdminToken, outcome: Outcome, now: Instant) {
+    pub(super) fn answer(&mut self, door: Door, token: AdminToken, outcome: Outcome, now: Instant) {
         let mut wanted = Vec::new();
         // The handler needs all but the admin socket itself.
         let admin = self.admin.path().to_owned();
         let page = Page {
             config: &self.config.display().to_string(),
+            in_force: &self.in_force,
             model: &self.model,
             overlay: &self.overlay,
             snapshot: &self.snapshot,
@@ -29,6 +39,8 @@ impl Steward {
             checker: &self.checker,
             watcher: &self.watcher,
             meter: &self.meter,
+            checks: &self.latencies,
+            turns: &self.turns,
             driver: self.driver.kind(),
             operations: self.driver.in_flight(),
             admin: &admin,
@@ -36,6 +48,12 @@ impl Steward {
             now: self.clock.now(),
             uptime_ms: u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX),
         };
+        if door == Door::Exporter {
+            let mut handler = |request: &Request<'_>, _| exporter::answer(request, &page);
+            self.exporter
+                .completed(token, outcome, now, &mut handler, &mut wanted);
+            return self.start_exporter(wanted);
+        }
         let mut errands = Vec::new();
         let mut doing = Doing {
             errands: &mut errands,
@@ -62,14 +80,11 @@ impl Steward {
                 backend,
                 change,
             } => self.change(key, (service, backend), change, now),
-            Errand::Reload { key } => {
-                let outcome = self.reload(now);
-                self.answer_later(key, reloaded(outcome));
-            }
             Errand::Save { key } => {
                 let response = self.save();
                 self.answer_later(key, response);
             }
+            Errand::Propose(key, proposal) => self.consider(key, proposal, now),
         }
     }
 
@@ -133,31 +148,36 @@ impl Steward {
     }
 
     /// Starts what the admin socket wants, and has it listen on.
-    pub(super) fn start_admin(&mut self, mut wanted: Vec<Wanted>) {
-        self.admin.pump(&mut wanted);
-        for Wanted {
-            operation,
-            limit,
-            token,
-        } in wanted
-        {
-            if let Err(refused) = self.driver.start(operation, limit, Token::Admin(token)) {
-                self.admin.refused(token, refused.operation);
-            }
-        }
+    pub(super) fn start_admin(&mut self, wanted: Vec<Wanted>) {
+        start(&mut self.admin, &mut *self.driver, Token::Admin, wanted);
+    }
+
+    /// The same for the listener for collectors of metrics.
+    pub(super) fn start_exporter(&mut self, wanted: Vec<Wanted>) {
+        start(
+            &mut self.exporter,
+            &mut *self.driver,
+            Token::Exporter,
+            wanted,
+        );
     }
 }
 
-/// What is answered to who has asked for a reload.
-fn reloaded(outcome: Result<(), Vec<String>>) -> Response {
-    match outcome {
-        Ok(()) => Response::ok(json!({ "reloaded": true })),
-        Err(problems) => {
-            let message = "refused, nothing has changed; see problems";
-            Response {
-                status: 422,
-                body: Body::Json(json!({ "error": message, "problems": problems })),
-            }
+fn start(
+    admin: &mut Admin,
+    driver: &mut dyn Driver<Token>,
+    name: fn(AdminToken) -> Token,
+    mut wanted: Vec<Wanted>,
+) {
+    admin.pump(&mut wanted);
+    for Wanted {
+        operation,
+        limit,
+        token,
+    } in wanted
+    {
+        if let Err(refused) = driver.start(operation, limit, name(token)) {
+            admin.refused(token, refused.operation);
         }
     }
 }

@@ -95,6 +95,7 @@ impl Steward {
         self.model = self.overlay.over(&self.file);
         // One that is disabled is not checked.
         self.checker.reconcile(specs(&self.model), now);
+        self.latencies.follow(&self.model);
         self.stale = true;
     }
 

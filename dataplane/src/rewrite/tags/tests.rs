@@ -23,7 +23,7 @@ fn hop(tags: Tags, keeps_tags: bool) -> Hop {
     }
 }
 
-fn rewritten(frame: &[u8], action: Action, hop: &Hop) -> Vec<u8> {
+fn rewritten(frame: &[u8], action: Action<'_>, hop: &Hop) -> Vec<u8> {
     let mut frame = framed(frame);
     let packet = parse(frame.bytes(), true).unwrap();
     rewrite(&mut frame, &packet, &action, hop).unwrap();

@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use ringgate_conntrack::Span;
 use ringgate_conntrack::source_ports::{Layout, Rests, Seat, SourcePorts};
+use ringgate_conntrack::{NewFlow, Span};
 
 use super::*;
 use crate::flush::{Flush, Scope};
 use crate::rewrite::Exchange;
 
 mod crowds;
+mod together;
 
 const FILE: &str = r#"
     [balancer]
@@ -133,7 +134,7 @@ impl Sourced {
     }
 
     /// As the other worker, at the backends' interface.
-    fn send_to_other(&self, frame: &[u8]) -> Result<Decision, DropReason> {
+    fn send_to_other(&self, frame: &[u8]) -> Result<Decision<'_>, DropReason> {
         let packet = parse(frame, false).unwrap();
         let steering = Steering {
             snapshot: &self.snapshot,
@@ -192,7 +193,7 @@ impl Sourced {
     }
 }
 
-fn exchanged(decision: Decision, from: Direction) -> Result<(String, String), DropReason> {
+fn exchanged(decision: Decision<'_>, from: Direction) -> Result<(String, String), DropReason> {
     match decision.action {
         Action::Exchange(
             Exchange {

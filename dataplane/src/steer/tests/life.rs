@@ -55,12 +55,12 @@ impl<'a> Connection<'a> {
         assert!(self.is(State::Established));
     }
 
-    fn client(&self, flags: u8, sequence: u32) -> Result<Decision, DropReason> {
+    fn client(&self, flags: u8, sequence: u32) -> Result<Decision<'_>, DropReason> {
         let frame = tcp_at(CLIENT, self.service, flags, sequence, b"");
         self.world.send(&frame)
     }
 
-    fn backend(&self, flags: u8, sequence: u32) -> Result<Decision, DropReason> {
+    fn backend(&self, flags: u8, sequence: u32) -> Result<Decision<'_>, DropReason> {
         let backend = self.backend.as_ref().unwrap();
         self.world
             .send(&tcp_at(backend, CLIENT, flags, sequence, b""))

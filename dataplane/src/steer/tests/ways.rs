@@ -19,7 +19,7 @@ fn a_decision_says_where_and_how() {
         tags: Tags::NONE,
         keeps_tags: false,
     };
-    assert_eq!(decision.hop, hop);
+    assert_eq!(*decision.hop, hop);
     assert_eq!(
         world
             .snapshot

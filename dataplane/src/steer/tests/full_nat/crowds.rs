@@ -97,7 +97,7 @@ impl Traffic {
         }
     }
 
-    fn remember(&mut self, decision: &Decision) {
+    fn remember(&mut self, decision: &Decision<'_>) {
         let Action::Exchange(exchange, Direction::FromClient) = decision.action else {
             return;
         };

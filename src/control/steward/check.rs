@@ -1,0 +1,61 @@
+//! Checks: which are due, how they end, and what follows from that.
+
+use std::time::Instant;
+
+use super::{Steward, Token};
+use crate::control::driver::Outcome;
+use crate::control::events::Event;
+use crate::control::health::State;
+use crate::control::probe::{Ended, ProbeToken, Progress};
+
+impl From<ProbeToken> for Token {
+    fn from(token: ProbeToken) -> Self {
+        Self::Check(token)
+    }
+}
+
+impl Steward {
+    pub(super) fn start_checks(&mut self, now: Instant) {
+        let mut starts = Vec::new();
+        self.checker.tick(now, &mut starts);
+        for start in starts {
+            let progress = self.prober.start(&start, now, &mut *self.driver);
+            self.follow_check(progress, now);
+        }
+    }
+
+    pub(super) fn go_on_checking(&mut self, token: ProbeToken, outcome: Outcome, now: Instant) {
+        let progress = self
+            .prober
+            .completed(token, outcome, now, &mut *self.driver);
+        self.follow_check(progress, now);
+    }
+
+    fn follow_check(&mut self, progress: Progress, now: Instant) {
+        match progress {
+            Progress::Running => {}
+            Progress::Ended(ended) => self.end_check(&ended, now),
+            Progress::Refused(id) => self.checker.refused(id, now),
+        }
+    }
+
+    fn end_check(&mut self, ended: &Ended, now: Instant) {
+        if let Some(spec) = self.checker.spec(ended.id) {
+            self.latencies.record(spec, ended.latency);
+        }
+        let Some(change) = self.checker.ended(ended.id, ended.verdict, now) else {
+            return;
+        };
+        let backend = change.spec.address;
+        match (change.state, change.reason) {
+            (State::Down, Some(reason)) => tracing::warn!(%backend, %reason, "down"),
+            (state, _) => tracing::info!(%backend, "{state}"),
+        }
+        self.stale = true;
+        self.events.tell(&Event::Check {
+            address: backend,
+            state: change.state,
+            reason: change.reason.map(|reason| reason.to_string()),
+        });
+    }
+}
