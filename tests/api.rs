@@ -252,7 +252,7 @@ mod tests {
         scene
             .balancer
             .rewrite(&text.replace("drain = \"5s\"", "drain = \"6s\""));
-        assert_eq!(scene.ok(&["reload"]), "reloaded\n");
+        assert_eq!(scene.ok(&["reload"]), "balancer.drain 5s -> 6s\nreloaded\n");
         assert_eq!(
             scene.b2()["weight"],
             20,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::Action;
 use crate::duration::Spelt;
 use crate::model::{
-    Backend, Balancer, Check, Dscp, Health, Interface, Metrics, Model, MssClamp, Quic, Service,
-    Timeouts, Tunnel, Vlan,
+    Api, Backend, Balancer, Check, Dscp, Health, Interface, Metrics, Model, MssClamp, Quic,
+    Service, Timeouts, Tunnel, Vlan,
 };
 
 /// A key with another value.
@@ -87,6 +87,7 @@ pub(super) fn of_process<'a>(old: &Model, new: &Model) -> Vec<Action<'a>> {
         "metrics.backends",
         [&old.metrics().backends, &new.metrics().backends],
     );
+    of_api(&mut free, [old.api(), new.api()]);
     if fixed.0.is_empty() && free.0.is_empty() && is_other_balancer(old.balancer(), new.balancer())
     {
         free.0.push(Setting::unnamed());
@@ -144,6 +145,18 @@ fn of_metrics(settings: &mut Settings, both: [&Metrics; 2]) {
     settings.shown(
         "metrics.residence-sample",
         both.map(|one| &one.residence_sample),
+    );
+}
+
+/// Who may ask, which is asked of each who connects.
+fn of_api(settings: &mut Settings, both: [&Api; 2]) {
+    let group = |group: &Option<String>| group.clone().unwrap_or_else(|| "none".to_owned());
+    settings.note("api.read-group", both.map(|one| &one.read_group), group);
+    settings.note("api.write-group", both.map(|one| &one.write_group), group);
+    settings.note(
+        "api.socket-mode",
+        both.map(|one| &one.socket_mode),
+        |mode| format!("{mode:04o}"),
     );
 }
 

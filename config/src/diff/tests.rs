@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::settings::Setting;
 use super::*;
-use crate::model::{Balancer, Health, Metrics, Timeouts};
+use crate::model::{Api, Balancer, Health, Metrics, Timeouts};
 
 const INTERFACE: &str = "[[interface]]\nname = \"eth0\"\n";
 
@@ -153,6 +153,19 @@ fn every_key_of_the_process_is_told_under_its_name() {
         let table = file(&format!("[metrics]\n{keys}"), "", "");
         assert_eq!(keys_of(&table), [expected]);
     }
+    for (keys, expected) in [
+        ("socket-mode = \"0640\"", ["api.socket-mode"].as_slice()),
+        (
+            "write-group = \"ops\"",
+            &["api.write-group", "api.socket-mode"],
+        ),
+        (
+            "read-group = \"0\"\nsocket-mode = \"0660\"",
+            &["api.read-group", "api.socket-mode"],
+        ),
+    ] {
+        assert_eq!(keys_of(&file(&format!("[api]\n{keys}"), "", "")), expected);
+    }
     let both = ["balancer.workers", "balancer.cores"];
     assert_eq!(keys_of(&file("cores = [0, 1]", "", "")), both);
     let plain = file("", "", "");
@@ -243,6 +256,11 @@ fn no_field_is_unknown() {
         residence_sample: _,
         backends: _,
     } = model.metrics();
+    let Api {
+        socket_mode: _,
+        read_group: _,
+        write_group: _,
+    } = model.api();
     let Timeouts {
         opening: _,
         established: _,
@@ -251,6 +269,13 @@ fn no_field_is_unknown() {
         one_way: _,
         two_way: _,
     } = timeouts;
+}
+
+/// The same for what a service has.
+#[test]
+fn no_field_of_a_service_is_unknown() {
+    let text = format!("{INTERFACE}{}", service("web", ""));
+    let model = model(&text);
     let Service {
         name: _,
         listen: _,
