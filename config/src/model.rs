@@ -58,8 +58,8 @@ pub use words::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     pub(crate) balancer: Balancer,
-    pub(crate) api: Api,
     pub(crate) metrics: Metrics,
+    pub(crate) api: Api,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) services: Vec<Service>,
 }
@@ -70,14 +70,14 @@ impl Model {
         &self.balancer
     }
 
-    /// Who may ask a running balancer.
-    pub const fn api(&self) -> &Api {
-        &self.api
-    }
-
     /// What is told to whoever collects metrics.
     pub const fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Who may ask a running balancer.
+    pub const fn api(&self) -> &Api {
+        &self.api
     }
 
     /// The interfaces that packets come from and leave by; at least one.

@@ -83,11 +83,11 @@ pub(super) fn of_process<'a>(old: &Model, new: &Model) -> Vec<Action<'a>> {
     of_metrics(&mut fixed, [old.metrics(), new.metrics()]);
     let mut free = Settings::default();
     of_run(&mut free, [old.balancer(), new.balancer()]);
+    of_api(&mut free, [old.api(), new.api()]);
     free.shown(
         "metrics.backends",
         [&old.metrics().backends, &new.metrics().backends],
     );
-    of_api(&mut free, [old.api(), new.api()]);
     if fixed.0.is_empty() && free.0.is_empty() && is_other_balancer(old.balancer(), new.balancer())
     {
         free.0.push(Setting::unnamed());
@@ -148,9 +148,9 @@ fn of_metrics(settings: &mut Settings, both: [&Metrics; 2]) {
     );
 }
 
-/// Who may ask, which is asked of each who connects.
+/// Who may ask a running balancer.
 fn of_api(settings: &mut Settings, both: [&Api; 2]) {
-    let group = |group: &Option<String>| group.clone().unwrap_or_else(|| "none".to_owned());
+    let group = |name: &Option<String>| name.as_deref().unwrap_or("none").to_owned();
     settings.note("api.read-group", both.map(|one| &one.read_group), group);
     settings.note("api.write-group", both.map(|one| &one.write_group), group);
     settings.note(

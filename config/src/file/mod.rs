@@ -91,8 +91,8 @@ pub(crate) struct Interface<'a> {
 #[derive(Debug)]
 pub(crate) struct File<'a> {
     pub(crate) balancer: Option<Balancer<'a>>,
-    pub(crate) api: Option<Api<'a>>,
     pub(crate) metrics: Option<Metrics<'a>>,
+    pub(crate) api: Option<Api<'a>>,
     pub(crate) interfaces: Vec<Interface<'a>>,
     pub(crate) services: Vec<Service<'a>>,
 }
@@ -113,8 +113,8 @@ impl<'a> File<'a> {
                 findings: top.findings,
             })
         });
-        let api = Api::read(&mut top);
         let metrics = Metrics::read(&mut top);
+        let api = Api::read(&mut top);
         let mut interfaces = Vec::new();
         for (number, table, head) in top.tables("interface") {
             let path = entry_path("interface", table, "name", number);
@@ -141,8 +141,8 @@ impl<'a> File<'a> {
         }
         Self {
             balancer,
-            api,
             metrics,
+            api,
             interfaces,
             services,
         }

@@ -39,8 +39,8 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
         Some(balancer) => balancer::resolve(balancer, nat_addresses.as_deref(), findings),
         None => Some(balancer::default()),
     };
-    let api = api::resolve(file.api.as_ref(), findings);
     let metrics = metrics::resolve(file.metrics.as_ref(), findings);
+    let api = api::resolve(file.api.as_ref(), findings);
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
     let inherited = Inherited {
@@ -60,8 +60,8 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     check_counts(file, findings);
     Some(Model {
         balancer: balancer?,
-        api: api?,
         metrics: metrics?,
+        api: api?,
         interfaces: interfaces?,
         services: services.into_iter().collect::<Option<_>>()?,
     })
