@@ -293,7 +293,7 @@ mod tests {
         let output = scene.balancer.ask(&["save"]);
         assert_eq!(output.status.code(), Some(1));
         assert!(
-            complaint(&output).contains("reload first"),
+            complaint(&output).contains("reload it first"),
             "{}",
             complaint(&output)
         );
