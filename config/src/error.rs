@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::Parsed;
 use crate::limits::{PROBLEMS_MAX, QUOTE_CHARS_MAX};
+use crate::mention::{FileUse, Mention};
 use crate::model::Model;
 
 /// Where in the file: prints as `file:line:column: key`.
@@ -159,6 +160,7 @@ pub(crate) struct Findings<'t> {
     line_starts: Vec<usize>,
     problems: Vec<Problem>,
     warnings: Vec<Warning>,
+    mentions: Vec<Mention>,
     omitted: usize,
     broken_lines: BTreeSet<usize>,
 }
@@ -175,6 +177,7 @@ impl<'t> Findings<'t> {
             line_starts,
             problems: Vec::new(),
             warnings: Vec::new(),
+            mentions: Vec::new(),
             omitted: 0,
             broken_lines: BTreeSet::new(),
         }
@@ -215,6 +218,16 @@ impl<'t> Findings<'t> {
             let place = self.place(at, key);
             self.warnings.push(Warning { place, found, cure });
         }
+    }
+
+    /// A file that the configuration names.
+    pub(crate) fn mention(&mut self, at: &Range<usize>, key: String, path: &str, used_as: FileUse) {
+        let place = self.place(at, key);
+        self.mentions.push(Mention {
+            place,
+            path: path.into(),
+            used_as,
+        });
     }
 
     /// Index of the line that a byte offset falls into, the first is 0.
@@ -262,6 +275,7 @@ impl<'t> Findings<'t> {
                 Ok(Parsed {
                     model,
                     warnings: self.warnings,
+                    mentions: self.mentions,
                 })
             }
             _ => Err(self.refuse()),

@@ -81,6 +81,7 @@ mod duration;
 mod error;
 mod file;
 pub mod limits;
+mod mention;
 mod model;
 mod nearest;
 mod resolve;
@@ -88,10 +89,13 @@ mod resolve;
 pub use change::{Change, Misfit, Overlay, Said, Unsaved, WriteError};
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
+pub use mention::{FileUse, Mention};
 pub use model::{
-    Api, Backend, Balancer, Check, Choose, Dscp, FlowMemory, Forward, Fragments, Health,
-    HealthKind, Interface, Listen, Metrics, Mode, Model, MssClamp, PartialChecksums, Ping,
-    Protocol, Quic, Service, Timeouts, Tunnel, Vlan, VlanTags, WhenEmpty,
+    Api, Backend, Balancer, Check, Choose, ClientCertificate, DnsAnswer, DnsCheck, Dscp, Exchange,
+    FlowMemory, Forward, Fragments, GrpcCheck, Health, HealthKind, HttpCheck, HttpMethod,
+    Interface, Listen, Metrics, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic,
+    RecordType, Remote, ResponseCode, ScriptCheck, Service, Silence, StatusSet, Timeouts, TlsCheck,
+    Tunnel, Verify, Vlan, VlanTags, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};
@@ -103,6 +107,8 @@ pub struct Parsed {
     pub model: Model,
     /// What it says but probably does not mean, in the order of the file.
     pub warnings: Vec<Warning>,
+    /// The files that it names, in no order.
+    pub mentions: Vec<Mention>,
 }
 
 /// Reads a configuration. `file_name` is only for the places in problems and warnings; nothing

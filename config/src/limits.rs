@@ -29,6 +29,9 @@ pub const QUOTE_CHARS_MAX: usize = 60;
 /// Longest name of a group, in bytes (`LOGIN_NAME_MAX` of useradd and its like).
 pub const GROUP_BYTES_MAX: usize = 32;
 
+/// Longest DNS name, in bytes as text (RFC 1035, 2.3.4: 255 on the wire).
+pub const DNS_NAME_BYTES_MAX: usize = 253;
+
 // --- [balancer] ---
 
 /// Most workers. One worker serves one queue index, and 256 is above the queue count of
@@ -240,6 +243,28 @@ pub const RISE_DEFAULT: u32 = 2;
 /// Failed checks in a row that take a backend down, unless the file says otherwise:
 /// detection within `fall * interval + timeout`, 3.5 s with the defaults.
 pub const FALL_DEFAULT: u32 = 3;
+
+/// Longest text of a check (a path, a body to look for, what is sent), in bytes: a datagram without
+/// fragments has room for it, and so has the head of a request (RFC 9110 4.1 asks for 8,000 there).
+pub const CHECK_TEXT_MAX: usize = 1_024;
+
+/// Most of a body that is searched, in bytes.
+pub const BODY_WITHIN_MAX: u32 = 1 << 20;
+
+/// `body-within` unless the file says otherwise: a page of status, not a download.
+pub const BODY_WITHIN_DEFAULT: u32 = 64 << 10;
+
+/// Longest label of a domain name, in bytes (RFC 1035 2.3.4).
+pub const DNS_LABEL_MAX: usize = 63;
+
+/// Longest domain name as text, without the final dot: 255 bytes on the wire (RFC 1035 2.3.4).
+pub const DNS_NAME_MAX: usize = 253;
+
+/// Most `arguments` of a script.
+pub const ARGUMENTS_MAX: usize = 64;
+
+/// Longest path of a file that is named, in bytes: the kernel's `PATH_MAX` is 4,096 with the final NUL.
+pub const FILE_PATH_MAX: usize = 4_096 - 1;
 
 const _: () = {
     assert!(FILE_BYTES_MAX >= BACKENDS_TOTAL_MAX * BACKEND_TEXT_BYTES);

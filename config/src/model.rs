@@ -18,7 +18,7 @@
 //! * one with [`Quic`] is stateless, and all its backends have different server ids of its length;
 //!   backends of other services have none;
 //! * a service with [`Fragments::ByAddress`] chooses by [`Choose::SourceHash`];
-//! * what is checked has a port: its own, or the check's;
+//! * what is checked has a port, its own or the check's, unless by [`Check::Icmp`] or [`Check::Script`];
 //! * a backend has a [`Tunnel`] if its mode is one, with a source of its family that does not
 //!   hold its address;
 //! * all numbers are within [`limits`](crate::limits), a table size is prime and not smaller
@@ -42,16 +42,19 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use api::Api;
-pub use check::Check;
+pub use api::{Api, Remote};
+pub use check::{
+    Check, ClientCertificate, DnsAnswer, DnsCheck, Exchange, GrpcCheck, HttpCheck, ScriptCheck,
+    StatusSet, TlsCheck, Verify,
+};
 pub use listen::Listen;
 pub use metrics::Metrics;
 pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
 pub use words::{
-    Choose, FlowMemory, Forward, Fragments, HealthKind, Mode, PartialChecksums, Ping, Protocol,
-    VlanTags, WhenEmpty,
+    Choose, FlowMemory, Forward, Fragments, HealthKind, HttpMethod, Mode, PartialChecksums, Ping,
+    Protocol, RecordType, ResponseCode, Silence, VlanTags, WhenEmpty,
 };
 
 /// Everything the operator said, complete and consistent. See the module's head for what holds.

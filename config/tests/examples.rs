@@ -7,8 +7,9 @@ mod tests {
     use std::time::Duration;
 
     use ringgate_config::{
-        Check, Choose, Dscp, FlowMemory, Forward, Fragments, Mode, Model, MssClamp,
-        PartialChecksums, Ping, Protocol, Quic, Tunnel, Vlan, VlanTags, WhenEmpty,
+        Check, Choose, DnsAnswer, DnsCheck, Dscp, FileUse, FlowMemory, Forward, Fragments,
+        HttpMethod, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic, RecordType,
+        ResponseCode, Silence, Tunnel, Verify, Vlan, VlanTags, WhenEmpty,
     };
     use ringgate_config::{limits, parse};
 
@@ -294,6 +295,81 @@ mod tests {
             quic.backends()[1].server_id(),
             Some([0xc0, 0xff, 0xee, 0x02].as_slice())
         );
+    }
+
+    #[test]
+    fn every_kind_of_check_is_as_its_example_says() {
+        let parsed = parse("checks.toml", include_str!("../examples/checks.toml")).unwrap();
+        let services = parsed.model.services().iter();
+        let checks: Vec<&Check> = services
+            .map(|service| &**service.health().unwrap().check())
+            .collect();
+        let kinds: Vec<_> = checks.iter().map(|check| check.kind().as_str()).collect();
+        let expected = [
+            "http", "https", "dns", "udp", "udp", "icmp", "grpc", "script",
+        ];
+        assert_eq!(kinds, expected);
+        let Check::Http(http) = checks[0] else {
+            panic!("{:?}", checks[0]);
+        };
+        assert_eq!((http.method, &*http.path), (HttpMethod::Get, "/healthz"));
+        assert_eq!(http.status.to_string(), "200-299,304");
+        assert_eq!(http.body.as_deref(), Some(&b"all is well"[..]));
+        assert_eq!(http.body_within, limits::BODY_WITHIN_DEFAULT);
+        let Check::Https(http, tls) = checks[1] else {
+            panic!("{:?}", checks[1]);
+        };
+        assert_eq!((http.host.as_deref(), http.body.as_deref()), (None, None));
+        assert_eq!(http.status.to_string(), "200-399");
+        assert_eq!(tls.verify, Verify::System);
+        assert_eq!(
+            tls.client.as_ref().unwrap().key,
+            Path::new("/etc/ringgate/own.key")
+        );
+        let address = DnsAnswer::Address("192.0.2.1".parse().unwrap());
+        let dns = DnsCheck {
+            name: "example.com".to_owned(),
+            record: RecordType::A,
+            rcode: ResponseCode::NoError,
+            expect: Some(address),
+        };
+        assert_eq!(checks[2], &Check::Dns(dns));
+        let Check::Udp(game) = checks[4] else {
+            panic!("{:?}", checks[4]);
+        };
+        assert_eq!(&*game.send, b"\xff\xff\xff\xffTSource Engine Query\0");
+        assert_eq!(game.silence, Silence::Fails);
+        let Check::Grpc(grpc, Some(tls)) = checks[6] else {
+            panic!("{:?}", checks[6]);
+        };
+        assert_eq!(&*grpc.service, "shop.Orders");
+        assert_eq!(
+            tls.verify,
+            Verify::File("/etc/ringgate/authority.pem".into())
+        );
+        // Each file is mentioned where it is named, and the system's authorities where they are needed.
+        let mentions: Vec<_> = parsed
+            .mentions
+            .iter()
+            .map(|mention| (mention.place.key.as_str(), mention.used_as))
+            .collect();
+        let expected = [
+            (
+                "service \"secret-pages\".health.verify",
+                FileUse::SystemAuthorities,
+            ),
+            (
+                "service \"secret-pages\".health.certificate",
+                FileUse::Certificate,
+            ),
+            (
+                "service \"secret-pages\".health.certificate-key",
+                FileUse::Key,
+            ),
+            ("service \"calls\".health.verify", FileUse::Authorities),
+            ("service \"base\".health.command", FileUse::Program),
+        ];
+        assert_eq!(mentions, expected);
     }
 
     #[test]

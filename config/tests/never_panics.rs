@@ -10,7 +10,8 @@ mod tests {
 
     use proptest::prelude::*;
     use ringgate_config::{
-        Backend, Choose, Dscp, Forward, Fragments, Listen, Model, MssClamp, Protocol, Service, Vlan,
+        Backend, Check, Choose, Dscp, Forward, Fragments, Health, Listen, Model, MssClamp,
+        Protocol, Service, Vlan,
     };
     use ringgate_config::{limits, parse};
 
@@ -76,7 +77,9 @@ mod tests {
             );
             check_words(service);
             let backends = service.backends();
-            let named = service.health().is_none_or(|h| h.port().is_some());
+            let needs_none = |check: &Check| matches!(check, Check::Icmp | Check::Script(_));
+            let named = |h: &Health| h.port().is_some() || needs_none(h.check());
+            let named = service.health().is_none_or(named);
             assert!(named || backends.iter().all(|b| b.address().port() != 0));
             let addresses: HashSet<_> = backends.iter().map(|b| b.address()).collect();
             assert_eq!(addresses.len(), backends.len());

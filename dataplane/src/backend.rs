@@ -5,10 +5,11 @@
 //! that moves on when the slot is given to another. An id that no longer resolves tells the
 //! worker that the flow's backend is gone.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use ringgate_config::{Forward, Listen};
 use ringgate_conntrack::{Endpoint, Profile};
+use rustc_hash::FxHashMap;
 
 use crate::parse::Family;
 use crate::rewrite::{Encapsulation, Translation};
@@ -261,52 +262,92 @@ pub struct NoSlot;
 /// Hands out slots to identities. Lives on the control side, from start to stop.
 #[derive(Debug)]
 pub struct Registry {
-    ids: HashMap<BackendIdentity, BackendId>,
+    /// Each one's id, and the last round that had it.
+    ids: FxHashMap<BackendIdentity, (BackendId, u64)>,
+    round: u64,
     /// Free slots with the generation of their next owner, longest free first, so that a stale
     /// id in the flow table stays unresolvable for as long as possible.
     free: VecDeque<BackendId>,
+    /// The first slot that nobody has had; none are left after the last.
+    fresh: Option<u16>,
 }
+
+/// Free slots that wait in line before one is used again. What is made for each slot, in snapshots and
+/// counters, is made up to the highest that was used: without end of this line, configurations that
+/// come and go would use them all. With it an id is not given out again before 1,024 · 65,536 backends
+/// have gone.
+const WAITING: usize = 1_024;
 
 impl Default for Registry {
     fn default() -> Self {
         Self {
-            ids: HashMap::new(),
-            free: (0..=u16::MAX).map(|slot| BackendId::new(slot, 0)).collect(),
+            ids: FxHashMap::default(),
+            round: 0,
+            free: VecDeque::new(),
+            fresh: Some(0),
         }
     }
 }
 
 impl Registry {
-    /// The id of `identity`, a new one when it has none.
+    /// The ids of these identities, in their order, and nobody else's any more: an identity that had
+    /// one keeps it, one that is gone has given it back before the new ones get theirs.
     ///
     /// # Errors
     ///
     /// [`NoSlot`] when every slot is taken.
-    pub fn id(&mut self, identity: BackendIdentity) -> Result<BackendId, NoSlot> {
-        if let Some(id) = self.ids.get(&identity) {
-            return Ok(*id);
-        }
-        let id = self.free.pop_front().ok_or(NoSlot)?;
-        self.ids.insert(identity, id);
-        Ok(id)
-    }
-
-    /// Takes back the ids of all identities but `kept`.
-    pub fn retain(&mut self, kept: &HashSet<BackendIdentity>) {
+    pub fn assign(
+        &mut self,
+        identities: impl Iterator<Item = BackendIdentity> + Clone,
+    ) -> Result<Vec<BackendId>, NoSlot> {
+        self.round += 1;
+        let round = self.round;
+        let known = identities.clone().map(|identity| {
+            let (id, last) = self.ids.get_mut(&identity)?;
+            *last = round;
+            Some(*id)
+        });
+        let known: Vec<Option<BackendId>> = known.collect();
         let free = &mut self.free;
-        self.ids.retain(|identity, id| {
-            let keep = kept.contains(identity);
+        self.ids.retain(|_, (id, last)| {
+            let keep = *last == round;
             if !keep {
                 // The high half is the generation; it wraps, and slots wait in line for reuse.
                 free.push_back(BackendId(id.0.wrapping_add(1 << 16)));
             }
             keep
         });
+        let ids = known.into_iter().zip(identities);
+        ids.map(|(known, identity)| match known {
+            Some(id) => Ok(id),
+            None => self.add(identity),
+        })
+        .collect()
+    }
+
+    /// The id of an identity, if it has one.
+    #[must_use]
+    pub fn get(&self, identity: &BackendIdentity) -> Option<BackendId> {
+        self.ids.get(identity).map(|(id, _)| *id)
+    }
+
+    fn add(&mut self, identity: BackendIdentity) -> Result<BackendId, NoSlot> {
+        let id = match self.fresh {
+            Some(slot) if self.free.len() < WAITING => {
+                self.fresh = slot.checked_add(1);
+                BackendId::new(slot, 0)
+            }
+            _ => self.free.pop_front().ok_or(NoSlot)?,
+        };
+        self.ids.insert(identity, (id, self.round));
+        Ok(id)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rustc_hash::FxHashSet;
+
     use super::*;
 
     fn identity(port: u16) -> BackendIdentity {
@@ -318,32 +359,67 @@ mod tests {
         }
     }
 
+    fn assign(registry: &mut Registry, ports: &[u16]) -> Vec<BackendId> {
+        registry
+            .assign(ports.iter().copied().map(identity))
+            .unwrap()
+    }
+
     #[test]
     fn an_identity_keeps_its_id_until_it_is_gone() {
         let mut registry = Registry::default();
-        let first = registry.id(identity(1)).unwrap();
-        let second = registry.id(identity(2)).unwrap();
+        let [first, second] = assign(&mut registry, &[1, 2])[..] else {
+            panic!("one each")
+        };
         assert_ne!(first, second);
-        assert_eq!(registry.id(identity(1)), Ok(first));
-        registry.retain(&HashSet::from([identity(2)]));
-        assert_eq!(registry.id(identity(2)), Ok(second));
-        assert_ne!(registry.id(identity(1)), Ok(first));
+        assert_eq!(assign(&mut registry, &[2, 1]), [second, first]);
+        assert_eq!(assign(&mut registry, &[2]), [second]);
+        assert_eq!(registry.get(&identity(1)), None);
+        let back = assign(&mut registry, &[2, 1]);
+        assert_eq!(back[0], second);
+        assert_ne!(back[1], first);
+        assert_eq!(registry.get(&identity(1)), Some(back[1]));
     }
 
     #[test]
     fn a_reused_slot_has_another_generation_and_running_out_is_a_value() {
         let mut registry = Registry::default();
-        let first = registry.id(identity(0)).unwrap();
-        registry.retain(&HashSet::new());
-        let ids: Vec<BackendId> = (0..=u16::MAX)
-            .map(|port| registry.id(identity(port)).unwrap())
-            .collect();
+        let first = assign(&mut registry, &[0])[0];
+        assert_eq!(assign(&mut registry, &[]), []);
+        let all: Vec<u16> = (0..=u16::MAX).collect();
+        let ids = assign(&mut registry, &all);
         assert!(ids.iter().any(|id| id.slot() == first.slot()));
         assert!(!ids.contains(&first));
         let other = BackendIdentity {
             protocol: 17,
             ..identity(0)
         };
-        assert_eq!(registry.id(other), Err(NoSlot));
+        let more = all.iter().copied().map(identity).chain([other]);
+        assert_eq!(registry.assign(more), Err(NoSlot));
+        // Whoever goes makes room at once.
+        let others = all.iter().copied().map(|port| BackendIdentity {
+            protocol: 17,
+            ..identity(port)
+        });
+        assert_eq!(registry.assign(others).map(|ids| ids.len()), Ok(all.len()));
+    }
+
+    #[test]
+    fn backends_that_come_and_go_use_few_slots() {
+        let mut registry = Registry::default();
+        let mut last = assign(&mut registry, &[0])[0];
+        for round in 1..=10_000u16 {
+            let id = assign(&mut registry, &[round])[0];
+            assert!(id.slot() <= WAITING, "{id:?}");
+            assert_ne!(id.slot(), last.slot());
+            last = id;
+        }
+        // Each slot was used some ten times, the next ones are in line.
+        let ports: Vec<u16> = (20_000..22_000).collect();
+        let ids = assign(&mut registry, &ports);
+        let slots: FxHashSet<usize> = ids.iter().map(|id| id.slot()).collect();
+        assert_eq!(slots.len(), ids.len());
+        let most = WAITING + ids.len();
+        assert!(slots.iter().all(|slot| *slot <= most), "{slots:?}");
     }
 }

@@ -6,12 +6,12 @@
 //! id, so that flows find theirs in every later snapshot, and which ring was built from what,
 //! so that only rings of changed services are built anew.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ringgate_config::{Choose, Forward, Listen, Model};
 use ringgate_conntrack::Endpoint;
 use ringgate_conntrack::source_ports::SourcePorts;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::backend::{Backend, BackendId, BackendIdentity, Health, NoSlot, Registry};
 use crate::clock::Millis;
@@ -191,13 +191,13 @@ fn members_of(service: &ringgate_config::Service, weights: &[u32]) -> Vec<Member
 pub struct Builder {
     registry: Registry,
     profiles: Profiles,
-    rings: HashMap<(Listen, u8), CachedRing>,
+    rings: FxHashMap<(Listen, u8), CachedRing>,
     /// Those of the configuration that was last [foreseen](Self::foresee), for the next snapshot.
-    foreseen: HashMap<(Listen, u8), CachedRing>,
+    foreseen: FxHashMap<(Listen, u8), CachedRing>,
     /// How many turns each service's backends have had.
-    turns: HashMap<(Listen, u8), Turns>,
-    /// What each backend was in the last snapshot.
-    past: HashMap<BackendIdentity, Standing>,
+    turns: FxHashMap<(Listen, u8), Turns>,
+    /// What each backend was in the last snapshot, by slot.
+    past: Vec<Option<(BackendId, Standing)>>,
     now: Millis,
     next_step: Option<Millis>,
     generation: u64,
@@ -239,48 +239,47 @@ impl Builder {
         draining: bool,
     ) -> Result<Snapshot, NoSlot> {
         self.next_step = None;
-        let identities: HashSet<BackendIdentity> =
-            model.services().iter().flat_map(identities_of).collect();
-        self.registry.retain(&identities);
+        let ids = self
+            .registry
+            .assign(model.services().iter().flat_map(identities_of))?;
         let returns = returns(model);
-        let kept: HashSet<(Listen, u8)> = model.services().iter().map(listen_of).collect();
+        let kept: FxHashSet<(Listen, u8)> = model.services().iter().map(listen_of).collect();
         let profiles = self.profiles.number(model);
         let mut services = Vec::with_capacity(model.services().len());
-        let mut backends: Vec<Option<Backend>> = Vec::new();
-        let mut past = HashMap::new();
+        let slots = ids.iter().map(|id| id.slot() + 1).max().unwrap_or(0);
+        let mut backends: Vec<Option<Backend>> = vec![None; slots];
+        let mut past = vec![None; slots];
+        let mut left = ids.as_slice();
         let mut next_step = None;
         let numbered = model.services().iter().zip(profiles);
         for (index, (service, profile)) in (0..=u16::MAX).zip(numbered) {
             let is_new = !self.rings.contains_key(&listen_of(service));
-            let standings = Standings::of(service, &health, &self.past, is_new, self.now);
+            let members;
+            (members, left) = left.split_at(service.backends().len().min(left.len()));
+            let was = members.iter().map(|id| self.past_of(*id));
+            let standings = Standings::of(service, &health, was, is_new, self.now);
             next_step = [next_step, standings.next_step].into_iter().flatten().min();
-            let mut members = Vec::with_capacity(standings.each.len());
             let each = standings.each.iter().zip(&standings.weights);
             let named = service.backends().iter().zip(identities_of(service));
-            for ((configured, identity), (standing, weight)) in named.zip(each) {
-                let id = self.registry.id(identity)?;
-                members.push(id);
-                past.insert(identity, *standing);
+            for (((configured, identity), (standing, weight)), id) in named.zip(each).zip(members) {
                 let place = Place {
-                    id,
+                    id: *id,
                     service: index,
                     shared: returns.is_shared(&identity),
                     profile,
                 };
                 let backend = place.backend(configured, &identity, (standing.state, *weight), fib);
-                if backends.len() <= id.slot() {
-                    backends.resize(id.slot() + 1, None);
-                }
-                if let Some(slot) = backends.get_mut(id.slot()) {
-                    *slot = Some(backend);
+                let slots = (backends.get_mut(id.slot()), past.get_mut(id.slot()));
+                if let (Some(slot), Some(last)) = slots {
+                    (*slot, *last) = (Some(backend), Some((*id, *standing)));
                 }
             }
             services.push(Service {
                 half_open: is_half_open(service, &returns),
                 quic: service
                     .quic()
-                    .map(|quic| Routes::new(quic, service, &members)),
-                members,
+                    .map(|quic| Routes::new(quic, service, members)),
+                members: members.to_vec(),
                 ..self.service(service, &standings)
             });
         }
@@ -306,6 +305,12 @@ impl Builder {
             encapsulates: model.services().iter().any(is_tunnelled),
             sources: self.sources.clone(),
         })
+    }
+
+    /// What a backend was in the last snapshot.
+    fn past_of(&self, id: BackendId) -> Option<Standing> {
+        let (owner, standing) = (*self.past.get(id.slot())?)?;
+        (owner == id).then_some(standing)
     }
 
     /// `service` but for its members, and for what others make of it.
@@ -428,7 +433,7 @@ fn listen_of(service: &ringgate_config::Service) -> (Listen, u8) {
 /// The identities of a service's backends, in file order.
 pub fn identities_of(
     service: &ringgate_config::Service,
-) -> impl Iterator<Item = BackendIdentity> + '_ {
+) -> impl Iterator<Item = BackendIdentity> + Clone + '_ {
     let (listen, protocol) = listen_of(service);
     service
         .backends()

@@ -22,6 +22,8 @@ use std::process::ExitCode;
 
 use ringgate_config::Parsed;
 
+use crate::control::probe::trust;
+
 /// Exit status of a configuration that is refused, as the contract with operators says.
 pub(crate) const REFUSED: u8 = 2;
 
@@ -43,5 +45,13 @@ pub(crate) fn load(file: &Path) -> Result<Parsed, ExitCode> {
     for warning in &parsed.warnings {
         eprintln!("{warning}");
     }
-    Ok(parsed)
+    let problems = trust::problems(&parsed.model, &parsed.mentions);
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    if problems.is_empty() {
+        Ok(parsed)
+    } else {
+        Err(ExitCode::from(REFUSED))
+    }
 }

@@ -13,7 +13,7 @@ use crate::cli::Run;
 use crate::clock::Monotonic;
 use crate::commands::{REFUSED, load};
 use crate::control;
-use crate::control::admin::{Admin, socket::Claimed};
+use crate::control::admin::{Admin, secure::Secure, socket::Claimed};
 use crate::control::checks::{health, specs};
 use crate::control::driver::{self, DRIVER_VARIABLE, Prefer};
 use crate::control::exporter;
@@ -21,6 +21,7 @@ use crate::control::fib::Ports;
 use crate::control::health::Checker;
 use crate::control::netlink;
 use crate::control::probe::Prober;
+use crate::control::probe::trust::{self, Trust};
 use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
 use crate::plane::{Plan, Plane, Stopped};
@@ -53,7 +54,11 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     }
     let api = model.api();
     let claimed = Claimed::claim(model.balancer().admin(), api.socket_mode())?;
-    let admin = Admin::new(claimed, api);
+    let mut admin = Admin::new(claimed, api);
+    if let Some(remote) = api.remote() {
+        let secure = Secure::load(remote)?;
+        admin.serve_remote(exporter::listen_for("[api]", remote.listen())?, secure);
+    }
     let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);
@@ -83,6 +88,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     };
     let plane = Plane::start(&plan, seats)?;
     let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
+    let trust = Trust::load(&model).map_err(trust::said)?;
     let capacity = driver_capacity(specs(&model).count());
     let (driver, _) = driver::open(prefer, capacity)?;
     let config = config.to_owned();
@@ -93,7 +99,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         admin,
         exporter,
         checker,
-        prober: Prober::new(capacity),
+        prober: Prober::new(capacity, trust, random()?),
         builder,
         sources,
         plane,

@@ -88,10 +88,6 @@ pub(crate) enum Outcome {
     /// Of [`Operation::Connect`].
     Connected {
         /// Connected, if the result says so; else good for closing only.
-        #[cfg_attr(
-            not(test),
-            expect(dead_code, reason = "a check is over when it is dropped")
-        )]
         socket: OwnedFd,
         /// What became of it.
         result: Result<(), Failure>,

@@ -42,6 +42,8 @@ use ringgate_config::Check;
 use rustix::io::Errno;
 use siphasher::sip::SipHasher13;
 
+use super::probe::complaint::Complaint;
+
 /// Intervals below this are raised to it: a checker that only checks does nothing else.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -109,6 +111,9 @@ pub(crate) enum Reason {
     /// No way to the host.
     #[error("unreachable ({0}): check routes and neighbours (ip route get, ip neigh)")]
     Unreachable(Errno),
+    /// It answered, but not as it should.
+    #[error("{0}")]
+    Answer(Complaint),
     /// Anything else.
     #[error("{0}")]
     Other(Errno),

@@ -13,17 +13,58 @@
 //! | file | carries out |
 //! |---|---|
 //! | [`tcp`] | `tcp`: a handshake |
+//! | [`stream`] | conversations over TCP; a [`Dialogue`](stream::Dialogue) is one without the connection |
+//! | [`http`], [`tls`], [`grpc`] | the dialogues, and TLS around one |
+//! | [`search`] | looking for bytes in a stream |
+//! | [`datagram`] | a question and its answer; an [`Inquiry`](datagram::Inquiry) is one without the socket |
+//! | [`udp`], [`dns`], [`icmp`] | the inquiries |
+//! | [`script`] | programs |
+//! | [`trust`] | what TLS needs of files, read when a configuration is taken up |
+//! | [`complaint`], [`excerpt`] | what was wrong with an answer, in an operator's words |
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringgate_config::Check;
+use ringgate_config::{Check, TlsCheck};
+use rustix::io::Errno;
+use rustls::pki_types::ServerName;
+use siphasher::sip::SipHasher13;
 
 use super::driver::{Driver, Failure, Operation, OperationId, Outcome, Refused};
-use super::health::{CheckId, Start, Verdict};
+use super::health::{CheckId, Reason, Start, Verdict};
 use super::slab::{Key, Slab};
+use complaint::Complaint;
+use datagram::{Datagram, Inquiry};
+use dns::Dns;
+use excerpt::Excerpt;
+use grpc::Grpc;
+use http::Http;
+use icmp::Echo;
+use script::{Script, Yard};
+use stream::{Dialogue, Stream};
 use tcp::Tcp;
+use tls::Tls;
+use trust::{Inside, Trust};
+use udp::Udp;
 
+pub(crate) mod complaint;
+mod datagram;
+mod dns;
+mod excerpt;
+mod grpc;
+mod http;
+mod icmp;
+mod script;
+mod search;
+mod stream;
 mod tcp;
+mod tls;
+pub(crate) mod trust;
+mod udp;
+
+/// Scripts that run at once; each has two operations under way.
+pub(crate) const SCRIPTS_MAX: usize = script::MOST;
 
 /// How many operations a machine may have under way at once.
 const LANES: usize = 2;
@@ -32,7 +73,14 @@ const LANES: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProbeToken {
     run: Key,
-    lane: u8,
+    lane: Lane,
+}
+
+/// One of the operations that a machine has under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    First,
+    Second,
 }
 
 /// What a machine wants next.
@@ -40,6 +88,10 @@ pub(crate) struct ProbeToken {
 enum Step {
     /// This, in the lane of the operation that has just ended (the first one at the beginning).
     Go(Operation),
+    /// At the beginning, one in each lane.
+    Both(Operation, Operation),
+    /// The operation in the other lane.
+    Wait,
     /// The check is over.
     Over(Verdict),
 }
@@ -66,24 +118,23 @@ pub(crate) enum Progress {
     Refused(CheckId),
 }
 
-/// The machines, by kind.
+/// The machines.
 #[derive(Debug)]
 enum Probe {
     Tcp(Tcp),
+    Stream(Box<Stream>),
+    Datagram(Box<Datagram>),
+    Script(Box<Script>),
 }
 
 impl Probe {
-    /// The machine of this check, and its first step.
-    fn begin(start: &Start) -> (Self, Step) {
-        match &*start.check {
-            Check::Tcp => (Self::Tcp(Tcp), Tcp::begin(start.address)),
-        }
-    }
-
     /// What follows from the end of an operation.
-    fn completed(&mut self, outcome: Outcome) -> Step {
+    fn completed(&mut self, lane: Lane, outcome: Outcome) -> Step {
         match self {
             Self::Tcp(tcp) => tcp.completed(&outcome),
+            Self::Stream(stream) => stream.completed(outcome),
+            Self::Datagram(datagram) => datagram.completed(outcome),
+            Self::Script(script) => script.completed(lane, outcome),
         }
     }
 }
@@ -99,18 +150,40 @@ struct Run {
     operations: [Option<OperationId>; LANES],
 }
 
+impl Run {
+    fn set(&mut self, lane: Lane, operation: Option<OperationId>) {
+        let [first, second] = &mut self.operations;
+        match lane {
+            Lane::First => *first = operation,
+            Lane::Second => *second = operation,
+        }
+    }
+}
+
 /// All checks under way.
 #[derive(Debug)]
 pub(crate) struct Prober {
     runs: Slab<Run>,
+    trust: Trust,
+    yard: Yard,
+    /// Makes questions differ from each other, unforeseeably.
+    nonces: Nonces,
 }
 
 impl Prober {
-    /// Room for so many checks at once.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// Room for so many checks at once. The seed should be secret.
+    pub(crate) fn new(capacity: usize, trust: Trust, seed: u64) -> Self {
         Self {
             runs: Slab::new(capacity),
+            trust,
+            yard: Yard::default(),
+            nonces: Nonces { seed, given: 0 },
         }
+    }
+
+    /// Another configuration is in force: its checks speak TLS like this.
+    pub(crate) fn renew(&mut self, trust: Trust) {
+        self.trust = trust;
     }
 
     /// Begins a check. With [`Progress::Running`], its operations' completions are to be handed to
@@ -121,7 +194,9 @@ impl Prober {
         now: Instant,
         driver: &mut dyn Driver<T>,
     ) -> Progress {
-        let (probe, step) = Probe::begin(start);
+        let Some((probe, step)) = self.begin(start) else {
+            return Progress::Refused(start.id);
+        };
         let run = Run {
             id: start.id,
             probe,
@@ -130,8 +205,73 @@ impl Prober {
             operations: [None; LANES],
         };
         match self.runs.insert(run) {
-            Ok(key) => self.follow(key, 0, step, now, driver),
+            Ok(key) => self.follow(key, Lane::First, step, now, driver),
             Err(run) => Progress::Refused(run.id),
+        }
+    }
+
+    /// The machine of this check, and its first step; `None` when there is no room for it.
+    fn begin(&mut self, start: &Start) -> Option<(Probe, Step)> {
+        let (address, check) = (start.address, &start.check);
+        let dialogue: Result<Box<dyn Dialogue>, Verdict> = match &**check {
+            Check::Tcp => return Some((Probe::Tcp(Tcp), Tcp::begin(address))),
+            Check::Udp(_) => return Some(ask(address, Box::new(Udp(Arc::clone(check))))),
+            Check::Dns(_) => {
+                let dns = Dns::new(check, self.nonces.next());
+                return Some(ask(address, Box::new(dns)));
+            }
+            Check::Icmp => {
+                let echo = Echo::new(address, self.nonces.next());
+                return Some(ask(address, Box::new(echo)));
+            }
+            Check::Script(script) => {
+                return match Script::begin(script, address, &self.yard)? {
+                    Ok((script, step)) => Some((Probe::Script(Box::new(script)), step)),
+                    Err(errno) => Some(unable(Verdict::Inconclusive(errno))),
+                };
+            }
+            Check::Http(_) => Ok(Box::new(Http::new(check, address))),
+            Check::Https(_, tls) => {
+                let http = Box::new(Http::new(check, address));
+                self.within_tls(Inside::Http, tls, address, http)
+            }
+            Check::Grpc(_, tls) => match (Grpc::new(check, address), tls) {
+                (None, _) => Err(Verdict::Inconclusive(Errno::INVAL)),
+                (Some(grpc), None) => Ok(Box::new(grpc)),
+                (Some(grpc), Some(tls)) => {
+                    self.within_tls(Inside::Grpc, tls, address, Box::new(grpc))
+                }
+            },
+        };
+        Some(match dialogue {
+            Ok(dialogue) => {
+                let (stream, step) = Stream::begin(address, dialogue);
+                (Probe::Stream(Box::new(stream)), step)
+            }
+            Err(verdict) => unable(verdict),
+        })
+    }
+
+    fn within_tls(
+        &self,
+        inside: Inside,
+        check: &TlsCheck,
+        address: SocketAddr,
+        inner: Box<dyn Dialogue>,
+    ) -> Result<Box<dyn Dialogue>, Verdict> {
+        // Only between a file that has vanished and the next good configuration.
+        let config = self.trust.of(inside, check);
+        let config = config.ok_or(Verdict::Inconclusive(Errno::NOENT))?;
+        let name = match &check.server_name {
+            Some(name) => ServerName::try_from(name.clone())
+                .map_err(|_| Verdict::Inconclusive(Errno::INVAL))?,
+            None => ServerName::from(address.ip()),
+        };
+        match Tls::new(config, name, inner) {
+            Ok(tls) => Ok(Box::new(tls)),
+            Err(error) => Err(Verdict::Failure(Reason::Answer(Complaint::Tls(
+                Excerpt::print(&error),
+            )))),
         }
     }
 
@@ -148,10 +288,8 @@ impl Prober {
             // Cancelled when its check ended; what it owned is dropped here.
             return Progress::Running;
         };
-        if let Some(operation) = run.operations.get_mut(usize::from(lane)) {
-            *operation = None;
-        }
-        let step = run.probe.completed(outcome);
+        run.set(lane, None);
+        let step = run.probe.completed(lane, outcome);
         self.follow(key, lane, step, now, driver)
     }
 
@@ -159,14 +297,23 @@ impl Prober {
     fn follow<T: Copy + From<ProbeToken>>(
         &mut self,
         key: Key,
-        lane: u8,
+        mut lane: Lane,
         mut step: Step,
         now: Instant,
         driver: &mut dyn Driver<T>,
     ) -> Progress {
-        let token = ProbeToken { run: key, lane };
-        while let Some(run) = self.runs.get_mut(key) {
-            match step {
+        let mut second = None;
+        loop {
+            let Some(run) = self.runs.get_mut(key) else {
+                return Progress::Running;
+            };
+            let operation = match step {
+                Step::Go(operation) => operation,
+                Step::Both(operation, other) => {
+                    second = Some(other);
+                    operation
+                }
+                Step::Wait => return Progress::Running,
                 Step::Over(verdict) => {
                     let ended = Ended {
                         id: run.id,
@@ -176,31 +323,27 @@ impl Prober {
                     self.end(key, driver);
                     return Progress::Ended(ended);
                 }
-                Step::Go(operation) => {
-                    let left = run.deadline.saturating_duration_since(now);
-                    if left.is_zero() {
-                        step = run
-                            .probe
-                            .completed(operation.outcome(Err(Failure::TimedOut)));
-                        continue;
-                    }
+            };
+            let left = run.deadline.saturating_duration_since(now);
+            if left.is_zero() {
+                let outcome = operation.outcome(Err(Failure::TimedOut));
+                step = run.probe.completed(lane, outcome);
+                continue;
+            }
+            let token = ProbeToken { run: key, lane };
+            match driver.start(operation, Some(left), token.into()) {
+                Ok(operation) => run.set(lane, Some(operation)),
+                Err(Refused { .. }) => {
                     let id = run.id;
-                    match driver.start(operation, Some(left), token.into()) {
-                        Ok(operation) => {
-                            if let Some(place) = run.operations.get_mut(usize::from(lane)) {
-                                *place = Some(operation);
-                            }
-                            return Progress::Running;
-                        }
-                        Err(Refused { .. }) => {
-                            self.end(key, driver);
-                            return Progress::Refused(id);
-                        }
-                    }
+                    self.end(key, driver);
+                    return Progress::Refused(id);
                 }
             }
+            let Some(operation) = second.take() else {
+                return Progress::Running;
+            };
+            (lane, step) = (Lane::Second, Step::Go(operation));
         }
-        Progress::Running
     }
 
     /// Forgets a check, with what is still under way for it.
@@ -209,6 +352,30 @@ impl Prober {
         for operation in run.iter().flat_map(|run| run.operations).flatten() {
             driver.cancel(operation);
         }
+    }
+}
+
+fn ask(address: SocketAddr, inquiry: Box<dyn Inquiry>) -> (Probe, Step) {
+    let (datagram, step) = Datagram::begin(address, inquiry);
+    (Probe::Datagram(Box::new(datagram)), step)
+}
+
+/// A check that is over before it has begun.
+const fn unable(verdict: Verdict) -> (Probe, Step) {
+    (Probe::Tcp(Tcp), Step::Over(verdict))
+}
+
+/// Numbers that nobody can guess, made from a count by a keyed hash.
+#[derive(Debug)]
+struct Nonces {
+    seed: u64,
+    given: u64,
+}
+
+impl Nonces {
+    fn next(&mut self) -> u64 {
+        self.given = self.given.wrapping_add(1);
+        SipHasher13::new_with_keys(self.seed, 1).hash(&self.given.to_le_bytes())
     }
 }
 

@@ -28,7 +28,7 @@ use super::latency::{Checks, Latency};
 use super::meter::Meter;
 use super::netlink::Watcher;
 use super::notify::Notifier;
-use super::probe::{ProbeToken, Prober};
+use super::probe::{ProbeToken, Prober, SCRIPTS_MAX};
 use super::signals::{Signals, Wish};
 use super::slab::Key;
 use crate::clock::Monotonic;
@@ -76,7 +76,8 @@ pub(crate) const fn driver_capacity(checks: usize) -> usize {
     // Checks added by a reload share what the first start has room for: a full driver delays a
     // check by milliseconds. 1,024 for a file that begins small.
     let checks = if checks < 1024 { 1024 } else { checks };
-    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST + exporter::OPERATIONS_MOST
+    // A script has a second operation.
+    checks + OTHER_OPERATIONS + admin::OPERATIONS_MOST + exporter::OPERATIONS_MOST + SCRIPTS_MAX
 }
 
 /// Whose an operation is.

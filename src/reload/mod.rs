@@ -16,6 +16,7 @@ use std::path::Path;
 use ringgate_config::Model;
 use ringgate_config::diff::Diff;
 
+use crate::control::probe::trust;
 use crate::preflight::Level;
 use crate::sources::{self, SourceFacts};
 
@@ -63,6 +64,8 @@ pub(crate) fn check(
             format!("{name}: {key} cannot change while running ({old} -> {new}); restart for that")
         })
         .collect();
+    let problems = trust::problems(&parsed.model, &parsed.mentions);
+    refused.extend(problems.iter().map(ToString::to_string));
     for finding in sources::judge(&parsed.model, host) {
         let text = finding.line();
         match finding.level {

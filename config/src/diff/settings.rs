@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Action;
 use crate::duration::Spelt;
 use crate::model::{
-    Api, Backend, Balancer, Check, Dscp, Health, Interface, Metrics, Model, MssClamp, Quic,
-    Service, Timeouts, Tunnel, Vlan,
+    Api, Backend, Balancer, Dscp, Health, Interface, Metrics, Model, MssClamp, Quic, Service,
+    Timeouts, Tunnel, Vlan,
 };
 
 /// A key with another value.
@@ -81,9 +82,11 @@ pub(super) fn of_process<'a>(old: &Model, new: &Model) -> Vec<Action<'a>> {
     );
     of_start(&mut fixed, [old.balancer(), new.balancer()]);
     of_metrics(&mut fixed, [old.metrics(), new.metrics()]);
+    of_remote(&mut fixed, [old.api(), new.api()]);
     let mut free = Settings::default();
     of_run(&mut free, [old.balancer(), new.balancer()]);
     of_api(&mut free, [old.api(), new.api()]);
+    of_secure(&mut free, [old.api(), new.api()]);
     free.shown(
         "metrics.backends",
         [&old.metrics().backends, &new.metrics().backends],
@@ -160,6 +163,37 @@ fn of_api(settings: &mut Settings, both: [&Api; 2]) {
     );
 }
 
+/// A listener. Its certificates are read with every reload.
+fn of_remote(settings: &mut Settings, both: [&Api; 2]) {
+    let listens = both.map(|one| one.remote.as_ref().map(|remote| remote.listen));
+    let [old, new] = &listens;
+    settings.note("api.listen", [old, new], |listen| {
+        listen.map_or("none".to_owned(), |address| address.to_string())
+    });
+}
+
+/// The rest of it, where it listens at the same place.
+fn of_secure(settings: &mut Settings, both: [&Api; 2]) {
+    let [Some(old), Some(new)] = both.map(|one| one.remote.as_ref()) else {
+        return;
+    };
+    let path = |path: &PathBuf| path.display().to_string();
+    let names = |names: &Vec<String>| format!("[{}]", names.join(", "));
+    settings.note(
+        "api.certificate",
+        [&old.certificate, &new.certificate],
+        path,
+    );
+    settings.note("api.key", [&old.key, &new.key], path);
+    settings.note("api.client-ca", [&old.client_ca, &new.client_ca], path);
+    settings.note("api.read-names", [&old.read_names, &new.read_names], names);
+    settings.note(
+        "api.write-names",
+        [&old.write_names, &new.write_names],
+        names,
+    );
+}
+
 /// What a reload takes up.
 fn of_run(settings: &mut Settings, both: [&Balancer; 2]) {
     settings.duration("balancer.drain", both.map(|one| one.drain));
@@ -230,7 +264,7 @@ pub(super) fn of_service(old: &Service, new: &Service) -> Vec<Setting> {
             both.map(|one| &one.health),
             |health| match health {
                 Some(health) => {
-                    format!("{} every {}", check(&health.check), Spelt(health.interval))
+                    format!("{} every {}", health.check.kind(), Spelt(health.interval))
                 }
                 None => "none".to_owned(),
             },
@@ -278,14 +312,15 @@ fn timeouts(settings: &mut Settings, both: [&Timeouts; 2]) {
     settings.duration("timeouts.two-way", both.map(|one| one.two_way));
 }
 
-fn check(check: &Check) -> String {
-    match check {
-        Check::Tcp => "tcp".to_owned(),
-    }
-}
-
 fn health(settings: &mut Settings, both: [&Health; 2]) {
-    settings.note("health.kind", both.map(|one| &one.check), |one| check(one));
+    let checks = both.map(|one| &one.check);
+    settings.shown("health.kind", [&checks[0].kind(), &checks[1].kind()]);
+    if checks[0].kind() == checks[1].kind() {
+        // Field by field as the check has them: which of its keys it is can be seen there.
+        settings.note("health (what is asked)", checks, |check| {
+            format!("{check:?}")
+        });
+    }
     settings.duration("health.interval", both.map(|one| one.interval));
     settings.duration("health.timeout", both.map(|one| one.timeout));
     settings.shown("health.rise", both.map(|one| &one.rise));

@@ -5,6 +5,7 @@
 //! parser recovers from errors, so that one pass reports them all.
 
 mod api;
+mod check;
 mod keys;
 mod metrics;
 mod service;
@@ -17,9 +18,10 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Findings, quote};
 pub(crate) use api::Api;
+pub(crate) use check::Check;
 use keys::Keys;
 pub(crate) use metrics::Metrics;
-pub(crate) use service::{Backend, Health, LATER_KINDS, Quic, Service, Tunnel};
+pub(crate) use service::{Backend, Health, Quic, Service, Tunnel};
 pub(crate) use syntax::parse;
 
 /// A key of a table: absent, given, or given so badly that it has already been reported.

@@ -5,11 +5,8 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::keys::Keys;
-use super::{Field, FlagOrWhole, TextOrWhole, Timeouts, entry_path};
+use super::{Check, Field, FlagOrWhole, TextOrWhole, Timeouts, entry_path};
 use crate::error::join;
-
-/// Health checks of later releases: known words, so that what belongs to them is not called unknown.
-pub(crate) const LATER_KINDS: [&str; 7] = ["http", "https", "udp", "dns", "icmp", "grpc", "script"];
 
 /// `[[service]]`.
 #[derive(Debug)]
@@ -68,6 +65,7 @@ pub(crate) struct Health<'a> {
     pub(crate) rise: Field<i64>,
     pub(crate) fall: Field<i64>,
     pub(crate) port: Field<i64>,
+    pub(crate) check: Check<'a>,
 }
 
 /// `[[service.backend]]`.
@@ -177,10 +175,9 @@ impl<'a> Health<'a> {
     fn read(keys: &mut Keys<'a, '_, '_>) -> Option<Self> {
         let (mut keys, head) = keys.inner("health")?;
         let kind = keys.text("kind", "a word in quotes, like \"tcp\"");
-        // A later release's kind has keys of its own; that it is refused says enough.
-        if !matches!(&kind, Field::Given(kind) if LATER_KINDS.contains(kind.get_ref())) {
-            keys.refuse_unknown(&["kind", "interval", "timeout", "rise", "fall", "port"]);
-        }
+        let mut known = vec!["kind", "interval", "timeout", "rise", "fall", "port"];
+        known.extend(Check::keys_of(&kind));
+        keys.refuse_unknown(&known);
         Some(Self {
             kind,
             interval: keys.text("interval", "a duration in quotes, like \"1s\""),
@@ -188,6 +185,7 @@ impl<'a> Health<'a> {
             rise: keys.whole("rise"),
             fall: keys.whole("fall"),
             port: keys.whole("port"),
+            check: Check::read(&mut keys),
             path: keys.path,
             head,
         })

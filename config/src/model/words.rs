@@ -12,7 +12,7 @@ pub(crate) trait Word: Copy + 'static {
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum $name {
             $($(#[$variant_doc])* #[doc = concat!(" (`", $word, "`)")] $variant,)+
         }
@@ -209,6 +209,105 @@ words! {
     HealthKind {
         /// Opens a TCP connection to the backend and closes it again.
         Tcp = "tcp",
+        /// Asks for a page.
+        Http = "http",
+        /// Asks for a page over TLS.
+        Https = "https",
+        /// Sends a datagram and looks at the answer.
+        Udp = "udp",
+        /// Asks a name server.
+        Dns = "dns",
+        /// Pings.
+        Icmp = "icmp",
+        /// Calls the gRPC health service.
+        Grpc = "grpc",
+        /// Runs a program.
+        Script = "script",
+    }
+}
+
+impl HealthKind {
+    /// Whether it opens a TCP connection.
+    pub const fn is_over_tcp(self) -> bool {
+        matches!(self, Self::Tcp | Self::Http | Self::Https | Self::Grpc)
+    }
+}
+
+words! {
+    /// The method of an HTTP check.
+    HttpMethod {
+        /// The page.
+        Get = "GET",
+        /// Its head alone.
+        Head = "HEAD",
+        /// What can be done with it.
+        Options = "OPTIONS",
+    }
+}
+
+words! {
+    /// What it means that a datagram is not answered.
+    Silence {
+        /// The backend is down.
+        Fails = "fails",
+        /// It is not known to be down.
+        Passes = "passes",
+    }
+}
+
+words! {
+    /// A type of records in the domain name system (RFC 1035, RFC 3596, RFC 2782).
+    RecordType {
+        /// IPv4 address.
+        A = "A",
+        /// IPv6 address.
+        Aaaa = "AAAA",
+        /// Name server.
+        Ns = "NS",
+        /// Another name.
+        Cname = "CNAME",
+        /// Start of authority.
+        Soa = "SOA",
+        /// Name of an address.
+        Ptr = "PTR",
+        /// Mail exchange.
+        Mx = "MX",
+        /// Text.
+        Txt = "TXT",
+        /// Where a service is.
+        Srv = "SRV",
+    }
+}
+
+words! {
+    /// How a name server answers (RFC 1035 4.1.1).
+    ResponseCode {
+        /// No error.
+        NoError = "NOERROR",
+        /// It did not understand the question.
+        FormErr = "FORMERR",
+        /// It failed.
+        ServFail = "SERVFAIL",
+        /// There is no such name.
+        NxDomain = "NXDOMAIN",
+        /// It does not do that.
+        NotImp = "NOTIMP",
+        /// It will not.
+        Refused = "REFUSED",
+    }
+}
+
+impl ResponseCode {
+    /// The code on the wire.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::NoError => 0,
+            Self::FormErr => 1,
+            Self::ServFail => 2,
+            Self::NxDomain => 3,
+            Self::NotImp => 4,
+            Self::Refused => 5,
+        }
     }
 }
 

@@ -3,15 +3,16 @@
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use super::check;
 use super::scope::Scope;
 use crate::duration::Spelt;
 use crate::error::Findings;
-use crate::file::{self, Field, LATER_KINDS};
+use crate::file::{self, Field};
 use crate::limits::{
     FALL_DEFAULT, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, RISE_DEFAULT, STREAK_MAX,
     TIMEOUT_DEFAULT, TIMEOUT_MIN,
 };
-use crate::model::{Check, Health, HealthKind, Protocol};
+use crate::model::{Health, HealthKind, Protocol};
 
 pub(super) fn resolve(
     raw: &file::Health<'_>,
@@ -23,13 +24,15 @@ pub(super) fn resolve(
         head: &raw.head,
         findings,
     };
-    let kind = scope.word("kind", &raw.kind, None, &LATER_KINDS);
+    let kind = scope.word("kind", &raw.kind, None, &[]);
     let interval = scope.duration("interval", &raw.interval, INTERVAL_MIN..=INTERVAL_MAX);
     let timeout = scope.duration("timeout", &raw.timeout, TIMEOUT_MIN..=INTERVAL_MAX);
     let rise = scope.number("rise", &raw.rise, 1..=STREAK_MAX);
     let fall = scope.number("fall", &raw.fall, 1..=STREAK_MAX);
     let port = scope.number("port", &raw.port, 1..=u16::MAX);
-    if kind.is_some() && protocol == Some(Protocol::Udp) && matches!(raw.port, Field::Absent) {
+    let check = kind.and_then(|kind| check::resolve(kind, &raw.check, &mut scope));
+    let is_over_tcp = kind.is_some_and(HealthKind::is_over_tcp);
+    if is_over_tcp && protocol == Some(Protocol::Udp) && matches!(raw.port, Field::Absent) {
         let found = "a udp service is checked by tcp on the same port; a server that does not also answer tcp there counts as down".to_owned();
         let cure = "name the tcp port to check with port = …".to_owned();
         scope.warn("kind", &raw.head, found, cure);
@@ -47,9 +50,7 @@ pub(super) fn resolve(
         Some((timeout, _)) => timeout,
     };
     Some(Health {
-        check: Arc::new(match kind? {
-            HealthKind::Tcp => Check::Tcp,
-        }),
+        check: Arc::new(check?),
         interval,
         timeout,
         rise: rise?.unwrap_or(RISE_DEFAULT),

@@ -6,6 +6,7 @@ mod across;
 mod api;
 mod backend;
 mod balancer;
+mod check;
 mod health;
 mod metrics;
 mod scope;

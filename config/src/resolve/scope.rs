@@ -11,6 +11,7 @@ use super::Taken;
 use crate::duration::{self, Spelt};
 use crate::error::{Findings, Kind, Refusal, join, quote};
 use crate::file::Field;
+use crate::mention::FileUse;
 use crate::model::Word;
 use crate::nearest::nearest;
 
@@ -75,6 +76,11 @@ impl Scope<'_, '_, '_> {
 
     pub(super) fn warn(&mut self, key: &str, at: &Range<usize>, found: String, cure: String) {
         self.findings.warning(at, self.key(key), found, cure);
+    }
+
+    /// Notes a file that a key names.
+    pub(super) fn mention(&mut self, key: &str, at: &Range<usize>, path: &str, used_as: FileUse) {
+        self.findings.mention(at, self.key(key), path, used_as);
     }
 
     /// The path of a key, of the table itself if it is empty.

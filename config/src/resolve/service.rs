@@ -18,7 +18,8 @@ use crate::limits::{
     table_sizes_around,
 };
 use crate::model::{
-    Choose, Forward, Fragments, Listen, MssClamp, Protocol, Quic, Service, Vlan, WhenEmpty,
+    Choose, Forward, Fragments, HealthKind, Listen, MssClamp, Protocol, Quic, Service, Vlan,
+    WhenEmpty,
 };
 
 pub(super) fn resolve<'a>(
@@ -139,7 +140,10 @@ fn check_health_port(raw: &file::Service<'_>, listen: Option<Listen>, findings: 
         _ => false,
     };
     let named = !matches!(health.port, Field::Absent);
-    if named || listen.port().is_some() || !raw.backends.iter().any(portless) {
+    let portless_kinds = [HealthKind::Icmp, HealthKind::Script].map(HealthKind::as_str);
+    let needs_none =
+        matches!(&health.kind, Field::Given(kind) if portless_kinds.contains(kind.get_ref()));
+    if named || needs_none || listen.port().is_some() || !raw.backends.iter().any(portless) {
         return;
     }
     let mut scope = Scope {

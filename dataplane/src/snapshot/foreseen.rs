@@ -1,12 +1,12 @@
 //! A configuration that is not in force: who would get its new flows.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use ringgate_config::Model;
+use rustc_hash::FxHashMap;
 
 use super::standing::Standings;
-use super::{Builder, CachedRing, listen_of, members_of};
+use super::{Builder, CachedRing, identities_of, listen_of, members_of};
 use crate::backend::Health;
 use crate::maglev::{Member, Ring};
 
@@ -30,11 +30,13 @@ impl Builder {
         model: &Model,
         health: impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> Health,
     ) -> Vec<Foreseen> {
-        let (mut last, mut kept) = (std::mem::take(&mut self.foreseen), HashMap::new());
+        let (mut last, mut kept) = (std::mem::take(&mut self.foreseen), FxHashMap::default());
         let foreseen = model.services().iter().map(|service| {
             let (listen, size) = (listen_of(service), service.table_size());
             let known = self.rings.get(&listen);
-            let standings = Standings::of(service, &health, &self.past, known.is_none(), self.now);
+            let past =
+                identities_of(service).map(|identity| self.past_of(self.registry.get(&identity)?));
+            let standings = Standings::of(service, &health, past, known.is_none(), self.now);
             let members = members_of(service, &standings.weights);
             if let Some(cached) = known.filter(|cached| cached.is_of(size, &members)) {
                 let ring = cached.ring.clone();

@@ -1,11 +1,8 @@
 //! Where a backend stands, from one snapshot to the next: its state, and its slow start.
 
-use std::collections::HashMap;
-
 use ringgate_config::{Backend, Service, WhenEmpty};
 
-use super::identities_of;
-use crate::backend::{BackendIdentity, BackendState, Health};
+use crate::backend::{BackendState, Health};
 use crate::clock::Millis;
 use crate::slow_start;
 
@@ -81,19 +78,19 @@ pub(super) struct Standings {
 }
 
 impl Standings {
-    /// From what was before; `past` has nobody of a service that is new.
+    /// From what was before: `past` has it in file order, and nobody of a service that is new.
     pub(super) fn of(
         service: &Service,
         health: &impl Fn(&Service, &Backend) -> Health,
-        past: &HashMap<BackendIdentity, Standing>,
+        past: impl Iterator<Item = Option<Standing>>,
         service_is_new: bool,
         now: Millis,
     ) -> Self {
-        let mut each: Vec<Standing> = identities_of(service)
+        let mut each: Vec<Standing> = past
             .zip(service.backends())
-            .map(|(identity, backend)| {
+            .map(|(past, backend)| {
                 let said = (backend, health(service, backend));
-                Standing::of(said, past.get(&identity), service_is_new, now)
+                Standing::of(said, past.as_ref(), service_is_new, now)
             })
             .collect();
         let none_is_up = each.iter().all(|one| one.known != BackendState::Up);

@@ -8,6 +8,11 @@ use super::super::health::{Checker, Reason, Spec, State};
 use super::*;
 use rustix::io::Errno;
 
+mod answers;
+mod others;
+mod secrets;
+mod world;
+
 const INTERVAL: Duration = Duration::from_millis(20);
 
 fn spec(address: SocketAddr) -> Spec {
@@ -29,7 +34,7 @@ fn run(
 ) {
     let end = now() + Duration::from_secs(10);
     let (mut start, mut done) = (Vec::new(), Vec::new());
-    let mut prober = Prober::new(16);
+    let mut prober = Prober::new(16, Trust::default(), 1);
     while !over(checker) {
         assert!(now() < end, "{checker:?}");
         checker.tick(now(), &mut start);

@@ -6,6 +6,7 @@ use super::{Steward, Token};
 use crate::control::driver::Outcome;
 use crate::control::events::Event;
 use crate::control::health::State;
+use crate::control::probe::trust::{Trust, said};
 use crate::control::probe::{Ended, ProbeToken, Progress};
 
 impl From<ProbeToken> for Token {
@@ -15,6 +16,15 @@ impl From<ProbeToken> for Token {
 }
 
 impl Steward {
+    /// Reads what the checks of a new configuration need for TLS. They were there a moment ago, when it was
+    /// judged; should one have vanished since, the old ones stay.
+    pub(super) fn renew_trust(&mut self) {
+        match Trust::load(&self.model) {
+            Ok(trust) => self.prober.renew(trust),
+            Err(wrong) => tracing::error!("checks over TLS stay as they were: {}", said(wrong)),
+        }
+    }
+
     pub(super) fn start_checks(&mut self, now: Instant) {
         let mut starts = Vec::new();
         self.checker.tick(now, &mut starts);

@@ -111,6 +111,7 @@ impl Steward {
         self.in_force = in_force;
         self.sources_due = self.sources.differ(&self.model);
         self.checker.reconcile(specs(&self.model), now);
+        self.renew_trust();
         self.latencies.follow(&self.model);
         self.stale = true;
         plan.tell_log();

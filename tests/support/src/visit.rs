@@ -35,7 +35,7 @@ impl Visits {
         self.answers.get(backend).copied().unwrap_or(0)
     }
 
-    fn add(&mut self, result: io::Result<String>) {
+    pub(crate) fn add(&mut self, result: io::Result<String>) {
         match result {
             Ok(backend) => *self.answers.entry(backend).or_default() += 1,
             Err(error) => self.failures.push(error.to_string()),
