@@ -30,8 +30,12 @@ pub(crate) enum Command {
     Status(Status),
     /// Watch a running balancer: services, backends, workers, interfaces, drops
     Top(Top),
-    /// Tell which backend a flow gets, and why
+    /// Tell what would become of a packet, and why: each stage, the verdict, the bytes as they would leave
     Explain(Explain),
+    /// Show what becomes of the next packets that match, live: each stage with its reason
+    Trace(Trace),
+    /// Capture packets before and after the rewrite, with what became of them as comments (pcapng)
+    Capture(Capture),
     /// Forget the flows of a backend, a service or all: their next packets are given a backend anew
     Flush(Flush),
     /// Show the flows of the table, all or those that are meant
@@ -143,37 +147,106 @@ impl Protocol {
             Self::Udp => "udp",
         }
     }
-
-    /// The IANA protocol number.
-    pub(crate) const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-        }
-    }
 }
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     /// The flow's protocol
-    #[arg(long, value_name = "PROTOCOL")]
-    pub(crate) protocol: Protocol,
+    #[arg(long, value_name = "PROTOCOL", required_unless_present_any = ["hex", "pcap"])]
+    pub(crate) protocol: Option<Protocol>,
     /// The client's address and port
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) from: SocketAddr,
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present_any = ["hex", "pcap"])]
+    pub(crate) from: Option<SocketAddr>,
     /// The service's address and port
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) to: SocketAddr,
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present_any = ["hex", "pcap"])]
+    pub(crate) to: Option<SocketAddr>,
+    /// How long the IP packet is, bytes; as short as can be unless given
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<usize>,
+    /// Of TCP: a segment of a connection that is open, not the SYN of a new one
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// The VLAN that it comes in, or two as OUTER,INNER, or 0 for none; that of the way back unless given
+    #[arg(long, value_name = "VLAN")]
+    pub(crate) vlan: Option<String>,
+    /// The interface that it comes in by; that of the way back unless given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// A packet of your own instead: hexadecimal digits, from the Ethernet header on
+    #[arg(long, value_name = "DIGITS", conflicts_with_all = ["protocol", "from", "to", "size", "open", "vlan", "pcap"])]
+    pub(crate) hex: Option<String>,
+    /// The same, from a capture file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["protocol", "from", "to", "size", "open", "vlan"])]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Which packet of the capture file, from 1
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "pcap")]
+    pub(crate) number: usize,
     /// Ask this file, all backends taken to be up, instead of a running balancer
-    #[arg(long, value_name = "FILE", conflicts_with = "admin")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// With --config: take the states of backends from the running balancer
+    #[arg(long, requires = "config")]
+    pub(crate) running: bool,
+    /// Print the packet's bytes under each of its headers
+    #[arg(long)]
+    pub(crate) bytes: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
     /// Where the balancer answers.
     #[command(flatten)]
     pub(crate) admin: Admin,
+}
+
+/// What a tap takes, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct Tap {
+    /// Which packets, as for tcpdump: host 10.1.0.2 and tcp port 80; besides: service NAME,
+    /// backend ADDRESS[:PORT], dropped, drop REASON, forwarded, answered, held, in INTERFACE, out
+    /// INTERFACE, worker N. All unless given
+    #[arg(value_name = "FILTER")]
+    pub(crate) filter: Vec<String>,
+    /// End after so many packets (trace: 10, capture: 10,000 unless given)
+    #[arg(long, short = 'n', value_name = "PACKETS")]
+    pub(crate) packets: Option<u64>,
+    /// End after so many seconds (60 unless given)
+    #[arg(long, short = 't', value_name = "SECONDS")]
+    pub(crate) seconds: Option<u64>,
+    /// Keep so many bytes of each packet, from its first on (trace: 128, capture: all unless given)
+    #[arg(long, short, value_name = "BYTES")]
+    pub(crate) snap: Option<u64>,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// Arguments of `trace`.
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// Print JSON, one packet a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the packets' bytes under each of their headers
+    #[arg(long)]
+    pub(crate) bytes: bool,
+    /// What is taken.
+    #[command(flatten)]
+    pub(crate) tap: Tap,
+}
+
+/// Arguments of `capture`.
+#[derive(Debug, Args)]
+pub(crate) struct Capture {
+    /// The file to write; standard output unless given, as for `| wireshark -k -i -`
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// End when the capture has so many bytes (100 MiB unless given)
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) bytes: Option<u64>,
+    /// What is taken.
+    #[command(flatten)]
+    pub(crate) tap: Tap,
 }
 
 /// Arguments of `flush`.

@@ -6,10 +6,12 @@ mod commands;
 mod control;
 mod explanation;
 mod flows;
+mod log;
 mod manual;
 mod offload;
 mod plane;
 mod preflight;
+mod privileges;
 mod reload;
 mod sources;
 
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
         Command::Top(args) => commands::top::run(&args),
         Command::Explain(args) => commands::explain::run(&args),
         Command::Events(args) => commands::events::run(&args),
+        Command::Trace(args) => commands::trace::run(&args),
+        Command::Capture(args) => commands::capture::run(&args),
         Command::Flows(args) => commands::flows::run(&args),
         Command::Drain(args) => commands::drain::run(&args),
         Command::Weight(args) => commands::change::weight(&args),

@@ -25,6 +25,7 @@ use ringgate_dataplane::publish::Mailbox;
 use ringgate_dataplane::route::{Link, Neighbour};
 use ringgate_dataplane::snapshot::Snapshot;
 use ringgate_dataplane::steered::Steered;
+use ringgate_dataplane::tap::{Tap, Tapping};
 use ringgate_dataplane::worker::{Parts, Remains, Worker};
 use ringgate_dataplane::xsk::{
     AttachError, BindMode, Binding, BoundMode, BusyPoll, OpenError, Options, Pool, SteerError,
@@ -34,6 +35,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Monotonic;
 use crate::flows::{Flows, FlowsError};
+use crate::privileges;
 
 /// Next hops that workers may ask for between two looks of control. A worker that meets more
 /// unknown neighbours than this meanwhile asks again with the next packet.
@@ -153,6 +155,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) clock: Monotonic,
     /// The first snapshot.
     pub(crate) snapshot: Arc<Snapshot>,
+    /// Whether workers give up their capabilities themselves.
+    pub(crate) give_up: bool,
 }
 
 impl Plane {
@@ -214,6 +218,7 @@ impl Plane {
             .collect::<io::Result<_>>()
             .map_err(failed)?;
         let core = plan.cores.get(usize::from(worker)).copied().unwrap_or(0);
+        let give_up = plan.give_up;
         let mailbox = Arc::new(Mailbox::default());
         let counters = Arc::new(WorkerCounters::new(ports.len()));
         let parts = Parts {
@@ -237,7 +242,13 @@ impl Plane {
         let sampled = plan.model.metrics().residence_sample();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{worker}"))
-            .spawn(move || pin(core).map(|()| Worker::new(parts).sampled(sampled).run()))
+            .spawn(move || {
+                pin(core)?;
+                if give_up && let Err(error) = privileges::give_up_all() {
+                    tracing::warn!(worker, %error, "keeps its capabilities");
+                }
+                Ok(Worker::new(parts).sampled(sampled).run())
+            })
             .map_err(failed)?;
         self.workers.push(Running {
             core,
@@ -269,6 +280,21 @@ impl Plane {
         snapshot.lifetimes().apply(self.tables());
         for worker in &self.workers {
             worker.mailbox.post(Arc::clone(snapshot));
+        }
+    }
+
+    /// Gives every worker its part in a tap, or has all give theirs up.
+    pub(crate) fn post_tap(&self, tap: Option<&Arc<Tap>>) {
+        for (number, worker) in (0..).zip(&self.workers) {
+            let tapping = tap.map(|tap| Box::new(Tapping::new(tap, number)));
+            worker.mailbox.post_tap(tapping);
+        }
+    }
+
+    /// Frees what workers have given up of taps.
+    pub(crate) fn free_taps(&self) {
+        for worker in &self.workers {
+            worker.mailbox.free_tap();
         }
     }
 

@@ -5,7 +5,8 @@
 //!   fits from the balancer's messages;
 //! * the same tunnel without any message, where the far end asks for shorter segments;
 //! * `nat` over routes of different MTUs, both ways, by ICMP alone, and without any message where
-//!   the balancer lowers the MSS in passing SYNs (`mss-clamp`).
+//!   the balancer lowers the MSS in passing SYNs (`mss-clamp`);
+//! * `full-nat` over the same routes, where each end knows the other by an address of the balancer's.
 //!
 //! Whether a message was needed is seen where it was heard: a kernel remembers the path MTU that
 //! it was told.
@@ -136,32 +137,58 @@ mod tests {
         ("fd00:1::2/128 dev front", 1_450),
     ];
 
-    /// The services' addresses and hosts, and what the client is called at the backend.
-    const TRANSLATED: [(&str, &str, &str, &str); 2] = [
-        ("web4", "10.100.0.1:80", "10.100.0.1", "10.1.0.2"),
-        ("web6", "[fd00:100::1]:80", "fd00:100::1", "fd00:1::2"),
+    /// The services' addresses and hosts.
+    const TRANSLATED: [(&str, &str, &str); 2] = [
+        ("web4", "10.100.0.1:80", "10.100.0.1"),
+        ("web6", "[fd00:100::1]:80", "fd00:100::1"),
     ];
+
+    /// What the client is called at the backend, over IPv4 and IPv6.
+    const CLIENT: [&str; 2] = ["10.1.0.2", "fd00:1::2"];
+
+    /// And where its source is replaced: the balancer's own addresses there.
+    const SOURCES: [&str; 2] = ["10.2.0.1", "fd00:2::1"];
 
     #[test]
     #[ignore = "needs CAP_NET_ADMIN"]
     fn nat_between_unlike_routes_works_by_icmp_alone() {
         let playground = unlike_routes();
         let told = [Some(NARROW[0].1), Some(NARROW[2].1)];
-        carries_both_ways(&playground, "mss-clamp = false", told);
+        carries_both_ways(&playground, &nat("mss-clamp = false"), CLIENT, told);
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn full_nat_between_unlike_routes_works_by_icmp_alone() {
+        let playground = unlike_routes();
+        let told = [Some(NARROW[0].1), Some(NARROW[2].1)];
+        carries_both_ways(&playground, &full_nat("mss-clamp = false"), SOURCES, told);
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn full_nat_between_unlike_routes_with_a_clamp_needs_no_icmp() {
+        let playground = unlike_routes();
+        carries_both_ways(
+            &playground,
+            &full_nat("mss-clamp = true"),
+            SOURCES,
+            [None, None],
+        );
     }
 
     #[test]
     #[ignore = "needs CAP_NET_ADMIN"]
     fn nat_between_unlike_routes_with_a_clamp_needs_no_icmp() {
         let playground = unlike_routes();
-        carries_both_ways(&playground, "mss-clamp = true", [None, None]);
+        carries_both_ways(&playground, &nat("mss-clamp = true"), CLIENT, [None, None]);
     }
 
     #[test]
     #[ignore = "needs CAP_NET_ADMIN"]
     fn a_clamp_to_a_number_holds_both_ways() {
         let playground = unlike_routes();
-        carries_both_ways(&playground, "mss-clamp = 1300", [None, None]);
+        carries_both_ways(&playground, &nat("mss-clamp = 1300"), CLIENT, [None, None]);
     }
 
     fn unlike_routes() -> Playground {
@@ -172,22 +199,41 @@ mod tests {
         playground
     }
 
-    /// `told`: the path MTU that the client, and the backend, learns.
-    fn carries_both_ways(playground: &Playground, clamp: &str, told: [Option<u64>; 2]) {
-        let file = Payload::megabytes(20, 2);
-        let nginx = Nginx::start(playground, 1, &file, "1m");
-        let services = TRANSLATED.map(|(name, listen, ..)| {
+    fn nat(clamp: &str) -> Configuration {
+        services(clamp)
+            .into_iter()
+            .fold(Configuration::native(), Configuration::service)
+    }
+
+    fn full_nat(clamp: &str) -> Configuration {
+        let configuration = Configuration::native().sources(&SOURCES);
+        services(clamp)
+            .map(Service::full_nat)
+            .into_iter()
+            .fold(configuration, Configuration::service)
+    }
+
+    fn services(clamp: &str) -> [Service; 2] {
+        TRANSLATED.map(|(name, listen, _)| {
             Service::tcp(name, listen)
                 .checked()
                 .with(clamp)
                 .backends([1], 8080)
-        });
-        let configuration = Configuration::native();
-        let configuration = services
-            .into_iter()
-            .fold(configuration, Configuration::service);
-        let balancer = Balancer::start(RINGGATE, playground, &configuration);
-        for (name, address, host, client) in TRANSLATED {
+        })
+    }
+
+    /// `clients`: what the client is called at the backend. `told`: the path MTU that the client, and the
+    /// backend, learns.
+    fn carries_both_ways(
+        playground: &Playground,
+        configuration: &Configuration,
+        clients: [&str; 2],
+        told: [Option<u64>; 2],
+    ) {
+        let file = Payload::megabytes(20, 2);
+        let nginx = Nginx::start(playground, 1, &file, "1m");
+        let balancer = Balancer::start(RINGGATE, playground, configuration);
+        for ((name, address, host), client) in TRANSLATED.into_iter().zip(clients) {
             // First what goes by the wider way: a client that has learned of the narrower one asks for
             // segments that fit it.
             let received = Download::start(playground, &format!("http://{address}/file")).finish();

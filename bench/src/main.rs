@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use ringgate_bench::micro::memories;
-use ringgate_bench::micro::steady::{self, Steady};
+use ringgate_bench::micro::steady::{self, Steady, Watched};
 use ringgate_bench::micro::world::{Direction, Mode};
 use ringgate_bench::{bare, blast, machine, micro, rings, traffic};
 use ringgate_dataplane::parse::Family;
@@ -133,6 +133,9 @@ struct PipelineArgs {
     /// The bare loop, without parsing, tables and rewriting
     #[arg(long)]
     bare: bool,
+    /// With a tap on that looks at this of each packet and takes none
+    #[arg(long)]
+    watched: Option<Watched>,
 }
 
 /// A hardware address as `ip link` prints it.
@@ -235,6 +238,7 @@ fn run_pipeline(args: &PipelineArgs) -> Result<(), String> {
         new: args.new,
         bare: args.bare,
         packets: args.packets.next_multiple_of(64),
+        watched: args.watched,
     })?;
     println!("{}", json!({ "packets": driven.packets }));
     Ok(())

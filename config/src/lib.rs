@@ -93,9 +93,9 @@ pub use mention::{FileUse, Mention};
 pub use model::{
     Api, Backend, Balancer, Check, Choose, ClientCertificate, DnsAnswer, DnsCheck, Dscp, Exchange,
     FlowMemory, Forward, Fragments, GrpcCheck, Health, HealthKind, HttpCheck, HttpMethod,
-    Interface, Listen, Metrics, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic,
-    RecordType, Remote, ResponseCode, ScriptCheck, Service, Silence, StatusSet, Timeouts, TlsCheck,
-    Tunnel, Verify, Vlan, VlanTags, WhenEmpty,
+    Interface, Listen, Log, LogFormat, LogLevel, Metrics, Mode, Model, MssClamp, PartialChecksums,
+    Ping, Process, Protocol, Quic, RecordType, Remote, ResponseCode, ScriptCheck, Service, Silence,
+    StatusSet, Timeouts, TlsCheck, Tunnel, Verify, Vlan, VlanTags, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

@@ -139,6 +139,11 @@ pub const FRAGMENTS_MAX: usize = 1 << 20;
 /// most, so that is thousands of fragmented datagrams a second.
 pub const FRAGMENTS_DEFAULT: usize = 8_192;
 
+// --- [process] ---
+
+/// Longest name of a user or a group, in bytes: what useradd(8) takes.
+pub const ACCOUNT_BYTES_MAX: usize = 32;
+
 // --- [metrics] ---
 
 /// Highest `residence-sample`: at a million turns a second one is measured every second.

@@ -30,6 +30,7 @@
 
 mod api;
 mod check;
+mod host;
 mod listen;
 mod metrics;
 mod service;
@@ -47,20 +48,23 @@ pub use check::{
     Check, ClientCertificate, DnsAnswer, DnsCheck, Exchange, GrpcCheck, HttpCheck, ScriptCheck,
     StatusSet, TlsCheck, Verify,
 };
+pub use host::{Log, Process};
 pub use listen::Listen;
 pub use metrics::Metrics;
 pub use service::{Backend, Health, MssClamp, Quic, Service, Timeouts, Vlan};
 pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
 pub use words::{
-    Choose, FlowMemory, Forward, Fragments, HealthKind, HttpMethod, Mode, PartialChecksums, Ping,
-    Protocol, RecordType, ResponseCode, Silence, VlanTags, WhenEmpty,
+    Choose, FlowMemory, Forward, Fragments, HealthKind, HttpMethod, LogFormat, LogLevel, Mode,
+    PartialChecksums, Ping, Protocol, RecordType, ResponseCode, Silence, VlanTags, WhenEmpty,
 };
 
 /// Everything the operator said, complete and consistent. See the module's head for what holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     pub(crate) balancer: Balancer,
+    pub(crate) log: Log,
+    pub(crate) process: Process,
     pub(crate) metrics: Metrics,
     pub(crate) api: Api,
     pub(crate) interfaces: Vec<Interface>,
@@ -71,6 +75,16 @@ impl Model {
     /// What concerns the process as a whole.
     pub const fn balancer(&self) -> &Balancer {
         &self.balancer
+    }
+
+    /// The log.
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// What the process is allowed once it is up.
+    pub const fn process(&self) -> &Process {
+        &self.process
     }
 
     /// What is told to whoever collects metrics.

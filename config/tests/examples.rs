@@ -8,8 +8,8 @@ mod tests {
 
     use ringgate_config::{
         Check, Choose, DnsAnswer, DnsCheck, Dscp, FileUse, FlowMemory, Forward, Fragments,
-        HttpMethod, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic, RecordType,
-        ResponseCode, Silence, Tunnel, Verify, Vlan, VlanTags, WhenEmpty,
+        HttpMethod, LogFormat, LogLevel, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol,
+        Quic, RecordType, ResponseCode, Silence, Tunnel, Verify, Vlan, VlanTags, WhenEmpty,
     };
     use ringgate_config::{limits, parse};
 
@@ -53,6 +53,13 @@ mod tests {
         assert_eq!(balancer.icmp_per_second(), 1_000);
         assert_eq!(balancer.ping(), Ping::Answer);
         assert_eq!(balancer.fragments(), 8_192);
+        let (log, process) = (model.log(), model.process());
+        assert_eq!(
+            (log.format(), log.level()),
+            (LogFormat::Text, LogLevel::Info)
+        );
+        assert_eq!((process.user(), process.group()), (None, None));
+        assert!(!process.seccomp());
         let metrics = model.metrics();
         assert_eq!((metrics.listen(), metrics.backends()), (None, true));
         assert_eq!(metrics.residence_sample(), limits::RESIDENCE_SAMPLE_DEFAULT);
@@ -111,6 +118,13 @@ mod tests {
         let icmp = |model: &Model| (model.balancer().icmp_per_second(), model.balancer().ping());
         assert_eq!(icmp(&full), icmp(&minimal));
         assert_eq!(full.balancer().fragments(), minimal.balancer().fragments());
+        assert_eq!(full.log(), minimal.log());
+        let (process, plain) = (full.process(), minimal.process());
+        assert_eq!(process.seccomp(), plain.seccomp());
+        assert_eq!(
+            (process.user(), process.group()),
+            (Some("ringgate"), Some("ringgate"))
+        );
         let tags = |interface: usize| full.interfaces()[interface].vlan_tags();
         assert_eq!(tags(0), tags(1));
         assert_eq!(full.interfaces()[0].mode(), full.interfaces()[1].mode());

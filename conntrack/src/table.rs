@@ -248,6 +248,12 @@ impl FlowTable {
             .map_or(0, |census| census.flows_of(owner))
     }
 
+    /// Where its flows are counted, if they are.
+    #[must_use]
+    pub const fn census(&self) -> Option<&Arc<Census>> {
+        self.census.as_ref()
+    }
+
     /// How many flows the table is for.
     #[must_use]
     pub const fn capacity(&self) -> usize {

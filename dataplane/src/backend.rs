@@ -112,6 +112,9 @@ pub struct Backend {
     pub forward: Forward,
     /// What it may be sent.
     pub state: BackendState,
+    /// It serves, and its service takes packets of any VLAN: nothing more is to be asked of a packet of a
+    /// flow that it has.
+    pub is_open: bool,
     /// Its share of new flows, in proportion to those of the service's other backends. 0 unless
     /// it is up. In `weight_scale` parts of the configured weight ([`Service`](crate::service::Service)).
     pub weight: u32,

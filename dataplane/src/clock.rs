@@ -22,7 +22,8 @@ pub trait Clock: Send {
     /// The moment now.
     fn now(&self) -> Millis;
 
-    /// The same moment in nanoseconds, to measure short times with ([`residence`](crate::residence)). A
+    /// The same moment in nanoseconds, to measure short times with ([`residence`](crate::residence)), and
+    /// once a batch while a [`tap`](crate::tap) is on. A
     /// clock that knows no better gives its milliseconds.
     fn nanoseconds(&self) -> u64 {
         self.now().0.saturating_mul(1_000_000)

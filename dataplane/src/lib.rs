@@ -14,7 +14,7 @@
 //! 6. [`rewrite`](mod@rewrite): addresses, ports, checksums, TTL ([`fragments`]: and where those go
 //!    that do not tell their ports; [`icmp`]: errors, and what cannot go on);
 //! 7. [`verdict`], [`counters`]: how it left, counted once ([`residence`]: and after how long);
-//! 8. [`worker`]: the loop that is this list.
+//! 8. [`worker`]: the loop that is this list ([`tap`]: what of it is shown to operators).
 //!
 //! # Threads and ownership
 //!
@@ -43,6 +43,7 @@ pub mod port;
 pub mod profiles;
 pub mod publish;
 pub mod quic;
+pub mod rehearsal;
 pub mod residence;
 pub mod returns;
 pub mod rewrite;
@@ -53,6 +54,7 @@ pub mod slow_start;
 pub mod snapshot;
 pub mod steer;
 pub mod steered;
+pub mod tap;
 #[cfg(test)]
 mod testing;
 pub mod verdict;

@@ -72,6 +72,17 @@ impl Rotation {
         self.at(self.turns.0.load(Ordering::Relaxed))
     }
 
+    /// The same, and from now on with turns of its own.
+    #[must_use]
+    pub(crate) fn apart(&self) -> Self {
+        // Relaxed: see `take`.
+        let turns = self.turns.0.load(Ordering::Relaxed);
+        Self {
+            turns: Turns(Arc::new(CachePadded::new(AtomicU64::new(turns)))),
+            ..self.clone()
+        }
+    }
+
     fn at(&self, turn: u64) -> usize {
         let place = u128::from(turn) * u128::from(self.step) % u128::from(self.cycle);
         self.ends.partition_point(|end| u128::from(*end) <= place)
@@ -88,6 +99,15 @@ const fn gcd(mut a: u64, mut b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rotation_apart_goes_on_from_the_same_turn_by_itself() {
+        let rotation = Rotation::new(&[1, 1, 1], Turns::default()).unwrap();
+        let _first = rotation.take();
+        let apart = rotation.apart();
+        assert_eq!(apart.take(), rotation.peek());
+        assert_ne!(apart.peek(), rotation.peek());
+    }
 
     const POOLS: &[&[u32]] = &[
         &[1],

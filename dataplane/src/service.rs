@@ -96,6 +96,17 @@ impl Service {
         self.members.get(usize::from(member)).copied()
     }
 
+    /// The slot of the ring that a packet alone leads to, and how many there are.
+    #[must_use]
+    pub fn slot(&self, key: &FlowKey) -> Option<(usize, usize)> {
+        let ring = self.ring.as_ref()?;
+        let place = match self.choose {
+            Choose::SourceHash => ring.place(&of_client(key)),
+            Choose::FlowHash | Choose::RoundRobin | Choose::LeastConnections => ring.place(key),
+        };
+        Some((place, ring.size()))
+    }
+
     /// Whether a flow's first packet does not tell its backend.
     #[inline]
     #[must_use]

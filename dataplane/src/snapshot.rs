@@ -30,6 +30,7 @@ use place::Place;
 
 use standing::{Standing, Standings};
 
+mod apart;
 mod foreseen;
 mod place;
 mod standing;
@@ -267,6 +268,7 @@ impl Builder {
                     service: index,
                     shared: returns.is_shared(&identity),
                     profile,
+                    bound: service.vlan().is_some(),
                 };
                 let backend = place.backend(configured, &identity, (standing.state, *weight), fib);
                 let slots = (backends.get_mut(id.slot()), past.get_mut(id.slot()));

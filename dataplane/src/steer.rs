@@ -102,7 +102,9 @@ impl<'a> Steering<'a> {
         let direction = whose.direction;
         let backend = self.snapshot.backend(BackendId(whose.owner))?;
         let hop = match direction {
-            Direction::FromClient if backend.state.serves() => backend.hop.as_ref().ok()?,
+            Direction::FromClient if backend.is_open || self.is_admitted(backend, packet) => {
+                backend.hop.as_ref().ok()?
+            }
             Direction::FromClient => return None,
             Direction::FromBackend => self.way_back(backend, packet, whose)?,
         };
@@ -118,6 +120,14 @@ impl<'a> Steering<'a> {
         };
         check_path(packet, cost, way.hop).ok()?;
         Some(way)
+    }
+
+    /// Whether a packet of a flow that it has may be sent to `backend`, where that is not always so.
+    #[cold]
+    #[inline(never)]
+    fn is_admitted(&self, backend: &Backend, packet: &Packet) -> bool {
+        let service = self.snapshot.service_at(backend.service);
+        backend.state.serves() && service.is_some_and(|service| service.admits(packet.tags))
     }
 
     /// Where a reply from `backend` leaves for its client.

@@ -20,7 +20,7 @@ use ringgate_conntrack::{Cursor, Ended, FlowHash, FlowTable};
 
 use crate::clock::{Clock, Millis};
 use crate::counters::WorkerCounters;
-use crate::fragments::{Follower, Setback};
+use crate::fragments::{Follower, Setback, Step};
 use crate::icmp::Icmp;
 use crate::newcomers::{Newcomers, Tables};
 use crate::parse::{Packet, parse_to};
@@ -31,6 +31,7 @@ use crate::rewrite::{clamp, rewrite};
 use crate::route::{Neighbour, PortIndex};
 use crate::snapshot::Snapshot;
 use crate::steer::{Decision, Steering};
+use crate::tap::Tapping;
 use crate::verdict::{DropReason, Verdict};
 use crate::xsk::{Frame, Pool};
 
@@ -106,6 +107,9 @@ pub struct Worker<P, C> {
     /// Where the sweeps of the two tables go on.
     cursors: [Cursor; 2],
     kept_until: Millis,
+    /// What is shown of the packets, and how often control has changed that.
+    tapping: Option<Box<Tapping>>,
+    taps: u64,
     sampler: Sampler,
 }
 
@@ -147,6 +151,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
             icmp,
             cursors,
             kept_until,
+            tapping: None,
+            taps: 0,
             sampler: Sampler::new(0),
         }
     }
@@ -174,6 +180,12 @@ impl<P: Port, C: Clock> Worker<P, C> {
             }
             std::hint::spin_loop();
         }
+        self.stop()
+    }
+
+    /// Gives up what it holds.
+    #[must_use]
+    pub fn stop(mut self) -> Remains<P> {
         self.follower
             .give_up(&self.parts.counters, &mut self.parts.pool);
         Remains {
@@ -205,6 +217,9 @@ impl<P: Port, C: Clock> Worker<P, C> {
 
     fn untimed_turn(&mut self) -> usize {
         self.parts.mailbox.adopt(&mut self.parts.snapshot);
+        self.parts
+            .mailbox
+            .adopt_tap(&mut self.taps, &mut self.tapping);
         let now = self.parts.clock.now();
         self.newcomers.advance(now);
         let mut total = 0;
@@ -216,8 +231,12 @@ impl<P: Port, C: Clock> Worker<P, C> {
             if !self.batch.is_empty() {
                 total += self.batch.len();
                 self.parse_batch(ingress);
-                self.steer_batch(ingress, now);
-                self.transmit(ingress);
+                if self.tapping.is_some() {
+                    self.steer_shown(ingress, now);
+                } else {
+                    self.steer_batch::<false>(ingress, now);
+                    self.transmit::<false>(ingress);
+                }
             }
             if self.follower.is_waiting() {
                 self.look_again(ingress, now);
@@ -284,8 +303,23 @@ impl<P: Port, C: Clock> Worker<P, C> {
         }
     }
 
-    /// The second pass: each frame to its egress, or back to the pool.
-    fn steer_batch(&mut self, ingress: usize, now: Millis) {
+    /// The rest of a batch's way while a tap is on.
+    #[cold]
+    #[inline(never)]
+    fn steer_shown(&mut self, ingress: usize, now: Millis) {
+        if let Some(tapping) = &mut self.tapping {
+            tapping.begin(self.parts.clock.nanoseconds());
+        }
+        self.steer_batch::<true>(ingress, now);
+        self.transmit::<true>(ingress);
+        if let Some(tapping) = &mut self.tapping {
+            tapping.conclude(&self.parts.snapshot);
+        }
+    }
+
+    /// The second pass: each frame to its egress, or back to the pool. `SHOWN`: a tap may be on.
+    // Two of them, so that the one without does not even ask.
+    fn steer_batch<const SHOWN: bool>(&mut self, ingress: usize, now: Millis) {
         let Parts {
             ports,
             snapshot,
@@ -302,7 +336,11 @@ impl<P: Port, C: Clock> Worker<P, C> {
             now: now.seconds(),
             ingress: PortIndex::try_from(ingress).unwrap_or(PortIndex::MAX),
         };
+        let mut tapping = self.tapping.as_deref_mut().filter(|_| SHOWN);
         for (mut frame, parsed) in self.batch.drain(..).zip(&self.parsed) {
+            if SHOWN && let Some(tapping) = &mut tapping {
+                tapping.arrive(&steering, &frame, parsed);
+            }
             if let Ok((packet, hash)) = parsed
                 && let Some(way) = steering.go_on(packet, *hash)
                 && let Some(egress) = self.egress.get_mut(usize::from(way.port()))
@@ -311,6 +349,9 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 let bytes = frame.len() as u64;
                 if let Some(backend) = counters.backend(way.backend()) {
                     backend.count(way.is_reply(), bytes);
+                }
+                if SHOWN && let Some(tapping) = &mut tapping {
+                    tapping.goes_on(&steering, packet, &way, (&frame, egress.len()));
                 }
                 egress.push(frame);
                 continue;
@@ -321,7 +362,13 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 Err(Setback::Refused(refusal)) => Err(*refusal),
                 Err(Setback::Early(datagram)) => {
                     let here = (steering.ingress, now);
-                    self.follower.hold(frame, *datagram, here, counters, pool);
+                    let displaced = self.follower.hold(frame, *datagram, here, counters);
+                    if let Some((frame, ingress)) = displaced {
+                        if let Some(tapping) = &mut tapping {
+                            tapping.displace(ingress, snapshot.generation, &frame);
+                        }
+                        pool.give(frame);
+                    }
                     continue;
                 }
             };
@@ -334,6 +381,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 wanted,
                 egress: &mut self.egress,
                 ingress,
+                tapping: tapping.as_deref_mut(),
             };
             desk.settle(
                 frame,
@@ -355,6 +403,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             pool,
             counters,
             wanted,
+            clock,
             ..
         } = &mut self.parts;
         let steering = Steering {
@@ -373,24 +422,40 @@ impl<P: Port, C: Clock> Worker<P, C> {
             wanted,
             egress: &mut self.egress,
             ingress,
+            tapping: self.tapping.as_deref_mut(),
         };
+        if let Some(tapping) = &mut desk.tapping {
+            tapping.begin(clock.nanoseconds());
+        }
         self.follower
-            .look_again(&steering, now, &counters.fragments, |frame, outcome| {
-                desk.settle(frame, outcome, None);
+            .look_again(&steering, now, &counters.fragments, |step| match step {
+                Step::Due(frame) => {
+                    if let Some(tapping) = &mut desk.tapping {
+                        tapping.arrive_again(steering.ingress, snapshot.generation, frame);
+                    }
+                }
+                Step::Followed(frame, outcome) => desk.settle(frame, outcome, None),
             });
-        self.transmit(ingress);
+        self.transmit::<true>(ingress);
+        if let Some(tapping) = &mut self.tapping {
+            tapping.conclude(&self.parts.snapshot);
+        }
     }
 
     /// Hands the batch's packets to their egress ports; what does not fit is dropped.
-    fn transmit(&mut self, ingress: usize) {
+    fn transmit<const SHOWN: bool>(&mut self, ingress: usize) {
         let Some(counters) = self.parts.counters.interfaces.get(ingress) else {
             return;
         };
-        for (port, frames) in self.parts.ports.iter_mut().zip(&mut self.egress) {
+        let ports = self.parts.ports.iter_mut().zip(&mut self.egress);
+        for (index, (port, frames)) in (0..PortIndex::MAX).zip(ports) {
             if frames.is_empty() {
                 continue;
             }
             let sent = port.transmit(frames);
+            if SHOWN && let Some(tapping) = &mut self.tapping {
+                tapping.sent(index, sent);
+            }
             counters.count(Verdict::Forwarded, sent as u64);
             let left = frames.len() as u64;
             counters.count(Verdict::Dropped(DropReason::EgressFull), left);

@@ -1,6 +1,7 @@
 //! What each command does. The only rooms that print to standard output.
 
 pub(crate) mod apply;
+pub(crate) mod capture;
 pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod completions;
@@ -15,7 +16,9 @@ pub(crate) mod man;
 pub(crate) mod reload;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod told;
 pub(crate) mod top;
+pub(crate) mod trace;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,15 +36,7 @@ pub(crate) const REFUSED: u8 = 2;
 ///
 /// The exit status, after everything that is wrong was printed.
 pub(crate) fn load(file: &Path) -> Result<Parsed, ExitCode> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        eprintln!("{name}: cannot be read: {error}");
-        ExitCode::from(REFUSED)
-    })?;
-    let parsed = ringgate_config::parse(&name, &text).map_err(|problems| {
-        eprintln!("{problems}");
-        ExitCode::from(REFUSED)
-    })?;
+    let parsed = read(file)?;
     for warning in &parsed.warnings {
         eprintln!("{warning}");
     }
@@ -54,4 +49,21 @@ pub(crate) fn load(file: &Path) -> Result<Parsed, ExitCode> {
     } else {
         Err(ExitCode::from(REFUSED))
     }
+}
+
+/// The same, and the warnings are the caller's to tell.
+///
+/// # Errors
+///
+/// The exit status, after everything that is wrong was printed.
+pub(crate) fn read(file: &Path) -> Result<Parsed, ExitCode> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        eprintln!("{name}: cannot be read: {error}");
+        ExitCode::from(REFUSED)
+    })?;
+    ringgate_config::parse(&name, &text).map_err(|problems| {
+        eprintln!("{problems}");
+        ExitCode::from(REFUSED)
+    })
 }

@@ -1,6 +1,5 @@
 //! `ringgate run`: the whole life of the balancer on one screen.
 
-use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use ringgate_dataplane::snapshot::Builder;
 
 use crate::cli::Run;
 use crate::clock::Monotonic;
-use crate::commands::{REFUSED, load};
+use crate::commands::{REFUSED, read};
 use crate::control;
 use crate::control::admin::{Admin, secure::Secure, socket::Claimed};
 use crate::control::checks::{health, specs};
@@ -24,17 +23,22 @@ use crate::control::probe::Prober;
 use crate::control::probe::trust::{self, Trust};
 use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
+use crate::log;
 use crate::plane::{Plan, Plane, Stopped};
 use crate::preflight::{Facts, Level, judge, workers};
+use crate::privileges;
 use crate::sources::Sources;
 
 /// Runs the command.
 pub(crate) fn run(args: &Run) -> ExitCode {
-    let parsed = match load(&args.config) {
+    let parsed = match read(&args.config) {
         Ok(parsed) => parsed,
         Err(code) => return code,
     };
-    start_log();
+    log::start(parsed.model.log());
+    for warning in &parsed.warnings {
+        tracing::warn!("{warning}");
+    }
     match live(&args.config, parsed.model) {
         Ok(code) => code,
         Err(error) => {
@@ -46,12 +50,14 @@ pub(crate) fn run(args: &Run) -> ExitCode {
 
 /// Start, control, stop.
 fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let signals = Signals::block()?; // before any thread starts
+    let signals = Signals::block()?; // before any thread starts, and so is this:
+    privileges::begin()?;
     let watcher = netlink::settled()?;
     let facts = Facts::gather(Some(&model), watcher.network());
     if !is_fit(&model, &facts) {
         return Ok(ExitCode::from(REFUSED));
     }
+    let privileges = privileges::Plan::new(model.process())?;
     let api = model.api();
     let claimed = Claimed::claim(model.balancer().admin(), api.socket_mode())?;
     let mut admin = Admin::new(claimed, api);
@@ -85,13 +91,14 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         secret,
         clock,
         snapshot: Arc::clone(&snapshot),
+        give_up: privileges.workers_give_up(),
     };
     let plane = Plane::start(&plan, seats)?;
     let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
     let trust = Trust::load(&model).map_err(trust::said)?;
     let capacity = driver_capacity(specs(&model).count());
-    let (driver, _) = driver::open(prefer, capacity)?;
-    let config = config.to_owned();
+    let (driver, kind) = driver::open(prefer, capacity)?;
+    let (config, reloadable) = (config.to_owned(), config.to_owned());
     let steward = Steward::new(Start {
         driver,
         signals,
@@ -110,6 +117,8 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         config,
         clock,
     });
+    privileges.carry_out(kind, &facts.kernel)?;
+    tell_privileges(&reloadable);
     let (end, plane) = steward.run()?;
     Ok(farewell(end, &plane.stop()))
 }
@@ -129,6 +138,18 @@ fn is_fit(model: &Model, facts: &Facts) -> bool {
         }
     }
     is_fit
+}
+
+/// Logs what is held from now on, and whether that is enough to read the configuration again.
+fn tell_privileges(config: &Path) {
+    tracing::info!(held = %privileges::held(), "privileges");
+    if let Err(error) = std::fs::File::open(config) {
+        tracing::warn!(
+            config = %config.display(),
+            %error,
+            "cannot be read any more: reloads will be refused; let the user that this process has become read it"
+        );
+    }
 }
 
 /// The CPU of each worker: as configured, else from the last allowed one down, since interrupts
@@ -179,16 +200,4 @@ fn random() -> std::io::Result<u64> {
         ));
     }
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// Text to standard error; `RUST_LOG` chooses what.
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
 }

@@ -59,34 +59,8 @@ fn render(status: &Value) -> String {
         ),
     );
     line(&mut page, &configuration(status));
-    let flows = &status["flows"];
-    line(
-        &mut page,
-        &format!(
-            "flows  {} of {}  created {}  expired {}  flushed {}  re-hashed {}  not stored: full {}, contended {}, too fast {}  out of window {}",
-            flows["stored"],
-            flows["capacity"],
-            flows["created"],
-            flows["expired"],
-            flows["flushed"],
-            flows["rehashed"],
-            flows["table_full"],
-            flows["contended"],
-            flows["too_fast"],
-            flows["out_of_window"],
-        ),
-    );
-    line(
-        &mut page,
-        &format!(
-            "half open  {} of {}  created {}  displaced {}  expired {}",
-            flows["half_open_stored"],
-            flows["half_open_capacity"],
-            flows["half_open"],
-            flows["half_open_displaced"],
-            flows["half_open_expired"],
-        ),
-    );
+    render_process(&mut page, &status["process"]);
+    render_flows(&mut page, &status["flows"]);
     for source in list(&status["sources"]) {
         render_source(&mut page, source);
     }
@@ -94,12 +68,13 @@ fn render(status: &Value) -> String {
         line(
             &mut page,
             &format!(
-                "worker {}  cpu {}  busy turns {}  idle turns {}  sleeps {}",
+                "worker {}  cpu {}  busy turns {}  idle turns {}  sleeps {}{}",
                 worker["index"],
                 worker["core"],
                 worker["busy_turns"],
                 worker["idle_turns"],
                 worker["sleeps"],
+                took("packets stay", &worker["residence"], "ns"),
             ),
         );
     }
@@ -111,6 +86,44 @@ fn render(status: &Value) -> String {
         render_service(&mut page, service);
     }
     page
+}
+
+/// Who it is and what it may do, on one line.
+fn render_process(page: &mut String, process: &Value) {
+    let capabilities = |of: &str| {
+        let names = list(&process[of]).iter().filter_map(Value::as_str);
+        let names: Vec<&str> = names.collect();
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(" ")
+        }
+    };
+    let told = |key: &str, yes, no| if process[key] == true { yes } else { no };
+    line(
+        page,
+        &format!(
+            "process  uid {}  gid {}  capabilities {}, of workers {}  {}  {}",
+            process["uid"],
+            process["gid"],
+            capabilities("capabilities"),
+            capabilities("workers_capabilities"),
+            told("no_new_privs", "no new privileges", "new privileges"),
+            told("seccomp", "system calls confined", "system calls free"),
+        ),
+    );
+}
+
+/// How long something took, half of it and all but one in a hundred; nothing where nothing was measured.
+fn took(what: &str, times: &Value, unit: &str) -> String {
+    let time = |part: &str| times[format!("{part}_{unit}")].as_u64();
+    match (time("p50"), time("p99")) {
+        (Some(half), Some(most)) => {
+            let unit = unit.replace("us", "µs");
+            format!("  {what} {half} {unit}, 99 % of them {most} {unit}")
+        }
+        _ => String::new(),
+    }
 }
 
 /// What there was of ICMP, on one line.
@@ -183,11 +196,12 @@ fn render_service(page: &mut String, service: &Value) {
     line(
         page,
         &format!(
-            "\nservice {}  {} {}  {}{open}",
+            "\nservice {}  {} {}  {}{open}{}",
             field("name"),
             field("protocol"),
             field("listen"),
             field("forward"),
+            took("checks take", &service["check"]["took"], "us"),
         ),
     );
     line(

@@ -47,6 +47,7 @@
 //! | [`api`] | what can be asked through it |
 //! | [`events`] | what has happened, and who follows it |
 //! | [`client`] | its other end, for the commands |
+//! | [`taps`] | the tap that an operator has opened: `trace` and `capture` |
 //! | [`notify`] | what the service manager is told |
 //! | [`clock`] | where real time enters |
 
@@ -72,3 +73,4 @@ pub(crate) mod signals;
 pub(crate) mod slab;
 pub(crate) mod status;
 pub(crate) mod steward;
+pub(crate) mod taps;

@@ -87,6 +87,7 @@ impl Page<'_> {
                 "operations": self.operations,
                 "turn": latency(self.turns),
             },
+            "process": crate::privileges::held(),
             "network": self.network(),
             "flows": self.flows(&workers),
             "icmp": icmp(&workers),

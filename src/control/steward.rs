@@ -31,7 +31,9 @@ use super::notify::Notifier;
 use super::probe::{ProbeToken, Prober, SCRIPTS_MAX};
 use super::signals::{Signals, Wish};
 use super::slab::Key;
+use super::taps::{self, Showing};
 use crate::clock::Monotonic;
+use crate::log::limited;
 use crate::plane::Plane;
 use crate::reload::in_force::InForce;
 use crate::sources::Sources;
@@ -49,6 +51,7 @@ mod empty;
 mod flush;
 mod reload;
 mod sources;
+mod tap;
 mod told;
 
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
@@ -154,6 +157,8 @@ pub(crate) struct Steward {
     drain: Option<Drain>,
     /// What an operator asked for and the table is being searched for.
     flush: Option<Flushing>,
+    /// The tap that an operator has opened.
+    showing: Option<Showing>,
     /// Flows that were flushed since the start.
     flushed: u64,
     /// Pages of flows that are being searched for.
@@ -243,6 +248,7 @@ impl Steward {
             is_ready: false,
             drain: None,
             flush: None,
+            showing: None,
             flushed: 0,
             next_tick: now,
             next_sample: now + SAMPLE,
@@ -281,6 +287,7 @@ impl Steward {
             self.flush_on();
             self.search_on(now);
             self.feed_followers();
+            self.feed_tap(now);
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
                 return Ok((end, self.plane));
@@ -298,14 +305,18 @@ impl Steward {
             .checker
             .next_due()
             .map_or(self.next_tick, |due| due.min(self.next_tick));
-        due.saturating_duration_since(now)
+        let due = due.saturating_duration_since(now);
+        match self.showing {
+            Some(_) => due.min(taps::PACE),
+            None => due,
+        }
     }
 
     fn dispatch(&mut self, completion: Completion<Token>, now: Instant) {
         match (completion.token, completion.outcome) {
             (token @ (Token::Signals | Token::Netlink), Outcome::Readable { fd, result }) => {
                 if let Err(error) = result {
-                    tracing::error!(?token, %error, "waiting for events failed");
+                    limited!(error, ?token, %error, "waiting for events failed");
                 }
                 match token {
                     Token::Signals => self.take_signals(now),
@@ -337,7 +348,7 @@ impl Steward {
                 Ok(Some(Wish::Stop)) => self.drain(now),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::error!(%error, "cannot read signals");
+                    limited!(error, %error, "cannot read signals");
                     return;
                 }
             }
@@ -348,13 +359,13 @@ impl Steward {
 
     fn read_network(&mut self) {
         if let Err(error) = self.watcher.read() {
-            tracing::error!(%error, "cannot follow the network");
+            limited!(error, %error, "cannot follow the network");
         }
     }
 
     fn resolve(&mut self, ifindex: u32, address: IpAddr) {
         if let Err(error) = self.watcher.resolve(ifindex, address) {
-            tracing::warn!(%address, %error, "cannot ask the kernel for a neighbour");
+            limited!(warn, %address, %error, "cannot ask the kernel for a neighbour");
         }
     }
 
@@ -404,7 +415,7 @@ impl Steward {
             self.next_audit = now + AUDIT;
             self.sources_due |= self.sources.differ(&self.model);
             if let Err(error) = self.watcher.audit() {
-                tracing::warn!(%error, "cannot read the kernel's tables again");
+                limited!(warn, %error, "cannot read the kernel's tables again");
             }
         }
         if now >= self.next_sample {
@@ -431,7 +442,7 @@ impl Steward {
             return;
         }
         if let Err(error) = self.plane.register() {
-            tracing::error!(%error, "cannot let packets in");
+            limited!(error, %error, "cannot let packets in");
             return;
         }
         self.is_ready = true;
@@ -457,7 +468,7 @@ impl Steward {
             .collect();
         let told = self.plane.set_locals(&locals);
         if let Err(error) = told.and_then(|()| self.plane.set_own_addresses(self.fib.links())) {
-            tracing::error!(%error, "cannot tell the steering program this host's addresses");
+            limited!(error, %error, "cannot tell the steering program this host's addresses");
         }
         self.stale = true;
     }

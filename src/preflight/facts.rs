@@ -7,6 +7,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::control::netlink::state::Network;
 use crate::offload::{Offloads, offloads};
+use crate::privileges;
 use crate::sources::SourceFacts;
 
 /// What is known of an interface.
@@ -84,6 +85,8 @@ pub(crate) struct Facts {
     pub(crate) sources: SourceFacts,
     /// The kernel forwards packets itself, in IPv4 or IPv6.
     pub(crate) forwards: bool,
+    /// Whether the configured user and group can be become; else why not.
+    pub(crate) account: Result<(), String>,
 }
 
 impl Facts {
@@ -106,6 +109,10 @@ impl Facts {
                 .collect(),
             sources: SourceFacts::gather(network),
             forwards: forwarding.iter().any(|name| sysctl(name) > 0),
+            account: model.map_or(Ok(()), |model| {
+                let plan = privileges::Plan::new(model.process());
+                plan.map(drop).map_err(|error| error.to_string())
+            }),
         }
     }
 }
@@ -123,6 +130,8 @@ fn missing_capabilities() -> Vec<&'static str> {
         ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
         ("CAP_NET_RAW", CapabilitySet::NET_RAW),
         ("CAP_BPF", CapabilitySet::BPF),
+        // For loading the steering program.
+        ("CAP_PERFMON", CapabilitySet::PERFMON),
         ("CAP_IPC_LOCK", CapabilitySet::IPC_LOCK),
     ];
     let held = capabilities_held();

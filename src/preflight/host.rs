@@ -38,6 +38,14 @@ pub(super) fn capabilities(facts: &Facts) -> Finding {
     )
 }
 
+/// Whom the process is to become when all is up.
+pub(super) fn account(facts: &Facts) -> Option<Finding> {
+    let error = facts.account.as_ref().err()?;
+    let expected = "a user and a group that can be become";
+    let cure = "correct [process], or start as root";
+    Some(Finding::refusal("process", error, expected, cure))
+}
+
 pub(super) fn af_xdp(facts: &Facts) -> Finding {
     match &facts.af_xdp {
         Ok(()) => Finding::good("AF_XDP", "sockets can be made"),

@@ -68,6 +68,7 @@ pub(crate) fn judge(model: Option<&Model>, facts: &Facts, ours: &[String]) -> Ve
         findings.extend(others.filter_map(interface::program));
         findings.extend(interface::queues(model, facts));
         findings.extend(interface::reverse_path(facts));
+        findings.extend(host::account(facts));
         findings.push(host::cores(model, facts));
         findings.push(host::flow_memory(model, facts));
         findings.extend(sources::judge(model, &facts.sources));

@@ -38,6 +38,7 @@ fn facts() -> Facts {
         interfaces: vec![interface("front", 2), interface("back", 2)],
         sources: SourceFacts::default(),
         forwards: false,
+        account: Ok(()),
     }
 }
 
@@ -67,7 +68,7 @@ fn a_fit_host_has_no_troubles_and_a_worker_for_each_queue() {
 #[test]
 fn each_trouble_is_found_by_its_name() {
     type Change = fn(&mut Facts);
-    let cases: [(&str, Level, Change); 17] = [
+    let cases: [(&str, Level, Change); 18] = [
         ("kernel", Level::Refusal, |f| {
             f.kernel = "5.10.0-33-amd64".to_owned()
         }),
@@ -78,6 +79,9 @@ fn each_trouble_is_found_by_its_name() {
             f.missing_capabilities = vec!["CAP_BPF"]
         }),
         ("flow table", Level::Warning, |f| f.exact_maps = false),
+        ("process", Level::Refusal, |f| {
+            f.account = Err("nobody".to_owned())
+        }),
         ("AF_XDP", Level::Refusal, |f| {
             f.af_xdp = Err("no".to_owned())
         }),

@@ -65,6 +65,11 @@ impl InForce {
         }
     }
 
+    /// What runs has changed: the file is to be looked at again.
+    pub(crate) const fn forget(&mut self) {
+        self.seen = None;
+    }
+
     /// Looks at the file, if it is another than when it was last looked at. It is read and compared with
     /// `running` then.
     pub(crate) fn look(&mut self, file: &Path, running: &Model) {

@@ -3,7 +3,12 @@
 //! A run costs what setting up costs and then so much a packet. Two runs that differ in the number
 //! of packets alone therefore differ by the packets alone: `scripts/instructions` counts that way.
 
+use std::sync::Arc;
+
 use ringgate_dataplane::parse::Family;
+use ringgate_dataplane::tap::filter::{End, Filter, Term, Test};
+use ringgate_dataplane::tap::{Limits, Tap, Tapping};
+use ringgate_dataplane::xsk::CHUNK_BYTES;
 
 use crate::micro::frames::Frames;
 use crate::micro::order::{self, Walk};
@@ -26,6 +31,33 @@ pub struct Steady {
     pub bare: bool,
     /// How many packets; whole bursts of 64.
     pub packets: u64,
+    /// A tap is on.
+    pub watched: Option<Watched>,
+}
+
+/// A tap that takes nothing, and what it looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Watched {
+    /// The protocol, which rules every packet out at once.
+    Protocol,
+    /// The ports, for which each packet is put down and then not taken.
+    Ports,
+}
+
+impl Watched {
+    fn tap(self) -> Result<Tapping, String> {
+        let test = match self {
+            Self::Protocol => Test::Protocol(1),
+            Self::Ports => Test::Ports(End::Either, 1..=1),
+        };
+        let filter = Filter::new(vec![Term::Is(test)]).map_err(|error| error.to_string())?;
+        let limits = Limits {
+            packets: 1,
+            waiting: 1,
+            snap: CHUNK_BYTES,
+        };
+        Ok(Tapping::new(&Arc::new(Tap::new(filter, limits)), 0))
+    }
 }
 
 /// Runs it.
@@ -75,6 +107,10 @@ pub fn run(steady: &Steady) -> Result<Driven, String> {
             ))?;
         }
     }
+    if let Some(watched) = steady.watched {
+        let tapping = Box::new(watched.tap()?);
+        lane.worker.parts().mailbox.post_tap(Some(tapping));
+    }
     whole(drive(
         &mut lane.worker,
         &frames,
@@ -105,12 +141,22 @@ mod tests {
         new: false,
         bare: false,
         packets: 640,
+        watched: None,
     };
 
     #[test]
     fn just_as_many_packets_as_asked_for() {
         for bare in [false, true] {
             let driven = run(&Steady { bare, ..STEADY }).unwrap();
+            assert_eq!((driven.packets, driven.forwarded), (640, 640));
+        }
+    }
+
+    #[test]
+    fn no_packet_is_lost_while_it_is_watched() {
+        for watched in [Watched::Protocol, Watched::Ports] {
+            let watched = Some(watched);
+            let driven = run(&Steady { watched, ..STEADY }).unwrap();
             assert_eq!((driven.packets, driven.forwarded), (640, 640));
         }
     }

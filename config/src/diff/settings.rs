@@ -83,6 +83,7 @@ pub(super) fn of_process<'a>(old: &Model, new: &Model) -> Vec<Action<'a>> {
     of_start(&mut fixed, [old.balancer(), new.balancer()]);
     of_metrics(&mut fixed, [old.metrics(), new.metrics()]);
     of_remote(&mut fixed, [old.api(), new.api()]);
+    of_host(&mut fixed, [old, new]);
     let mut free = Settings::default();
     of_run(&mut free, [old.balancer(), new.balancer()]);
     of_api(&mut free, [old.api(), new.api()]);
@@ -192,6 +193,16 @@ fn of_secure(settings: &mut Settings, both: [&Api; 2]) {
         [&old.write_names, &new.write_names],
         names,
     );
+}
+
+/// What is said once, and given up once.
+fn of_host(settings: &mut Settings, both: [&Model; 2]) {
+    let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
+    settings.shown("log.format", both.map(|one| &one.log.format));
+    settings.shown("log.level", both.map(|one| &one.log.level));
+    settings.note("process.user", both.map(|one| &one.process.user), name);
+    settings.note("process.group", both.map(|one| &one.process.group), name);
+    settings.shown("process.seccomp", both.map(|one| &one.process.seccomp));
 }
 
 /// What a reload takes up.

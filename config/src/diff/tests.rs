@@ -167,6 +167,18 @@ fn every_key_of_the_process_is_told_under_its_name() {
         let table = file(&format!("[api]\n{keys}"), "", "");
         assert_eq!(keys_of(&table), expected);
     }
+    for (table, expected) in [
+        ("[log]\nformat = \"json\"", &["log.format"][..]),
+        ("[log]\nlevel = \"warn\"", &["log.level"]),
+        ("[process]\nuser = \"a\"", &["process.user"]),
+        (
+            "[process]\nuser = \"a\"\ngroup = \"b\"",
+            &["process.user", "process.group"],
+        ),
+        ("[process]\nseccomp = true", &["process.seccomp"]),
+    ] {
+        assert_eq!(keys_of(&file(table, "", "")), expected);
+    }
     let both = ["balancer.workers", "balancer.cores"];
     assert_eq!(keys_of(&file("cores = [0, 1]", "", "")), both);
     let plain = file("", "", "");

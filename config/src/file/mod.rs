@@ -6,6 +6,7 @@
 
 mod api;
 mod check;
+mod host;
 mod keys;
 mod metrics;
 mod service;
@@ -19,6 +20,7 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Findings, quote};
 pub(crate) use api::Api;
 pub(crate) use check::Check;
+pub(crate) use host::{Log, Process};
 use keys::Keys;
 pub(crate) use metrics::Metrics;
 pub(crate) use service::{Backend, Health, Quic, Service, Tunnel};
@@ -93,6 +95,8 @@ pub(crate) struct Interface<'a> {
 #[derive(Debug)]
 pub(crate) struct File<'a> {
     pub(crate) balancer: Option<Balancer<'a>>,
+    pub(crate) log: Option<Log<'a>>,
+    pub(crate) process: Option<Process<'a>>,
     pub(crate) metrics: Option<Metrics<'a>>,
     pub(crate) api: Option<Api<'a>>,
     pub(crate) interfaces: Vec<Interface<'a>>,
@@ -107,7 +111,17 @@ impl<'a> File<'a> {
             path: String::new(),
             findings,
         };
-        top.refuse_unknown(&["balancer", "api", "metrics", "interface", "service"]);
+        top.refuse_unknown(&[
+            "balancer",
+            "api",
+            "log",
+            "metrics",
+            "process",
+            "interface",
+            "service",
+        ]);
+        let log = Log::read(&mut top);
+        let process = Process::read(&mut top);
         let balancer = top.table("balancer").map(|(table, _)| {
             Balancer::read(Keys {
                 table,
@@ -143,6 +157,8 @@ impl<'a> File<'a> {
         }
         Self {
             balancer,
+            log,
+            process,
             metrics,
             api,
             interfaces,

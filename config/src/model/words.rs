@@ -74,6 +74,32 @@ words! {
 }
 
 words! {
+    /// For whom the log is written.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// For programs: an object a line.
+        Json = "json",
+    }
+}
+
+words! {
+    /// How weighty what is logged is, the most first; each stands for itself and those before it.
+    LogLevel {
+        /// What an operator must look at.
+        Error = "error",
+        /// What an operator should look at.
+        Warn = "warn",
+        /// Every change of state.
+        Info = "info",
+        /// What leads to it.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+words! {
     /// What the flow table lies in.
     FlowMemory {
         /// A BPF map: other processes and BPF programs can read it, and the next process can take it over.

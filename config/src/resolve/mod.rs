@@ -8,6 +8,7 @@ mod backend;
 mod balancer;
 mod check;
 mod health;
+mod host;
 mod metrics;
 mod scope;
 mod service;
@@ -40,6 +41,8 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
         Some(balancer) => balancer::resolve(balancer, nat_addresses.as_deref(), findings),
         None => Some(balancer::default()),
     };
+    let log = host::log(file.log.as_ref(), findings);
+    let process = host::process(file.process.as_ref(), findings);
     let metrics = metrics::resolve(file.metrics.as_ref(), findings);
     let api = api::resolve(file.api.as_ref(), findings);
     let interfaces = interfaces(&file.interfaces, findings);
@@ -61,6 +64,8 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     check_counts(file, findings);
     Some(Model {
         balancer: balancer?,
+        log: log?,
+        process: process?,
         metrics: metrics?,
         api: api?,
         interfaces: interfaces?,

@@ -404,6 +404,42 @@ impl SourcePorts {
         Ok(set)
     }
 
+    /// A set of the same sources under the same numbers in which every port is free, for one worker, and its
+    /// seat: what is done with it touches nothing of this one.
+    #[must_use]
+    pub fn apart(&self) -> (Self, Seat) {
+        let layout = Layout {
+            workers: 1,
+            groups: 1,
+            ..self.layout
+        };
+        let fresh = |sources: &[Arc<Source>]| -> Vec<Arc<Source>> {
+            let new = |source: &Arc<Source>| {
+                Arc::new(Source::new(
+                    source.number(),
+                    source.ip(),
+                    layout,
+                    self.secret,
+                ))
+            };
+            sources.iter().map(new).collect()
+        };
+        let set = Self {
+            layout,
+            rests: self.rests,
+            secret: self.secret,
+            v4: fresh(&self.v4),
+            v6: fresh(&self.v6),
+            retired: fresh(&self.retired),
+            addresses: self.addresses,
+        };
+        let seat = Seat {
+            worker: 0,
+            waiting: Queues::new(&layout),
+        };
+        (set, seat)
+    }
+
     /// The addresses: in use, and removed as long as flows of theirs may be left.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.all().map(|source| source.ip())
@@ -559,7 +595,8 @@ impl SourcePorts {
         known.give(protocol, lease, free_from)
     }
 
-    /// What has become of the ports of each source. Looks at all of them, 1 ns each: for control.
+    /// What has become of the ports of each source. For control: looks at blocks of which some port rests, 1 ns
+    /// a port, and at two numbers of the others.
     pub fn usage(&self, now: Seconds) -> impl Iterator<Item = (IpAddr, Usage)> + '_ {
         self.all()
             .map(move |source| (source.ip(), source.usage(now)))

@@ -32,8 +32,12 @@
 //! Between a releaser's exchange of `newest` and its linking, what is behind looks as if it were
 //! not there. It has just been given back and rests longer than that. What is before can be taken.
 
+use std::ops::Range;
+// In models too: numbers, by which no memory is ordered.
+use std::sync::atomic::AtomicU64 as Count;
+
 use crate::expiry::Seconds;
-use crate::source_ports::NoPort;
+use crate::source_ports::{NoPort, Usage};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Both ends of a queue, in a line of their own.
@@ -44,6 +48,12 @@ pub(super) struct Ends {
     oldest: AtomicU64,
     /// Where releasers put.
     newest: AtomicU64,
+    /// How many ports were taken, ever; written by the seat's owner alone.
+    taken: Count,
+    /// And given back.
+    given: Count,
+    /// The last second from which one that was given back is free.
+    rested: Count,
 }
 
 /// One port's word. From bit 0 the port behind plus one, or 0 (16 bits); from bit 16 whether it is held
@@ -108,6 +118,11 @@ impl Queue<'_> {
         // gives it back, and has learnt of it by something that synchronises.
         self.ends.oldest.store(next, Ordering::Relaxed);
         cell.store(Cell::HELD.0, Ordering::Relaxed);
+        // Relaxed: a number, of which this thread is the only writer.
+        let taken = self.ends.taken.load(Ordering::Relaxed);
+        self.ends
+            .taken
+            .store(taken.wrapping_add(1), Ordering::Relaxed);
         Ok(oldest)
     }
 
@@ -123,6 +138,11 @@ impl Queue<'_> {
         if given.is_err() {
             return false;
         }
+        // Relaxed, both: numbers, which order nothing.
+        self.ends.given.fetch_add(1, Ordering::Relaxed);
+        self.ends
+            .rested
+            .fetch_max(free_from.0.into(), Ordering::Relaxed);
         // Release: the next releaser finds the cell as Last, which it is going to link. Acquire:
         // the same of the cell before.
         let before = self.ends.newest.swap(port, Ordering::AcqRel);
@@ -131,6 +151,32 @@ impl Queue<'_> {
             before.fetch_or(Cell::link(port), Ordering::Release);
         }
         true
+    }
+
+    /// What has become of the ports of its block. Looks at them only while some rest.
+    pub(super) fn usage(self, block: Range<usize>, now: Seconds) -> Usage {
+        let Ends {
+            taken,
+            given,
+            rested,
+            ..
+        } = self.ends;
+        // Relaxed: what is being taken or given at this moment is counted or not. Given first, so that it
+        // is not more than taken.
+        let given = given.load(Ordering::Relaxed);
+        let held = taken.load(Ordering::Relaxed).wrapping_sub(given);
+        let cells = self.cells.get(block).unwrap_or_default();
+        let rest = rested.load(Ordering::Relaxed) > now.0.into();
+        let rests = |cell: &&AtomicU64| matches!(status(cell, now), Status::Resting);
+        Usage {
+            ports: cells.len(),
+            held: usize::try_from(held).unwrap_or(usize::MAX),
+            resting: if rest {
+                cells.iter().filter(rests).count()
+            } else {
+                0
+            },
+        }
     }
 }
 
@@ -156,6 +202,9 @@ pub(super) fn fill(cells: &mut [AtomicU64], order: &[u64]) -> Ends {
     Ends {
         oldest: end(order.first()),
         newest: end(order.last()),
+        taken: Count::new(0),
+        given: Count::new(0),
+        rested: Count::new(0),
     }
 }
 

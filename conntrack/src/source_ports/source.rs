@@ -121,15 +121,22 @@ impl Source {
         self.cells.iter().all(is_free)
     }
 
-    /// What has become of its ports. Looks at all of them: for control.
+    /// What has become of its ports.
     pub(super) fn usage(&self, now: Seconds) -> Usage {
         let mut usage = Usage::default();
-        for cell in &self.cells {
-            usage.ports += 1;
-            match queue::status(cell, now) {
-                Status::Held => usage.held += 1,
-                Status::Resting => usage.resting += 1,
-                Status::Free => {}
+        let ranges = Protocol::ALL.into_iter();
+        for (protocol, group) in
+            ranges.flat_map(|protocol| (0..self.layout.groups).map(move |group| (protocol, group)))
+        {
+            for worker in 0..self.layout.workers {
+                let Some(queue) = self.queue(protocol, group, worker) else {
+                    continue;
+                };
+                let (first, end) = block(&self.layout, worker);
+                let more = queue.usage(first..end, now);
+                usage.ports += more.ports;
+                usage.held += more.held;
+                usage.resting += more.resting;
             }
         }
         usage

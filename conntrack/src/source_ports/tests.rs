@@ -561,3 +561,18 @@ fn a_waiting_flow_of_a_removed_source_leaves_nothing_to_a_newcomer() {
         Release::NotHeld
     );
 }
+
+#[test]
+fn a_set_apart_has_the_same_sources_and_touches_nothing() {
+    let (set, mut seats) = set(&["10.9.0.1", "fd00:9::1"]);
+    let lease = set
+        .allocate(&mut seats[1], TCP, &backend(1), 0, Seconds(0))
+        .unwrap();
+    let (apart, mut seat) = set.apart();
+    assert_eq!(apart.source(lease), set.source(lease));
+    assert_eq!((held(&apart, 0), held(&set, 0)), (0, 1));
+    let given = drain(&apart, &mut seat, &backend(1), Seconds(0)).len();
+    assert!(given >= PORTS, "{given}");
+    assert_eq!(apart.release(TCP, lease, Seconds(0)), Release::Rests);
+    assert_eq!(held(&set, 0), 1);
+}

@@ -57,6 +57,15 @@ impl From<DropReason> for Setback {
     }
 }
 
+/// What happens to a fragment that was held.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// It is about to be looked at, as it came.
+    Due(&'a Frame),
+    /// It was: this became of it.
+    Followed(Frame, Result<&'a Decision<'a>, Refusal>),
+}
+
 /// One worker's part in following fragments.
 #[derive(Debug)]
 pub struct Follower {
@@ -149,7 +158,8 @@ impl Follower {
     }
 
     /// Keeps a fragment that came by `ingress` before the first of its datagram. Where there is no
-    /// place, the one that has waited longest is dropped.
+    /// place, the one that has waited longest is dropped, counted, and handed out with the interface that it
+    /// came in by.
     #[cold]
     #[inline(never)]
     pub fn hold(
@@ -158,8 +168,7 @@ impl Follower {
         datagram: Datagram,
         (ingress, now): (PortIndex, Millis),
         counters: &WorkerCounters,
-        pool: &mut Pool,
-    ) {
+    ) -> Option<(Frame, PortIndex)> {
         counters.fragments.held.add(1);
         let held = Held {
             frame,
@@ -167,19 +176,19 @@ impl Follower {
             ingress,
             since: now,
         };
-        if let Some(oldest) = self.waiting.push(held) {
-            drop_held(oldest, DropReason::FragmentDisplaced, counters, pool);
-        }
+        let oldest = self.waiting.push(held)?;
+        count_drop(oldest.ingress, DropReason::FragmentDisplaced, counters);
+        Some((oldest.frame, oldest.ingress))
     }
 
     /// Looks once at each fragment that is held of the steering's ingress. Those whose datagram is known by now,
-    /// and those that have waited long enough, are handed to `settle`.
+    /// and those that have waited long enough, are shown to `take` and then, followed, handed to it.
     pub fn look_again(
         &mut self,
         steering: &Steering<'_>,
         now: Millis,
         counters: &FragmentCounters,
-        mut settle: impl FnMut(Frame, Result<&Decision<'_>, Refusal>),
+        mut take: impl FnMut(Step<'_>),
     ) {
         let table = &self.table;
         let is_due = |held: &Held| {
@@ -190,20 +199,22 @@ impl Follower {
             let Some(mut held) = self.waiting.next_if(is_due) else {
                 continue;
             };
+            take(Step::Due(&held.frame));
             let followed = self.follow(steering, &mut held.frame, counters);
             let outcome = match &followed {
                 Ok(decision) => Ok(decision),
                 Err(Setback::Refused(refusal)) => Err(*refusal),
                 Err(Setback::Early(_)) => Err(DropReason::FragmentTimeout.into()),
             };
-            settle(held.frame, outcome);
+            take(Step::Followed(held.frame, outcome));
         }
     }
 
     /// Drops what is held, when the worker stops.
     pub fn give_up(&mut self, counters: &WorkerCounters, pool: &mut Pool) {
         while let Some(held) = self.waiting.next_if(|_| true) {
-            drop_held(held, DropReason::FragmentTimeout, counters, pool);
+            count_drop(held.ingress, DropReason::FragmentTimeout, counters);
+            pool.give(held.frame);
         }
     }
 }
@@ -236,9 +247,8 @@ fn policy(datagram: &Datagram, steering: &Steering<'_>) -> Policy {
     snapshot.fragments_to(datagram.destination, datagram.protocol)
 }
 
-fn drop_held(held: Held, reason: DropReason, counters: &WorkerCounters, pool: &mut Pool) {
-    if let Some(interface) = counters.interfaces.get(usize::from(held.ingress)) {
+fn count_drop(ingress: PortIndex, reason: DropReason, counters: &WorkerCounters) {
+    if let Some(interface) = counters.interfaces.get(usize::from(ingress)) {
         interface.count(Verdict::Dropped(reason), 1);
     }
-    pool.give(held.frame);
 }

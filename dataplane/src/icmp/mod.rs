@@ -16,6 +16,7 @@
 //!
 //! `docs/decisions/0017-icmp.md` says why things are as they are.
 
+mod concern;
 mod echo;
 mod limit;
 mod message;
@@ -44,6 +45,8 @@ use relay::{Errand, Receiver, depart};
 use report::{Envelope, Report};
 use tunnel::Returned;
 
+pub use concern::Concern;
+pub(crate) use concern::{concern, quoted};
 pub use spread::COPIES_MOST;
 
 /// Copies on their way out, each with its interface.

@@ -7,6 +7,10 @@
 //! | unreachable, time exceeded | host (IPv6: address) unreachable: of the tunnel the sender knows nothing |
 //! | source route failed, parameter problem | nothing: the outer header is the balancer's own doing |
 //!
+//! A too-big is told of an inner packet without DF, too, unlike what we say of our own (RFC 792): RFC 2003 §4.1
+//! has it relayed whatever the packet was, and its sender can cut it, while behind the outer header, which
+//! says DF, nobody does.
+//!
 //! No state is kept of it (RFC 2003 §5.1 would have the balancer remember the tunnel's MTU): the
 //! senders keep it. The price is that a router must quote the inner packet too, as far as its
 //! ports; RFC 1812 §4.3.2.3 and RFC 4443 ask for as much as fits, and those in use do it.

@@ -117,9 +117,16 @@ impl Ring {
         choice
     }
 
+    /// How many slots there are.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The slot of a flow.
     #[inline]
-    fn place(&self, key: &FlowKey) -> usize {
+    #[must_use]
+    pub fn place(&self, key: &FlowKey) -> usize {
         reduce(flow_hash(key), self.slots.len())
     }
 

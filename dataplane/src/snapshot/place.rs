@@ -16,6 +16,8 @@ pub(super) struct Place {
     pub(super) service: u16,
     pub(super) profile: Profile,
     pub(super) shared: bool,
+    /// Its service is bound to a VLAN.
+    pub(super) bound: bool,
 }
 
 impl Place {
@@ -40,6 +42,7 @@ impl Place {
             family,
             forward,
             state,
+            is_open: state.serves() && !self.bound,
             weight,
             profile: self.profile,
             shared: self.shared && forward == Forward::Nat,

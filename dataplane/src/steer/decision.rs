@@ -215,7 +215,8 @@ impl<'a> Way<'a> {
         })
     }
 
-    pub(super) fn decision(
+    /// What was decided, in full.
+    pub(crate) fn decision(
         &self,
         steering: &Steering<'_>,
         packet: &Packet,

@@ -37,7 +37,11 @@ impl<'a> Steering<'a> {
     #[cold]
     pub fn by_address(&self, service: u16, packet: &Packet) -> Result<Decision<'a>, Refusal> {
         let service = self.snapshot.service_at(service);
-        let backend = self.by_ring(service.ok_or(DropReason::NotForUs)?, packet)?;
+        let service = service.ok_or(DropReason::NotForUs)?;
+        if !service.admits(packet.tags) {
+            return Err(DropReason::WrongVlan.into());
+        }
+        let backend = self.by_ring(service, packet)?;
         let (action, hop) = self.way_to(backend, Tie::NONE, packet)?;
         Ok(Decision::new(action, hop, backend, FlowEvent::None))
     }

@@ -9,6 +9,7 @@ use crate::parse::Packet;
 use crate::port::{Batch, Port};
 use crate::route::{Neighbour, PortIndex};
 use crate::steer::{Decision, FlowEvent, Refusal, Steering};
+use crate::tap::{Fate, Tapping};
 use crate::verdict::{DropReason, Verdict};
 use crate::xsk::{Frame, Pool};
 
@@ -24,6 +25,8 @@ pub(super) struct Desk<'a, P> {
     pub(super) egress: &'a mut [Batch],
     /// The interface that the packets came in by.
     pub(super) ingress: usize,
+    /// Where it is shown, if it is.
+    pub(super) tapping: Option<&'a mut Tapping>,
 }
 
 impl<P: Port> Desk<'_, P> {
@@ -39,8 +42,15 @@ impl<P: Port> Desk<'_, P> {
         let refusal = match outcome {
             Ok(decision) => {
                 count_flow(self.counters, decision, frame.len() as u64);
-                match self.egress.get_mut(usize::from(decision.hop.port)) {
-                    Some(egress) => return egress.push(frame),
+                let port = decision.hop.port;
+                match self.egress.get_mut(usize::from(port)) {
+                    Some(egress) => {
+                        if let Some(tapping) = &mut self.tapping {
+                            tapping.decide(decision);
+                            tapping.leave(Fate::Forwarded(port), &frame, egress.len());
+                        }
+                        return egress.push(frame);
+                    }
                     None => DropReason::NoRoute.into(),
                 }
             }
@@ -58,19 +68,32 @@ impl<P: Port> Desk<'_, P> {
             pool: &mut *self.pool,
             counters: &self.counters.icmp,
         };
+        if let Some(tapping) = &mut self.tapping {
+            tapping.refuse(refusal);
+        }
         let outcome = self.icmp.consider(&mut scene, packet, refusal, &mut frame);
         self.send_copies();
         match outcome {
             Outcome::Refused(refusal) => self.drop(frame, refusal),
             Outcome::Forwarded(port) => match self.egress.get_mut(usize::from(port)) {
                 // As all that is forwarded: counted when the batch has left.
-                Some(egress) => egress.push(frame),
+                Some(egress) => {
+                    if let Some(tapping) = &mut self.tapping {
+                        tapping.turn(Fate::Forwarded(port), &frame, egress.len());
+                    }
+                    egress.push(frame);
+                }
                 None => self.drop(frame, DropReason::NoRoute.into()),
             },
-            Outcome::Answered(port) => match send(self.ports, port, frame) {
-                None => self.count(Verdict::Answered),
-                Some(frame) => self.drop(frame, DropReason::EgressFull.into()),
-            },
+            Outcome::Answered(port) => {
+                if let Some(tapping) = &mut self.tapping {
+                    tapping.turn(Fate::Answered(port), &frame, 0);
+                }
+                match send(self.ports, port, frame) {
+                    None => self.count(Verdict::Answered),
+                    Some(frame) => self.drop(frame, DropReason::EgressFull.into()),
+                }
+            }
         }
     }
 
@@ -79,6 +102,10 @@ impl<P: Port> Desk<'_, P> {
             && self.wanted.push(neighbour).is_err()
         {
             self.counters.turns.requests_lost.add(1);
+        }
+        if let Some(tapping) = &mut self.tapping {
+            tapping.refuse(refusal);
+            tapping.drop(refusal.reason);
         }
         self.count(Verdict::Dropped(refusal.reason));
         self.pool.give(frame);

@@ -52,6 +52,9 @@ pub(crate) struct Rings {
     stocked: u32,
     in_flight: u32,
     descs: Box<[FrameDesc; BATCH]>,
+    /// What takes the place of the UMEM's own socket in the end. Made at the start: a process that has given up its
+    /// privileges since could not make it any more.
+    spare: Option<OwnedFd>,
 }
 
 /// Entries of the rings, as they were made.
@@ -84,7 +87,7 @@ impl Rings {
     ///
     /// # Errors
     ///
-    /// The TX ring cannot be mapped.
+    /// The TX ring cannot be mapped, or there is no descriptor left.
     pub(super) fn new(
         queues: Queues,
         region: Arc<Region>,
@@ -113,6 +116,7 @@ impl Rings {
             stocked: 0,
             in_flight: 0,
             descs: Box::new([FrameDesc::default(); BATCH]),
+            spare: (port == FIRST).then(unbound).transpose()?,
         })
     }
 
@@ -267,7 +271,7 @@ impl Rings {
         let sent = self.drain(pool);
         let unread = self.unread(pool);
         let fd = self.as_fd().as_raw_fd();
-        let first = self.port == 0;
+        let first = self.port == FIRST;
         let Self {
             ring,
             rx,
@@ -277,12 +281,13 @@ impl Rings {
             region,
             port,
             zero_copy,
+            spare,
             ..
         } = self;
         // libxdp unmaps the rings and closes the socket with the last of these. But not the first
         // socket of a UMEM: that descriptor is the UMEM's own.
         drop((ring, rx, tx, fill, completion));
-        let closed = !first || replace_socket(fd);
+        let closed = !first || spare.is_some_and(|spare| replace_socket(fd, &spare));
         if !closed {
             // The kernel still has the chunks, and will until the region ends.
             return Closed {
@@ -360,23 +365,24 @@ impl fmt::Debug for Rings {
     }
 }
 
+/// The port whose socket is the UMEM's own.
+const FIRST: u8 = 0;
+
+/// An AF_XDP socket that is bound to nothing.
+fn unbound() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::XDP, SocketType::RAW);
+    Ok(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
+}
+
 /// Puts an unbound AF_XDP socket in the place of descriptor `fd`, which is a UMEM's: the kernel
 /// then closes the socket that was there. It must be one of AF_XDP, for libxdp asks it for the
 /// rings' layout when it unmaps those of the UMEM's other sockets.
-fn replace_socket(fd: i32) -> bool {
-    let Ok(unbound) = socket_with(
-        AddressFamily::XDP,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        None,
-    ) else {
-        return false;
-    };
+fn replace_socket(fd: i32, unbound: &OwnedFd) -> bool {
     // SAFETY: `fd` is the UMEM's descriptor, which stays open (libxdp closes it in
     // xsk_umem__delete, and the region holds the UMEM), so the number names nothing else. It is not
     // closed through this value: see `into_raw_fd` below.
     let mut place = unsafe { OwnedFd::from_raw_fd(fd) };
-    let replaced = rustix::io::dup3(&unbound, &mut place, rustix::io::DupFlags::CLOEXEC).is_ok();
+    let replaced = rustix::io::dup3(unbound, &mut place, rustix::io::DupFlags::CLOEXEC).is_ok();
     let _still_the_umems = place.into_raw_fd();
     replaced
 }

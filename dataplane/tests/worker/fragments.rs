@@ -14,12 +14,12 @@ const HOLD_MS: u64 = 100;
 const HELD_MOST: usize = 32;
 
 /// Who talks to whom, by family: client, service, backend.
-const V4: [&str; 3] = ["10.1.0.2:999", "10.100.0.1:53", "10.2.0.11:5353"];
+pub(crate) const V4: [&str; 3] = ["10.1.0.2:999", "10.100.0.1:53", "10.2.0.11:5353"];
 const V6: [&str; 3] = ["[fd00:1::2]:999", "[fd00:100::1]:53", "[fd00:2::11]:5353"];
 
 /// A datagram as it is on one of the wires.
 #[derive(Clone, Copy)]
-struct Wire {
+pub(crate) struct Wire {
     from: &'static str,
     to: &'static str,
     macs: [[u8; 6]; 2],
@@ -28,7 +28,7 @@ struct Wire {
 
 impl Wire {
     /// From the client to the service, as it comes.
-    fn query([client, service, _]: [&'static str; 3]) -> Self {
+    pub(crate) fn query([client, service, _]: [&'static str; 3]) -> Self {
         Self {
             from: client,
             to: service,
@@ -38,7 +38,7 @@ impl Wire {
     }
 
     /// The same on its way to the backend.
-    fn query_there([client, _, backend]: [&'static str; 3]) -> Self {
+    pub(crate) fn query_there([client, _, backend]: [&'static str; 3]) -> Self {
         Self {
             from: client,
             to: backend,
@@ -89,7 +89,7 @@ impl Wire {
     }
 
     /// The fragments of a datagram of 3,000 bytes: three of them, in order.
-    fn pieces(&self, identification: u32) -> Vec<Vec<u8>> {
+    pub(crate) fn pieces(&self, identification: u32) -> Vec<Vec<u8>> {
         cut(&self.whole(3000), identification, 1400)
     }
 }

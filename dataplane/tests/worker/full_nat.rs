@@ -9,7 +9,7 @@ use ringgate_dataplane::verdict::DropReason;
 
 use super::world::{CLIENT, OWN, World, backend_mac};
 
-const FILE: &str = r#"
+pub(crate) const FILE: &str = r#"
     [balancer]
     nat-sources = ["10.2.0.1", "fd00:2::1"]
     [[interface]]
@@ -47,7 +47,7 @@ struct Said {
     macs: [[u8; 6]; 2],
 }
 
-fn frame(from: &str, to: &str, flags: Option<u8>) -> Vec<u8> {
+pub(crate) fn frame(from: &str, to: &str, flags: Option<u8>) -> Vec<u8> {
     let [from, to]: [SocketAddr; 2] = [from, to].map(|text| text.parse().unwrap());
     let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 1, 2], OWN[0].0);
     let builder = match (from, to) {

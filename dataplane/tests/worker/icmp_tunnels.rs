@@ -303,6 +303,30 @@ fn an_mtu_that_is_not_told_is_guessed_and_one_below_the_least_is_not_passed_on()
 }
 
 #[test]
+fn a_router_within_is_heard_also_about_a_packet_that_may_be_fragmented() {
+    for tunnel in ALL.into_iter().filter(|tunnel| is_v4(tunnel.service)) {
+        let mut world = world();
+        let mut query = tunnel.query(FRONT, 64, 1300);
+        assert_eq!(query[20], 0x40, "DF");
+        query[20] = 0;
+        let header = etherparse::Ipv4HeaderSlice::from_slice(&query[ETHERNET..]).unwrap();
+        let sum = header.to_header().calc_header_checksum();
+        query[24..26].copy_from_slice(&sum.to_be_bytes());
+        let outer = encapsulated(&mut world, &query);
+        let came = tunnel.error(Tunnel::too_big(tunnel.outer_is_v4, 1340), &outer, 548);
+        assert!(world.port(1).inject(&came));
+        world.worker.turn();
+        let [front, back] = world.sent();
+        assert_eq!((front.len(), back.len()), (1, 0), "{tunnel:?}");
+        let quoted = &front[0][ETHERNET + 28..];
+        assert_eq!(quoted[6], 0, "it is quoted as it was");
+        let mtu = u16::from_be_bytes([front[0][40], front[0][41]]);
+        assert_eq!(usize::from(mtu), 1340 - tunnel.overhead);
+        world.assert_identity();
+    }
+}
+
+#[test]
 fn what_a_tunnel_of_ours_did_not_send_is_unknown_and_the_limits_hold() {
     let tunnel = ALL[0];
     let mut world = world();

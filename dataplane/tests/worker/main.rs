@@ -22,7 +22,11 @@ mod icmp_vlans;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod rehearsal;
+#[cfg(test)]
 mod residence;
+#[cfg(test)]
+mod tap;
 #[cfg(test)]
 mod vlans;
 #[cfg(test)]

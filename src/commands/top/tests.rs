@@ -8,6 +8,22 @@ use super::state::{Key, State};
 use super::views::View;
 use super::*;
 
+/// Two workers, one of which has nothing to do.
+fn workers(seconds: u64) -> Value {
+    json!([
+        {
+            "index": 0, "core": 3,
+            "busy_turns": 900 * seconds, "idle_turns": 100 * seconds, "sleeps": 5 * seconds,
+            "residence": { "packets": 10, "p50_ns": 4_200, "p99_ns": 38_000 },
+        },
+        {
+            "index": 1, "core": 2,
+            "busy_turns": 0, "idle_turns": 100 * seconds, "sleeps": 100 * seconds,
+            "residence": { "packets": 0, "p50_ns": null, "p99_ns": null },
+        },
+    ])
+}
+
 /// A balancer with two services after so many seconds.
 fn status(seconds: u64) -> Value {
     let backend = |address: &str, state: &str, check: Value, per_second: u64| {
@@ -55,18 +71,7 @@ fn status(seconds: u64) -> Value {
         "control": { "io": "io_uring" },
         "flows": { "stored": 12_345, "capacity": 1_048_576, "half_open_stored": 7 },
         "interfaces": [interface("front", 40_000, 10), interface("back", 80_000, 0)],
-        "workers": [
-            {
-                "index": 0, "core": 3,
-                "busy_turns": 900 * seconds, "idle_turns": 100 * seconds, "sleeps": 5 * seconds,
-                "residence": { "packets": 10, "p50_ns": 4_200, "p99_ns": 38_000 },
-            },
-            {
-                "index": 1, "core": 2,
-                "busy_turns": 0, "idle_turns": 100 * seconds, "sleeps": 100 * seconds,
-                "residence": { "packets": 0, "p50_ns": null, "p99_ns": null },
-            },
-        ],
+        "workers": workers(seconds),
         "services": [
             {
                 "name": "web", "listen": "10.100.0.1:80", "protocol": "tcp", "forward": "nat",

@@ -53,6 +53,7 @@ pub(crate) use self::stream::Push;
 use self::stream::Streams;
 use super::driver::{Failure, Operation, Outcome};
 use super::slab::{Key, Slab};
+use crate::log::limited;
 
 /// Connections served at once. The commands make one each, a metrics collector too; so many silent
 /// clients delay the next by no more than [`REQUEST_PATIENCE`].
@@ -494,7 +495,7 @@ type Received = (OwnedFd, Vec<u8>, Result<usize, Failure>);
 
 /// An accept has failed, and not at once again: what is missing (descriptors) is missing still.
 fn pause(token: AdminToken, failure: Failure) -> Wanted {
-    tracing::warn!(%failure, "the admin socket could not accept a connection");
+    limited!(warn, %failure, "the admin socket could not accept a connection");
     Wanted {
         operation: Operation::Timer {
             after: ACCEPT_PAUSE,

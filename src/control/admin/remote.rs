@@ -12,6 +12,7 @@ use super::{
     ANSWER_PATIENCE, Admin, AdminToken, REQUEST_PATIENCE, Received, Stage, Wanted, pause, receive,
     send,
 };
+use crate::log::limited;
 
 /// The listener for TLS.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl Admin {
         door.idle = Some(listener);
         let session = match door.secure.session() {
             Ok(session) => session,
-            Err(error) => return tracing::warn!(%error, "cannot begin TLS"),
+            Err(error) => return limited!(warn, %error, "cannot begin TLS"),
         };
         let stage = Stage::Reading {
             deadline: now + REQUEST_PATIENCE,
@@ -171,7 +172,7 @@ impl Admin {
         let at = self.sessions.iter().position(|(of, _)| *of == key);
         let session = at.map(|at| self.sessions.swap_remove(at).1);
         if let Err(error) = self.streams.begin(key, (fd, session), kind, wanted) {
-            tracing::warn!(%error, "the admin socket could not begin a stream");
+            limited!(warn, %error, "the admin socket could not begin a stream");
             self.end(key);
         }
     }

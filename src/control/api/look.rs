@@ -8,7 +8,7 @@ use super::super::metrics::exposition::CONTENT_TYPE;
 use super::super::metrics::render;
 use super::super::status::Page;
 use super::name;
-use crate::explanation::{self, Question};
+use crate::explanation::{self, Question, Scene};
 
 /// The states of backends, as `status` writes them.
 const STATES: [&str; 5] = ["up", "draining", "pending", "down", "disabled"];
@@ -104,17 +104,18 @@ pub(super) fn config(_: &Request<'_>, page: &Page<'_>) -> Response {
 
 /// `GET /v1/explain`.
 pub(super) fn explain(request: &Request<'_>, page: &Page<'_>) -> Response {
-    match question(request) {
-        Ok(question) => {
-            let tables = page.plane.tables();
-            Response::ok(explanation::explain(
-                &question,
-                page.snapshot,
-                tables,
-                page.now,
-            ))
-        }
-        Err(message) => Response::error(400, message),
+    let names = page.plane.interfaces().iter().map(|one| one.name.clone());
+    let scene = Scene {
+        snapshot: page.snapshot,
+        tables: page.plane.tables(),
+        fragments: Some(page.plane.fragments()),
+        interfaces: &names.collect::<Vec<_>>(),
+        now: page.now,
+    };
+    let question = Question::read(|name| request.parameter(name));
+    match question.and_then(|question| explanation::explain(&question, &scene)) {
+        Ok(answer) => Response::ok(answer),
+        Err(message) => Response::error(400, &message),
     }
 }
 
@@ -122,24 +123,4 @@ pub(super) fn explain(request: &Request<'_>, page: &Page<'_>) -> Response {
 pub(super) fn openapi(_: &Request<'_>, _: &Page<'_>) -> Response {
     let document = include_bytes!("../../../docs/openapi.json");
     Response::text("application/json", document.to_vec())
-}
-
-/// Reads the flow that `explain` asks about.
-fn question(request: &Request<'_>) -> Result<Question, &'static str> {
-    let protocol = match request.parameter("protocol").as_deref() {
-        Some("tcp") => 6,
-        Some("udp") => 17,
-        _ => return Err("protocol must be tcp or udp"),
-    };
-    let socket = |name, message| {
-        request
-            .parameter(name)
-            .and_then(|text| text.parse().ok())
-            .ok_or(message)
-    };
-    Ok(Question {
-        protocol,
-        from: socket("from", "from must be the client's ADDRESS:PORT")?,
-        to: socket("to", "to must be the service's ADDRESS:PORT")?,
-    })
 }

@@ -13,6 +13,7 @@
 //! | [`look`] | what is shown and changes nothing |
 //! | [`name`] | services and backends as those who ask call them |
 //! | [`propose`] | another configuration |
+//! | [`tap`] | `GET /v1/trace` and `GET /v1/capture`: of which packets, and how many |
 //! | [`watch`] | `GET /v1/drain`: a backend while its flows end |
 
 mod change;
@@ -22,6 +23,7 @@ pub(crate) mod flush;
 pub(crate) mod look;
 mod name;
 pub(crate) mod propose;
+mod tap;
 pub(crate) mod watch;
 
 use std::net::SocketAddr;
@@ -33,6 +35,7 @@ use super::admin::access::Access;
 use super::admin::http::{Request, Response};
 use super::slab::Key;
 use super::status::Page;
+use super::taps::Showing;
 use flows::Listing;
 use flush::Flushing;
 use propose::Proposal;
@@ -87,6 +90,8 @@ pub(crate) struct Doing<'a> {
     pub(crate) errands: &'a mut Vec<Errand>,
     /// The flush that is under way; one at a time.
     pub(crate) flush: &'a mut Option<Flushing>,
+    /// The tap that is open; one at a time.
+    pub(crate) showing: &'a mut Option<Showing>,
 }
 
 impl std::fmt::Debug for Doing<'_> {
@@ -170,6 +175,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::look("/v1/counters", look::counters),
     Route::look("/v1/config", look::config),
     Route::look("/v1/explain", look::explain),
+    Route::follow("/v1/trace", tap::trace),
+    Route::follow("/v1/capture", tap::capture),
     Route::look("/v1/metrics", look::metrics),
     Route::look("/v1/openapi", look::openapi),
     Route::follow("/v1/flows", flows::begin),

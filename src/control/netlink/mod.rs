@@ -30,6 +30,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use crate::log::limited;
+
 use netlink_packet_core::{
     NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
     NetlinkMessage, NetlinkPayload,
@@ -234,7 +236,8 @@ impl Watcher {
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     self.counters.overruns += 1;
-                    tracing::warn!(
+                    limited!(
+                        warn,
                         "network changes came faster than they were read; reading all again"
                     );
                     for table in Table::ALL {
@@ -401,7 +404,7 @@ impl Watcher {
             }
             Some(End::Partial(table)) => {
                 self.counters.interrupted += 1;
-                tracing::warn!(?table, code, "the table could not be read to its end");
+                limited!(warn, ?table, code, "the table could not be read to its end");
             }
         }
         true

@@ -58,6 +58,7 @@ impl Steward {
         let mut doing = Doing {
             errands: &mut errands,
             flush: &mut self.flush,
+            showing: &mut self.showing,
         };
         let mut handler = |request: &Request<'_>, key| api::answer(request, key, &page, &mut doing);
         self.admin

@@ -17,6 +17,7 @@ use crate::control::admin::secure::Secure;
 use crate::control::checks::specs;
 use crate::control::events::Event;
 use crate::control::slab::Key;
+use crate::reload::in_force::InForce;
 
 /// Somebody who is answered once every worker works with what was changed.
 #[derive(Debug)]
@@ -101,6 +102,7 @@ impl Steward {
 
     fn apply_overlay(&mut self, now: Instant) {
         self.model = self.overlay.over(&self.file);
+        self.in_force.forget();
         // One that is disabled is not checked.
         self.checker.reconcile(specs(&self.model), now);
         self.latencies.follow(&self.model);
@@ -160,6 +162,7 @@ impl Steward {
             // What the file says is what is in force.
             self.file = self.model.clone();
             self.overlay = Overlay::default();
+            self.in_force = InForce::from_file();
             tracing::info!(config = path, backends = saved, "saved");
             self.events.tell(&Event::Saved { backends: saved });
         }

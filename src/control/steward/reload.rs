@@ -1,23 +1,25 @@
 //! Another configuration: from SIGHUP, from an operator, or only looked at; and the snapshot that
 //! follows from it.
 //!
-//! One way for all: [`Steward::judge`] says what is wrong with a text or what it would do, and
-//! [`Steward::take`] makes it the configuration in force. The next [`Steward::renew`] builds the
-//! snapshot. Who asked has his answer when every worker works with it and packets of its services come.
+//! One way for all: [`Steward::judge`] says what is wrong with a text, [`Steward::look`] what it would do,
+//! and [`Steward::take`] makes it the configuration in force and gives it to the workers. Who asked has his answer when every worker works with it and packets of its services come.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringgate_config::{Backend, Service};
+use ringgate_config::{Backend, Model, Service};
 use ringgate_dataplane::backend::{BackendId, Health};
 use ringgate_dataplane::clock::Clock as _;
+use ringgate_dataplane::snapshot::{Foreseen, Snapshot};
 
 use super::{Steward, TICK, empty, told};
 use crate::control::admin::http::Response;
 use crate::control::api::propose::{Proposal, REFUSED, Text};
 use crate::control::checks::{health, specs};
+use crate::control::clock;
 use crate::control::events::Event;
 use crate::control::slab::Key;
+use crate::log::limited;
 use crate::reload::in_force::InForce;
 use crate::reload::plan::{Change, Plan};
 use crate::reload::{self, Accepted, Refused};
@@ -27,8 +29,8 @@ use crate::sources::SourceFacts;
 #[derive(Debug)]
 pub(super) struct Proposed {
     key: Key,
-    /// The snapshot that has it; `None` until it is built.
-    generation: Option<u64>,
+    /// The snapshot that has it.
+    generation: u64,
     /// His answer.
     plan: Plan,
 }
@@ -49,8 +51,8 @@ impl Steward {
     pub(super) fn consider(&mut self, key: Key, proposal: Proposal, now: Instant) {
         let taken = match proposal {
             Proposal::Look(text) => {
-                let answer = match self.judge(&text) {
-                    Ok((_, plan)) => Response::ok(plan.to_json()),
+                let answer = match self.look(&text) {
+                    Ok(plan) => Response::ok(plan.to_json()),
                     Err(refused) => refusal(&refused),
                 };
                 return self.answer_later(key, answer);
@@ -61,7 +63,7 @@ impl Steward {
         match taken {
             Ok(plan) => self.proposed.push(Proposed {
                 key,
-                generation: None,
+                generation: self.snapshot.generation,
                 plan,
             }),
             Err(refused) => self.answer_later(key, refusal(&refused)),
@@ -75,7 +77,7 @@ impl Steward {
         }
         let (done, waiting) = std::mem::take(&mut self.proposed)
             .into_iter()
-            .partition(|one| one.generation.is_some_and(|g| self.plane.has_adopted(g)));
+            .partition(|one| self.plane.has_adopted(one.generation));
         self.proposed = waiting;
         let done: Vec<Proposed> = done;
         for Proposed {
@@ -102,21 +104,29 @@ impl Steward {
         taken
     }
 
-    /// Makes a text the configuration in force, if it may be.
+    /// Makes a text the configuration in force, if it may be. Workers come first, and what is said
+    /// about it after them.
     fn take(&mut self, text: &Text, in_force: InForce, now: Instant) -> Result<Plan, Refused> {
-        let (accepted, plan) = self
+        let accepted = self
             .judge(text)
             .map_err(|refused| self.tell_refused(refused))?;
+        let (since, before) = (clock::now(), Arc::clone(&self.snapshot));
+        let old = self.model.clone();
         self.take_up(accepted.model);
-        self.in_force = in_force;
-        self.sources_due = self.sources.differ(&self.model);
         self.checker.reconcile(specs(&self.model), now);
         self.renew_trust();
-        self.latencies.follow(&self.model);
         self.stale = true;
+        self.renew(now);
+        let took = clock::now() - since;
+        self.in_force = in_force;
+        self.sources_due = self.sources.differ(&self.model);
+        self.latencies.follow(&self.model);
+        let after = self.foresee(None);
+        let plan = self.plan(&[&old, &self.model], &before, &after, accepted.warnings);
         plan.tell_log();
         let services = self.model.services().len();
-        tracing::info!(config = %text.name, services, changes = plan.actions(), "reloaded");
+        let changes = plan.actions();
+        tracing::info!(config = %text.name, services, changes, ?took, "reloaded");
         self.events.tell(&Event::Reloaded { services });
         Ok(plan)
     }
@@ -135,33 +145,52 @@ impl Steward {
         refused
     }
 
-    /// What a text would do, if it may.
-    fn judge(&mut self, Text { name, text }: &Text) -> Result<(Accepted, Plan), Refused> {
+    /// What a text says, if it may.
+    fn judge(&self, Text { name, text }: &Text) -> Result<Accepted, Refused> {
         let host = SourceFacts::gather(self.watcher.network());
-        let mut accepted = reload::check(text, name, &self.model, &host)?;
+        reload::check(text, name, &self.model, &host)
+    }
+
+    /// What a text would do, if it may.
+    fn look(&mut self, text: &Text) -> Result<Plan, Refused> {
+        let Accepted { model, warnings } = self.judge(text)?;
+        // What operators have changed stays where the file lets it.
+        let mut overlay = self.overlay.clone();
+        drop(overlay.rebase(&model));
+        let model = overlay.over(&model);
+        let after = self.foresee(Some(&model));
+        Ok(self.plan(&[&self.model, &model], &self.snapshot, &after, warnings))
+    }
+
+    /// Who gets the new flows of a configuration, or of the one in force. Whoever is new is taken to
+    /// answer its check: else nothing would ever seem to move to it.
+    fn foresee(&mut self, model: Option<&Model>) -> Vec<Foreseen> {
         let checker = &self.checker;
-        // Whoever is new is taken to answer its check: else nothing would ever seem to move to it.
         let expected =
             |service: &Service, backend: &Backend| match health(checker, service, backend) {
                 Health::Pending => Health::Up,
                 known => known,
             };
-        // What was changed while running and would stay is no part of what this does.
-        let mut overlay = self.overlay.clone();
-        overlay.rebase(&accepted.model);
-        let new = overlay.over(&accepted.model);
         let builder = self.builder.at(self.clock.now());
-        let after = builder.foresee(&new, expected);
+        builder.foresee(model.unwrap_or(&self.model), expected)
+    }
+
+    fn plan(
+        &self,
+        [old, new]: &[&Model; 2],
+        before: &Snapshot,
+        after: &[Foreseen],
+        warnings: Vec<String>,
+    ) -> Plan {
         let flows = &self.plane.tables().flows;
         let change = Change {
-            old: &self.model,
-            new: &new,
-            before: &self.snapshot,
-            after: &after,
+            old,
+            new,
+            before,
+            after,
             flows: Some(&|id: BackendId| flows.flows_of(id.0)),
         };
-        let plan = Plan::of(&change, std::mem::take(&mut accepted.warnings));
-        Ok((accepted, plan))
+        Plan::of(&change, warnings)
     }
 
     /// Builds and publishes a new snapshot if anything in it has changed.
@@ -190,20 +219,13 @@ impl Steward {
                 self.snapshot = Arc::new(snapshot);
             }
             Err(error) => {
-                tracing::error!(%error, "the configuration does not fit; the last one stays");
-                for one in std::mem::take(&mut self.proposed) {
-                    let refusal = Response::error(500, &error.to_string());
-                    self.answer_later(one.key, refusal);
-                }
+                limited!(error, %error, "the configuration does not fit; the last one stays");
                 return;
             }
         }
         self.meter.follow(&self.snapshot, &self.plane.counters());
         self.plane.publish(&self.snapshot);
         self.steer_after = Some(self.snapshot.generation);
-        for one in &mut self.proposed {
-            one.generation.get_or_insert(self.snapshot.generation);
-        }
         self.next_tick = self.next_tick.min(now + TICK);
     }
 
@@ -215,7 +237,7 @@ impl Steward {
         {
             self.steer_after = None;
             if let Err(error) = self.plane.steer(self.snapshot.steered()) {
-                tracing::error!(%error, "cannot tell the steering program what to steer");
+                limited!(error, %error, "cannot tell the steering program what to steer");
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use ringgate_dataplane::clock::Clock as _;
 
+use crate::log::limited;
+
 use super::Steward;
 
 impl Steward {
@@ -18,7 +20,8 @@ impl Steward {
                 self.builder.with_sources(self.sources.ports());
                 self.stale = true;
             }
-            Err(error) => tracing::error!(
+            Err(error) => limited!(
+                error,
                 %error,
                 "the last source addresses stay: reload again when flows of removed ones have ended"
             ),

@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 use libfuzzer_sys::fuzz_target;
 use ringgate_config::{Dscp, Forward, Tunnel};
-use ringgate_conntrack::Endpoint;
+use ringgate_conntrack::{Direction, Endpoint};
 use ringgate_dataplane::parse::{Family, Packet, parse};
-use ringgate_dataplane::rewrite::{Encapsulation, clamp, rewrite};
+use ringgate_dataplane::rewrite::{Encapsulation, Exchange, clamp, rewrite};
 use ringgate_dataplane::route::Hop;
 use ringgate_dataplane::steer::Action;
 use ringgate_dataplane::wire::ethernet::Mac;
@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
     };
     // Steering sees to that.
     let fits = |endpoint: Endpoint| endpoint.is_v4() == (packet.family == Family::V4);
-    if packet.ttl == 0 || treatment.endpoint().is_some_and(|endpoint| !fits(endpoint)) {
+    if packet.ttl == 0 || !treatment.replaced().iter().all(|(_, end)| fits(*end)) {
         return;
     }
     let after = POOL.with_borrow_mut(|pool| {
@@ -56,11 +56,12 @@ fuzz_target!(|data: &[u8]| {
     });
     let network = assert_link(&after, packet.tags, &hop, &treatment);
     let came = Whole::of(&before, &packet);
-    match treatment {
-        Treatment::Direct => assert_same(&came, &after[network..], 0, None),
-        Treatment::ToBackend(to) => assert_same(&came, &after[network..], 1, Some((false, to))),
-        Treatment::ToClient(from) => assert_same(&came, &after[network..], 1, Some((true, from))),
-        Treatment::Tunnel(ref tunnel) => tunnel.assert_holds(&came, &after[network..]),
+    match &treatment {
+        Treatment::Direct => assert_same(&came, &after[network..], 0, &[]),
+        Treatment::ToBackend(_) | Treatment::ToClient(_) | Treatment::Exchange(_) => {
+            assert_same(&came, &after[network..], 1, &treatment.replaced());
+        }
+        Treatment::Tunnel(tunnel) => tunnel.assert_holds(&came, &after[network..]),
     }
 });
 
@@ -69,23 +70,31 @@ enum Treatment {
     Direct,
     ToBackend(Endpoint),
     ToClient(Endpoint),
+    Exchange(Exchange),
     Tunnel(Box<Outer>),
 }
 
 impl Treatment {
-    fn endpoint(&self) -> Option<Endpoint> {
+    /// What becomes of which end; true: of the source.
+    fn replaced(&self) -> Vec<(bool, Endpoint)> {
         match *self {
-            Self::ToBackend(endpoint) | Self::ToClient(endpoint) => Some(endpoint),
-            Self::Direct | Self::Tunnel(_) => None,
+            Self::ToBackend(to) => vec![(false, to)],
+            Self::ToClient(from) => vec![(true, from)],
+            Self::Exchange(Exchange {
+                source,
+                destination,
+            }) => vec![(true, source), (false, destination)],
+            Self::Direct | Self::Tunnel(_) => Vec::new(),
         }
     }
 
-    fn action(&self) -> Action {
+    fn action(&self) -> Action<'_> {
         match *self {
             Self::Direct => Action::Direct,
             Self::ToBackend(to) => Action::ToBackend(to),
             Self::ToClient(from) => Action::ToClient(from),
-            Self::Tunnel(ref tunnel) => Action::Encapsulate(tunnel.encapsulation),
+            Self::Exchange(ends) => Action::Exchange(ends, Direction::FromClient),
+            Self::Tunnel(ref tunnel) => Action::Encapsulate(&tunnel.encapsulation),
         }
     }
 }
@@ -105,13 +114,18 @@ fn any_treatment(choices: &mut Choices<'_>) -> Treatment {
         let address = address(choices, is_v4);
         (ip(address, is_v4), port(choices))
     };
-    let ((near, from), (far, _)) = (place(), place());
-    match choices.below(6) {
+    let ((near, from), (far, to)) = (place(), place());
+    let end = |ip, port| Endpoint::from_socket((ip, port).into());
+    match choices.below(7) {
         0 => Treatment::Direct,
-        1 => Treatment::ToBackend(Endpoint::from_socket((near, from).into())),
-        2 => Treatment::ToClient(Endpoint::from_socket((near, from).into())),
+        1 => Treatment::ToBackend(end(near, from)),
+        2 => Treatment::ToClient(end(near, from)),
+        3 => Treatment::Exchange(Exchange {
+            source: end(near, from),
+            destination: end(far, to),
+        }),
         mode => {
-            let forward = [Forward::Ipip, Forward::Gue, Forward::Gre][mode - 3];
+            let forward = [Forward::Ipip, Forward::Gue, Forward::Gre][mode - 4];
             let tunnel = Tunnel {
                 variant: choices.byte() & 1,
                 port: choices.word(),
@@ -227,9 +241,9 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// `after` is `came`, so many hops older, with one endpoint replaced (true: the source's). With an
-/// endpoint or without, a segment size may have been lowered.
-fn assert_same(came: &Whole<'_>, after: &[u8], hops: u8, replaced: Option<(bool, Endpoint)>) {
+/// `after` is `came`, so many hops older, with these endpoints replaced (true: the source's). With any
+/// or without, a segment size may have been lowered.
+fn assert_same(came: &Whole<'_>, after: &[u8], hops: u8, replaced: &[(bool, Endpoint)]) {
     let before = came.bytes;
     assert_eq!(before.len(), after.len());
     let (ttl, ends, len) = if came.is_v4 { (8, 12, 4) } else { (7, 8, 16) };
@@ -237,8 +251,8 @@ fn assert_same(came: &Whole<'_>, after: &[u8], hops: u8, replaced: Option<(bool,
     let mut expected = before.to_vec();
     expected[ttl] = after[ttl];
     let start = came.transport.start;
-    if let Some((is_source, endpoint)) = replaced {
-        let side = usize::from(!is_source);
+    for (is_source, endpoint) in replaced {
+        let side = usize::from(!*is_source);
         let address = endpoint.to_socket().ip();
         let address = match address {
             IpAddr::V4(ip) => ip.octets().to_vec(),
@@ -342,7 +356,7 @@ impl Outer {
             transport: came.transport.clone(),
             ..*came
         };
-        assert_same(&stripped, inner, 1, None);
+        assert_same(&stripped, inner, 1, &[]);
     }
 
     /// The protocol and the payload behind the outer IP header.

@@ -6,16 +6,19 @@
 //! once, and every frame.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use ringgate_config::Model;
 use ringgate_conntrack::fragments::FragmentTable;
-use ringgate_conntrack::{FlowTable, Secret, Timeouts};
+use ringgate_conntrack::source_ports::{Layout, Rests, Seat, SourcePorts};
+use ringgate_conntrack::{FlowKey, FlowTable, Found, Seconds, Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::clock::{Clock, Millis};
 use ringgate_dataplane::counters::WorkerCounters;
-use ringgate_dataplane::newcomers::Tables;
+use ringgate_dataplane::newcomers::{Tables, held};
 use ringgate_dataplane::port::MemoryPort;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::publish::Mailbox;
@@ -50,6 +53,12 @@ const STEPS: usize = 24;
 /// Entries of the tables: few, so that they fill.
 const FLOWS: usize = 64;
 
+/// Ports that full NAT has of each of its addresses: few for each worker, so that they run out.
+const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 1024..=1151;
+
+/// Workers, one after the other, that have these ports.
+const SEATS: usize = 16;
+
 /// How long a step of time can be, milliseconds: up to what ends every flow.
 const TIMES: [u64; 7] = [1, 20, 100, 1_000, 10_000, 100_000, 8_000_000];
 
@@ -76,7 +85,12 @@ impl Clock for Hand {
 
 /// What stays from input to input.
 struct Stage {
+    builder: Builder,
+    model: Model,
+    fib: Arc<Fib>,
     snapshots: Vec<Arc<Snapshot>>,
+    /// Of workers to come, for the source ports that these snapshots have.
+    seats: Vec<Seat>,
     counters: Arc<WorkerCounters>,
     wanted: Arc<ArrayQueue<Neighbour>>,
     /// Between inputs.
@@ -89,47 +103,55 @@ thread_local! {
 
 impl Stage {
     fn new() -> Self {
+        let all = ringgate_config::parse("services.toml", SERVICES);
         Self {
-            snapshots: snapshots(),
+            builder: Builder::default(),
+            model: all.unwrap_or_else(|problems| panic!("{problems}")).model,
+            fib: fib(),
+            snapshots: Vec::new(),
+            seats: Vec::new(),
             counters: Arc::new(WorkerCounters::new(2)),
             wanted: Arc::new(ArrayQueue::new(4)),
             idle: Some(MemoryPort::bundle(2, CHUNKS, RINGS)),
         }
     }
-}
 
-/// Snapshots as they follow each other: backends up, one of them down, its service without
-/// any, and an end without new flows.
-fn snapshots() -> Vec<Arc<Snapshot>> {
-    let mut builder = Builder::default();
-    let fib = fib();
-    let all = ringgate_config::parse("services.toml", SERVICES)
-        .unwrap_or_else(|problems| panic!("{problems}"));
-    let down = |hosts: &'static [&str]| {
-        move |_: &_, backend: &ringgate_config::Backend| {
-            let address = backend.address().ip().to_string();
-            match hosts.contains(&address.as_str()) {
-                true => Health::Down,
-                false => Health::Up,
-            }
+    /// Ports that nobody had before, and their worker's right to them. Snapshots are built anew for them
+    /// only now and then, which takes longer than all else.
+    fn seat(&mut self) -> Option<Seat> {
+        if self.seats.is_empty() {
+            let layout = Layout::new(SOURCE_PORTS, SEATS, 1).unwrap();
+            let addresses = self.model.balancer().nat_sources();
+            let made = SourcePorts::new(layout, addresses, Rests::default(), Secret([3, 4]));
+            let (sources, seats) = made.unwrap();
+            self.builder.with_sources(Arc::new(sources));
+            self.seats = seats;
+            self.snapshots = self.build_all();
         }
-    };
-    let mut build = |hosts, draining| {
-        Arc::new(
-            builder
-                .build(&all.model, down(hosts), &fib, draining)
-                .unwrap(),
-        )
-    };
-    vec![
-        build(&[], false),
-        build(&["10.2.0.11", "fd00:2::11"], false),
-        build(
-            &["10.2.0.11", "10.2.0.12", "fd00:2::11", "fd00:2::12"],
-            false,
-        ),
-        build(&[], true),
-    ]
+        self.seats.pop()
+    }
+
+    /// Snapshots as they follow each other: backends up, one of them down, its service without
+    /// any, and an end without new flows.
+    fn build_all(&mut self) -> Vec<Arc<Snapshot>> {
+        let first = ["10.2.0.11", "fd00:2::11"];
+        let both = ["10.2.0.11", "10.2.0.12", "fd00:2::11", "fd00:2::12"];
+        let steps: [(&[&str], bool); 4] =
+            [(&[], false), (&first, false), (&both, false), (&[], true)];
+        let built = steps.map(|(hosts, draining)| {
+            let health = |_: &_, backend: &ringgate_config::Backend| {
+                let address = backend.address().ip().to_string();
+                match hosts.contains(&address.as_str()) {
+                    true => Health::Down,
+                    false => Health::Up,
+                }
+            };
+            self.builder
+                .build(&self.model, health, &self.fib, draining)
+                .unwrap()
+        });
+        built.map(Arc::new).into()
+    }
 }
 
 /// Clients at port 0, backends at port 1, far ends behind a VLAN of port 1.
@@ -226,6 +248,8 @@ struct Scene {
     wanted: Arc<ArrayQueue<Neighbour>>,
     snapshots: Vec<Arc<Snapshot>>,
     next: usize,
+    /// Source ports that workers before had when they stopped.
+    held_before: usize,
     /// Frames in the pool when nothing is on its way.
     at_rest: usize,
     before: [u64; 2],
@@ -236,6 +260,7 @@ struct Scene {
 
 impl Scene {
     fn begin(stage: &mut Stage, shape: u8) -> Self {
+        let seat = stage.seat();
         let (ports, pool) = stage
             .idle
             .take()
@@ -255,7 +280,7 @@ impl Scene {
             fragments: Arc::new(FragmentTable::new(FLOWS, secret).unwrap()),
             icmp_per_second: if shape & 8 == 0 { 1000 } else { 1 },
             udp_new_flows: if shape & 4 == 0 { u32::MAX } else { 1 },
-            seat: None,
+            seat,
             clock: clock.clone(),
             mailbox: Arc::clone(&mailbox),
             snapshot: Arc::clone(&stage.snapshots[0]),
@@ -272,6 +297,7 @@ impl Scene {
             before: accounts(&stage.counters),
             counters: Arc::clone(&stage.counters),
             wanted: Arc::clone(&stage.wanted),
+            held_before: ports_held(&stage.snapshots[0]),
             snapshots: stage.snapshots.clone(),
             next: 1,
             at_rest,
@@ -323,6 +349,23 @@ impl Scene {
         while self.wanted.pop().is_some() {}
     }
 
+    /// Who holds a port has an entry, and each entry's is held.
+    fn assert_ports_are_those_of_the_flows(&mut self) {
+        let tables = &self.worker.parts().tables;
+        let mut ports = HashSet::new();
+        let mut add = |key: &FlowKey, found: &Found| {
+            if let Some(lease) = held(found.whose()) {
+                let is_first = ports.insert((key.protocol(), lease));
+                assert!(is_first, "two holders of a port");
+            }
+        };
+        // Flows whose time is up hold their ports until they are swept.
+        tables.flows.for_each(Seconds(0), &mut add);
+        tables.half_open.for_each(Seconds(0), &mut add);
+        let taken = ports_held(&self.snapshots[0]) - self.held_before;
+        assert_eq!(taken, ports.len(), "ports held, and those of the flows");
+    }
+
     /// Lets everything come to rest, and accounts for it.
     fn end(mut self) -> Remains<MemoryPort> {
         for _ in 0..3 {
@@ -336,11 +379,18 @@ impl Scene {
             self.injected,
             "every packet leaves once"
         );
+        self.assert_ports_are_those_of_the_flows();
         self.mailbox.stop();
         let remains = self.worker.run();
         assert_eq!(remains.pool.len(), self.at_rest, "every frame comes home");
         remains
     }
+}
+
+/// How many source ports have a holder.
+fn ports_held(snapshot: &Snapshot) -> usize {
+    let usage = snapshot.sources().unwrap().usage(Seconds(0));
+    usage.map(|(_, usage)| usage.held).sum()
 }
 
 /// Packets received, and packets that left in one way or another.

@@ -117,8 +117,12 @@ impl Balancer {
         self.wait_until_ready();
     }
 
-    /// It is ready when its log says so: a status is answered before packets are let in.
-    fn wait_until_ready(&mut self) {
+    /// Waits until it is ready, which it is when its log says so: a status is answered before packets are let in.
+    ///
+    /// # Panics
+    ///
+    /// When it does not get there.
+    pub fn wait_until_ready(&mut self) {
         until(START_WITHIN, "the balancer is ready", || {
             if let Some(status) = self.process.ended() {
                 panic!("the balancer ended with {status}:\n{}", self.log());

@@ -221,6 +221,7 @@ pub struct Configuration {
     drain: &'static str,
     flow_memory: Option<&'static str>,
     sources: &'static [&'static str],
+    tables: String,
     services: Vec<Service>,
 }
 
@@ -232,6 +233,7 @@ impl Configuration {
             drain: "5s",
             flow_memory: None,
             sources: &[],
+            tables: String::new(),
             services: Vec::new(),
         }
     }
@@ -260,6 +262,17 @@ impl Configuration {
     /// With these addresses of the balancer's as sources of `full-nat`.
     pub fn sources(self, sources: &'static [&'static str]) -> Self {
         Self { sources, ..self }
+    }
+
+    /// With these lines in the table `[metrics]`.
+    pub fn metrics(self, metrics: &str) -> Self {
+        self.table(&format!("[metrics]\n{metrics}"))
+    }
+
+    /// With one more table of the file, as it is.
+    pub fn table(mut self, text: &str) -> Self {
+        self.tables += &format!("\n{text}\n");
+        self
     }
 
     /// With one more service.
@@ -297,6 +310,7 @@ impl Configuration {
         if !self.sources.is_empty() {
             text += &format!("nat-sources = {:?}\n", self.sources);
         }
+        text += &self.tables;
         for name in ["front", "back"] {
             text += &format!(
                 "\n[[interface]]\nname = \"{name}\"\nmode = \"{}\"\n",

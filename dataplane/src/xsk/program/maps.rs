@@ -116,6 +116,9 @@ pub(super) struct Maps {
     tunnel_sources: Trie<PREFIX_BYTES, Word>,
     settings: Array<MapData, [u8; SETTINGS_BYTES]>,
     stats: PerCpuArray<MapData, u64>,
+    /// What the maps say, if they all say it. Most snapshots differ in weights, states or neighbours,
+    /// of which the program knows nothing.
+    told_of: Option<Steered>,
     own: Mac,
     /// `has`, `pad`, `pool_first`, `pool_last` and the rest of `struct settings`.
     told: [u8; SETTINGS_BYTES - 6],
@@ -138,6 +141,7 @@ impl Maps {
             tunnel_sources: taking.known("tunnel_sources", LpmTrie::try_from)?,
             settings: taking.take("settings", Array::try_from)?,
             stats: taking.take("steer_stats", PerCpuArray::try_from)?,
+            told_of: None,
             own: Mac([0; 6]),
             told: [0; SETTINGS_BYTES - 6],
             interface: interface.to_owned(),
@@ -158,6 +162,10 @@ impl Maps {
     }
 
     pub(super) fn sync(&mut self, steered: &Steered) -> Result<Synced, SteerError> {
+        if self.told_of.as_ref() == Some(steered) {
+            return Ok(Synced::default());
+        }
+        self.told_of = None;
         let layout = Layout::of(steered).map_err(|many| SteerError {
             interface: self.interface.clone(),
             map: "ranges",
@@ -178,6 +186,7 @@ impl Maps {
         self.write_settings()?;
         let result = self.keep(&layout, &mut synced);
         result.map_err(|(map, error)| self.error(map, &error))?;
+        self.told_of = Some(steered.clone());
         Ok(synced)
     }
 
