@@ -17,8 +17,10 @@ mod tests {
             let output = ringgate(&["check", file.to_str().unwrap()]);
             assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
             let text = fs::read_to_string(&file).unwrap();
-            let listens = text
-                .lines()
+            // Those of services: other tables have listeners, too.
+            let services = text.split("[[service]]").skip(1);
+            let listens = services
+                .flat_map(str::lines)
                 .filter_map(|line| line.strip_prefix("listen = \""));
             let addresses: Vec<&str> = listens
                 .map(|rest| rest.split('"').next().unwrap())

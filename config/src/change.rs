@@ -108,7 +108,9 @@ pub enum WriteError {
 impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::OtherText => "the file does not say what is in force: reload first",
+            Self::OtherText => {
+                "the file does not say what is in force: reload it first, or apply it"
+            }
             Self::Unfaithful => {
                 "the file is written in a way that cannot be changed here: change it by hand"
             }

@@ -99,7 +99,7 @@ pub use model::{
     Api, Backend, Balancer, Check, Choose, ClientCertificate, DnsAnswer, DnsCheck, Dscp, Exchange,
     Flap, FlowMemory, Forward, Fragments, GrpcCheck, Health, HealthKind, HttpCheck, HttpMethod,
     Interface, Listen, Log, LogFormat, LogLevel, Metrics, MinHealthy, Mode, Model, MssClamp, Pace,
-    PartialChecksums, Passive, Ping, Process, Protocol, Quic, RecordType, ResponseCode,
+    PartialChecksums, Passive, Ping, Process, Protocol, Quic, RecordType, Remote, ResponseCode,
     ScriptCheck, Service, Silence, StatusSet, Timeouts, TlsCheck, Tunnel, Verify, Vlan, VlanTags,
     WhenBelow, WhenEmpty,
 };

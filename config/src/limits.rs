@@ -29,6 +29,9 @@ pub const QUOTE_CHARS_MAX: usize = 60;
 /// Longest name of a group, in bytes (`LOGIN_NAME_MAX` of useradd and its like).
 pub const GROUP_BYTES_MAX: usize = 32;
 
+/// Longest DNS name, in bytes as text (RFC 1035, 2.3.4: 255 on the wire).
+pub const DNS_NAME_BYTES_MAX: usize = 253;
+
 // --- [balancer] ---
 
 /// Most workers. One worker serves one queue index, and 256 is above the queue count of

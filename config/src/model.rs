@@ -46,7 +46,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use api::Api;
+pub use api::{Api, Remote};
 pub use check::{
     Check, ClientCertificate, DnsAnswer, DnsCheck, Exchange, GrpcCheck, HttpCheck, ScriptCheck,
     StatusSet, TlsCheck, Verify,

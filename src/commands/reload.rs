@@ -13,7 +13,7 @@ use crate::control::client::{self, ClientError};
 /// Runs `reload`.
 pub(crate) fn run(args: &Ask) -> ExitCode {
     tell("reload", args, |plan| {
-        format!("{}\nreloaded", diff::render(plan))
+        format!("{}reloaded", diff::render(plan))
     })
 }
 

@@ -12,7 +12,7 @@ use crate::cli::Run;
 use crate::clock::Monotonic;
 use crate::commands::{REFUSED, read};
 use crate::control;
-use crate::control::admin::{Admin, socket::Claimed};
+use crate::control::admin::{Admin, secure::Secure, socket::Claimed};
 use crate::control::checks::{health, specs};
 use crate::control::driver::{self, DRIVER_VARIABLE, Prefer};
 use crate::control::exporter;
@@ -60,7 +60,11 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     let privileges = privileges::Plan::new(model.process())?;
     let api = model.api();
     let claimed = Claimed::claim(model.balancer().admin(), api.socket_mode())?;
-    let admin = Admin::new(claimed, api);
+    let mut admin = Admin::new(claimed, api);
+    if let Some(remote) = api.remote() {
+        let secure = Secure::load(remote)?;
+        admin.serve_remote(exporter::listen_for("[api]", remote.listen())?, secure);
+    }
     let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);

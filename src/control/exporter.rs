@@ -28,10 +28,11 @@ const BACKLOG: i32 = 64;
 /// Why nobody can listen there.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen on {address}, where [metrics] listen wants to: {source}; is the address this host's, \
+    "cannot listen on {address}, where {table} listen wants to: {source}; is the address this host's, \
      and does nobody else have the port (ss -ltnp)?"
 )]
 pub(crate) struct ListenError {
+    table: &'static str,
     address: SocketAddr,
     source: io::Error,
 }
@@ -41,11 +42,20 @@ pub(crate) struct ListenError {
 /// # Errors
 /// When the address cannot be had.
 pub(crate) fn open(listen: Option<SocketAddr>) -> Result<Admin, ListenError> {
-    let listener = listen.map(|address| {
-        let failed = |source| ListenError { address, source };
-        self::listen(address).map_err(failed)
-    });
+    let listener = listen.map(|address| listen_for("[metrics]", address));
     Ok(Admin::open_to_all(listener.transpose()?, CONNECTIONS_MOST))
+}
+
+/// A listener on an address of this host, that a table of the configuration asks for.
+///
+/// # Errors
+/// When the address cannot be had.
+pub(crate) fn listen_for(table: &'static str, address: SocketAddr) -> Result<OwnedFd, ListenError> {
+    listen(address).map_err(|source| ListenError {
+        table,
+        address,
+        source,
+    })
 }
 
 fn listen(address: SocketAddr) -> io::Result<OwnedFd> {

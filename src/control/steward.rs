@@ -349,7 +349,6 @@ impl Steward {
     fn take_signals(&mut self, now: Instant) {
         loop {
             match self.signals.next() {
-                // What is wrong is in the log.
                 Ok(Some(Wish::Reload)) => self.reload(now),
                 Ok(Some(Wish::Stop)) => self.drain(now),
                 Ok(None) => return,
@@ -429,7 +428,7 @@ impl Steward {
             self.next_sample = now + SAMPLE;
             self.meter
                 .sample(&self.snapshot, &self.plane.counters(), now);
-            self.in_force.look(&self.config, &self.model);
+            self.in_force.look(&self.config, &self.file);
         }
         if self.next_alive.is_some_and(|due| now >= due) {
             self.next_alive = self.notifier.watchdog().map(|every| now + every);

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Action;
@@ -81,10 +82,12 @@ pub(super) fn of_process<'a>(old: &Model, new: &Model) -> Vec<Action<'a>> {
     );
     of_start(&mut fixed, [old.balancer(), new.balancer()]);
     of_metrics(&mut fixed, [old.metrics(), new.metrics()]);
+    of_remote(&mut fixed, [old.api(), new.api()]);
     of_host(&mut fixed, [old, new]);
     let mut free = Settings::default();
     of_run(&mut free, [old.balancer(), new.balancer()]);
     of_api(&mut free, [old.api(), new.api()]);
+    of_secure(&mut free, [old.api(), new.api()]);
     free.shown(
         "metrics.backends",
         [&old.metrics().backends, &new.metrics().backends],
@@ -158,6 +161,37 @@ fn of_api(settings: &mut Settings, both: [&Api; 2]) {
         "api.socket-mode",
         both.map(|one| &one.socket_mode),
         |mode| format!("{mode:04o}"),
+    );
+}
+
+/// A listener. Its certificates are read with every reload.
+fn of_remote(settings: &mut Settings, both: [&Api; 2]) {
+    let listens = both.map(|one| one.remote.as_ref().map(|remote| remote.listen));
+    let [old, new] = &listens;
+    settings.note("api.listen", [old, new], |listen| {
+        listen.map_or("none".to_owned(), |address| address.to_string())
+    });
+}
+
+/// The rest of it, where it listens at the same place.
+fn of_secure(settings: &mut Settings, both: [&Api; 2]) {
+    let [Some(old), Some(new)] = both.map(|one| one.remote.as_ref()) else {
+        return;
+    };
+    let path = |path: &PathBuf| path.display().to_string();
+    let names = |names: &Vec<String>| format!("[{}]", names.join(", "));
+    settings.note(
+        "api.certificate",
+        [&old.certificate, &new.certificate],
+        path,
+    );
+    settings.note("api.key", [&old.key, &new.key], path);
+    settings.note("api.client-ca", [&old.client_ca, &new.client_ca], path);
+    settings.note("api.read-names", [&old.read_names, &new.read_names], names);
+    settings.note(
+        "api.write-names",
+        [&old.write_names, &new.write_names],
+        names,
     );
 }
 

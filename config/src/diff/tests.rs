@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::settings::Setting;
 use super::*;
-use crate::model::{Api, Balancer, Health, Metrics, Pace, Timeouts};
+use crate::model::{Api, Balancer, Health, Metrics, Pace, Remote, Timeouts};
 
 const INTERFACE: &str = "[[interface]]\nname = \"eth0\"\n";
 
@@ -298,7 +298,19 @@ fn no_field_of_the_process_is_unknown() {
         socket_mode: _,
         read_group: _,
         write_group: _,
+        remote,
     } = model.api();
+    let knows = |remote: &Remote| {
+        let Remote {
+            listen: _,
+            certificate: _,
+            key: _,
+            client_ca: _,
+            read_names: _,
+            write_names: _,
+        } = remote;
+    };
+    remote.iter().for_each(knows);
     let Metrics {
         listen: _,
         residence_sample: _,
@@ -518,4 +530,28 @@ fn what_nobody_knows_of_is_told_all_the_same() {
         ..service.clone()
     };
     assert!(settings::is_other(service, &renamed));
+}
+
+#[test]
+fn every_key_of_the_listener_for_tls_is_told_under_its_name() {
+    let with = |listen: &str, name: &str| {
+        let table = format!(
+            "[api]\nlisten = \"{listen}\"\ncertificate = \"/a.crt\"\nkey = \"/a.key\"\n\
+             client-ca = \"/{name}.crt\"\nwrite-names = [\"{name}.example\"]"
+        );
+        file(&table, "", "")
+    };
+    let told = |old: &str, new: &str| {
+        let (old, new) = (model(old), model(new));
+        let diff = Diff::between(&old, &new);
+        let keys = diff.actions().iter().flat_map(|action| action.settings());
+        keys.map(|setting| setting.key).collect::<Vec<_>>()
+    };
+    let old = with("10.0.0.1:9443", "ops");
+    assert_eq!(told(&old, &with("10.0.0.2:9443", "ops")), ["api.listen"]);
+    assert_eq!(
+        told(&old, &with("10.0.0.1:9443", "others")),
+        ["api.client-ca", "api.write-names"]
+    );
+    assert_eq!(keys_of(&old), ["api.listen"]);
 }

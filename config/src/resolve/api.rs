@@ -1,10 +1,15 @@
 //! `[api]`: who may ask.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use toml::Spanned;
+
 use super::scope::Scope;
 use crate::error::{Findings, quote};
 use crate::file::{self, Field};
-use crate::limits::GROUP_BYTES_MAX;
-use crate::model::Api;
+use crate::limits::{DNS_NAME_BYTES_MAX, GROUP_BYTES_MAX};
+use crate::model::{Api, Remote};
 
 /// What the file says, or the defaults.
 pub(super) fn resolve(raw: Option<&file::Api<'_>>, findings: &mut Findings<'_>) -> Option<Api> {
@@ -19,6 +24,7 @@ pub(super) fn resolve(raw: Option<&file::Api<'_>>, findings: &mut Findings<'_>) 
     let mode = socket_mode(&mut scope, &raw.socket_mode);
     let read_group = group(&mut scope, "read-group", &raw.read_group);
     let write_group = group(&mut scope, "write-group", &raw.write_group);
+    let remote = remote(&mut scope, raw);
     let (mode, read_group, write_group) = (mode?, read_group?, write_group?);
     let has_groups = read_group.is_some() || write_group.is_some();
     if let (Some(mode), Field::Given(text)) = (mode, &raw.socket_mode)
@@ -43,6 +49,129 @@ pub(super) fn resolve(raw: Option<&file::Api<'_>>, findings: &mut Findings<'_>) 
         socket_mode: mode.unwrap_or(default),
         read_group,
         write_group,
+        remote: remote?,
+    })
+}
+
+/// The outer `None` is a problem, the inner one that nobody listens.
+fn remote(scope: &mut Scope<'_, '_, '_>, raw: &file::Api<'_>) -> Option<Option<Remote>> {
+    let files = [
+        ("certificate", &raw.certificate, "/etc/ringgate/api.crt"),
+        ("key", &raw.key, "/etc/ringgate/api.key"),
+        ("client-ca", &raw.client_ca, "/etc/ringgate/clients.crt"),
+    ];
+    if let Field::Absent = raw.listen {
+        return without_listen(scope, raw, &files.map(|(key, field, _)| (key, field)));
+    }
+    let listen = listen(scope, &raw.listen);
+    let [certificate, key, client_ca] =
+        files.map(|(key, field, example)| file(scope, key, field, example));
+    let read_names = names(scope, "read-names", &raw.read_names);
+    let write_names = names(scope, "write-names", &raw.write_names);
+    let (read_names, write_names) = (read_names?, write_names?);
+    if read_names.is_empty() && write_names.is_empty() {
+        let expected = "read-names, write-names or both".to_owned();
+        let cure = "name whom to let in: write-names = [\"ops.example\"]";
+        let found = "a listener for nobody".to_owned();
+        scope.misfit("listen", scope.head, found, expected, cure);
+        return None;
+    }
+    Some(Some(Remote {
+        listen: listen?,
+        certificate: certificate?,
+        key: key?,
+        client_ca: client_ca?,
+        read_names,
+        write_names,
+    }))
+}
+
+/// What is said of a listener that there is not is a mistake.
+fn without_listen(
+    scope: &mut Scope<'_, '_, '_>,
+    raw: &file::Api<'_>,
+    files: &[(&str, &Field<&str>); 3],
+) -> Option<Option<Remote>> {
+    let place = |field: &Field<&str>| match field {
+        Field::Given(text) => Some(text.span()),
+        _ => None,
+    };
+    let lists = |field: &Field<Vec<Spanned<&str>>>| match field {
+        Field::Given(list) => Some(list.span()),
+        _ => None,
+    };
+    let files = files.iter().map(|(key, field)| (*key, place(field)));
+    let names = [
+        ("read-names", lists(&raw.read_names)),
+        ("write-names", lists(&raw.write_names)),
+    ];
+    let mut is_good = true;
+    for (key, at) in files.chain(names) {
+        if let Some(at) = at {
+            is_good = false;
+            let (found, expected) = ("it without listen".to_owned(), "both or none".to_owned());
+            let cure = "add listen, or remove it: nobody comes by TLS";
+            scope.misfit(key, &at, found, expected, cure);
+        }
+    }
+    is_good.then_some(None)
+}
+
+fn listen(scope: &mut Scope<'_, '_, '_>, field: &Field<&str>) -> Option<SocketAddr> {
+    let (text, at) = scope.required("listen", field, "listen = \"10.0.0.1:9443\"")?;
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 => Some(address),
+        Ok(_) | Err(_) => {
+            let expected = "an address and port of this host".to_owned();
+            let cure = "write it like \"10.0.0.1:9443\" or \"[fd00::1]:9443\"";
+            scope.refuse("listen", &at, quote(text), expected, cure);
+            None
+        }
+    }
+}
+
+fn file(
+    scope: &mut Scope<'_, '_, '_>,
+    key: &str,
+    field: &Field<&str>,
+    example: &str,
+) -> Option<PathBuf> {
+    let example = format!("{key} = \"{example}\"");
+    let (text, at) = scope.required(key, field, &example)?;
+    if text.starts_with('/') && !text.ends_with('/') && !text.contains(char::is_control) {
+        return Some(PathBuf::from(text));
+    }
+    let expected = "the absolute path of a PEM file".to_owned();
+    let cure = format!("write it like {example}");
+    scope.refuse(key, &at, quote(text), expected, cure);
+    None
+}
+
+fn names(
+    scope: &mut Scope<'_, '_, '_>,
+    key: &str,
+    field: &Field<Vec<Spanned<&str>>>,
+) -> Option<Vec<String>> {
+    let list = match field {
+        Field::Given(list) => list.get_ref(),
+        Field::Bad => return None,
+        Field::Absent => return Some(Vec::new()),
+    };
+    let mut is_good = true;
+    for name in list {
+        let text = *name.get_ref();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if text.is_empty() || text.len() > DNS_NAME_BYTES_MAX || !text.chars().all(is_name) {
+            is_good = false;
+            let expected = "a DNS name, as in the client's certificate".to_owned();
+            let cure = "write it like \"ops.example\"; there are no wildcards";
+            scope.refuse(key, &name.span(), quote(text), expected, cure);
+        }
+    }
+    is_good.then(|| {
+        list.iter()
+            .map(|name| (*name.get_ref()).to_owned())
+            .collect()
     })
 }
 

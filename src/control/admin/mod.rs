@@ -26,11 +26,15 @@
 //! | [`http`] | reading a request, writing an answer |
 //! | [`access`] | who asks, and what they may do |
 //! | [`peer_groups`] | the groups of the process that has connected |
+//! | [`remote`] | connections by TLS, if there is a listener for them |
+//! | [`secure`] | TLS itself, without I/O |
 //! | [`stream`] | answers that stay open |
 
 pub(crate) mod access;
 pub(crate) mod http;
 mod peer_groups;
+mod remote;
+pub(crate) mod secure;
 pub(crate) mod socket;
 pub(crate) mod stream;
 
@@ -42,6 +46,8 @@ use ringgate_config::Api;
 
 use self::access::{Access, Rules};
 use self::http::{Lengths, MAX_HEAD, Measured, Request, Response};
+use self::remote::RemoteDoor;
+use self::secure::Session;
 use self::socket::Claimed;
 pub(crate) use self::stream::Push;
 use self::stream::Streams;
@@ -56,9 +62,9 @@ const MAX_CONNECTIONS: usize = 32;
 /// Streams among them: they stay for as long as their clients do, and others must have room.
 const MAX_STREAMS: usize = 16;
 
-/// Operations that the admin socket has under way at most: the accept, one for each connection, and
+/// Operations that the admin socket has under way at most: the accepts, one for each connection, and
 /// a second for each stream.
-pub(crate) const OPERATIONS_MOST: usize = 1 + MAX_CONNECTIONS + MAX_STREAMS;
+pub(crate) const OPERATIONS_MOST: usize = 2 + MAX_CONNECTIONS + MAX_STREAMS;
 
 /// A request's body is received into room that grows by at least so many bytes: a length that was
 /// told takes no memory before what it tells of is there.
@@ -80,6 +86,10 @@ pub(crate) enum AdminToken {
     Listener,
     /// The pause after a failed accept.
     Pause,
+    /// The same two of the listener for TLS.
+    Remote,
+    /// See there.
+    RemotePause,
     /// One connection.
     Connection(Key),
     /// Whether the client of a stream is still there.
@@ -131,7 +141,7 @@ enum Stage {
 /// Who is served.
 #[derive(Debug)]
 enum Served {
-    /// Whoever may open the socket's file, which goes when this is dropped, as far as the rules allow.
+    /// Whoever may open the socket's file, which goes when this is dropped.
     Claimed(Claimed, Rules),
     /// Whoever reaches a port: they may look, and send no body.
     Anybody,
@@ -152,6 +162,10 @@ pub(crate) struct Admin {
     waiting: Vec<(Key, OwnedFd)>,
     /// Those in [`Stage::Streaming`].
     streams: Streams,
+    /// Who comes by TLS.
+    remote: Option<RemoteDoor>,
+    /// The TLS of connections that have it and are no streams.
+    sessions: Vec<(Key, Session)>,
 }
 
 impl Admin {
@@ -180,16 +194,19 @@ impl Admin {
             connections: Slab::new(most),
             waiting: Vec::new(),
             streams: Streams::default(),
+            remote: None,
+            sessions: Vec::new(),
         }
     }
 
-    /// Takes other rules for those who connect from now on.
+    /// Takes other rules for those who connect to the admin socket from now on.
     pub(crate) fn admit(&mut self, api: &Api) {
-        if let Served::Claimed(claimed, rules) = &mut self.served {
-            *rules = Rules::of(api);
-            if let Err(error) = claimed.set_mode(api.socket_mode()) {
-                tracing::warn!(%error, "cannot change the mode of the admin socket");
-            }
+        let Served::Claimed(claimed, rules) = &mut self.served else {
+            return;
+        };
+        *rules = Rules::of(api);
+        if let Err(error) = claimed.set_mode(api.socket_mode()) {
+            tracing::warn!(%error, "cannot change the mode of the admin socket");
         }
     }
 
@@ -203,8 +220,8 @@ impl Admin {
 
     /// What who asks by this connection may do.
     fn access(&self, connection: &OwnedFd) -> Access {
-        match self.served {
-            Served::Claimed(_, ref rules) => rules.of_peer(connection),
+        match &self.served {
+            Served::Claimed(_, rules) => rules.of_peer(connection),
             Served::Anybody => Access::Read,
         }
     }
@@ -221,6 +238,15 @@ impl Admin {
                 token: AdminToken::Listener,
             });
         }
+        if self.connections.len() < self.most
+            && let Some(listener) = self.remote.as_mut().and_then(|door| door.idle.take())
+        {
+            wanted.push(Wanted {
+                operation: Operation::Accept { listener },
+                limit: None,
+                token: AdminToken::Remote,
+            });
+        }
     }
 
     /// One of its operations could not be started; the connection is closed. A listener is tried again
@@ -229,6 +255,12 @@ impl Admin {
         match (token, operation) {
             (AdminToken::Listener, Operation::Accept { listener }) => self.idle = Some(listener),
             (AdminToken::Pause, _) => self.idle = self.paused.take(),
+            (AdminToken::Remote, Operation::Accept { listener }) => {
+                if let Some(door) = &mut self.remote {
+                    door.idle = Some(listener);
+                }
+            }
+            (AdminToken::RemotePause, _) => self.resume_remote(),
             (AdminToken::Connection(key), _) => self.end(key),
             _ => {}
         }
@@ -249,8 +281,12 @@ impl Admin {
                 self.accepted(listener, result, now, wanted);
             }
             (AdminToken::Pause, _) => self.idle = self.paused.take(),
+            (AdminToken::Remote, Outcome::Accepted { listener, result }) => {
+                self.accepted_remote(listener, result, now, wanted);
+            }
+            (AdminToken::RemotePause, _) => self.resume_remote(),
             (AdminToken::Watch(key), Outcome::Received { fd, result, .. })
-                if stream::is_gone(&fd, result) =>
+                if self.streams.is_secure(key) || stream::is_gone(&fd, result) =>
             {
                 self.end(key);
             }
@@ -262,6 +298,7 @@ impl Admin {
     /// A connection is over; what is under way for it ends by itself and finds nobody.
     fn end(&mut self, key: Key) {
         self.streams.remove(key);
+        self.sessions.retain(|(of, _)| *of != key);
         self.connections.take(key);
     }
 
@@ -271,9 +308,10 @@ impl Admin {
             return;
         };
         let (_, fd) = self.waiting.swap_remove(at);
+        let bytes = self.sealed(key, response.into_bytes());
         if let Some(stage) = self.connections.get_mut(key) {
             *stage = Stage::Answering { sent: 0 };
-            wanted.push(send(key, fd, response.into_bytes(), 0, ANSWER_PATIENCE));
+            wanted.push(send(key, fd, bytes, 0, ANSWER_PATIENCE));
         }
     }
 
@@ -317,16 +355,8 @@ impl Admin {
             }
             Err(Failure::Cancelled) => self.idle = Some(listener),
             Err(failure) => {
-                limited!(warn, %failure, "the admin socket could not accept a connection");
-                // Not at once again: what is missing (descriptors) is missing still.
                 self.paused = Some(listener);
-                wanted.push(Wanted {
-                    operation: Operation::Timer {
-                        after: ACCEPT_PAUSE,
-                    },
-                    limit: None,
-                    token: AdminToken::Pause,
-                });
+                wanted.push(pause(AdminToken::Pause, failure));
             }
         }
     }
@@ -345,7 +375,16 @@ impl Admin {
         };
         match (*stage, outcome) {
             (Stage::Reading { .. }, Outcome::Received { fd, buffer, result }) => {
-                self.read_on(key, (fd, buffer, result), now, handler, wanted);
+                let received = (fd, buffer, result);
+                if let Some(received) = self.unsealed(key, received, wanted) {
+                    self.read_on(key, received, now, handler, wanted);
+                }
+            }
+            // Some of the handshake has been sent.
+            (Stage::Reading { .. }, Outcome::Sent { fd, buffer, result }) => {
+                if let Some(received) = self.shaken(key, (fd, buffer, result), wanted) {
+                    self.read_on(key, received, now, handler, wanted);
+                }
             }
             (
                 Stage::Answering { sent },
@@ -377,7 +416,7 @@ impl Admin {
     fn read_on(
         &mut self,
         key: Key,
-        (fd, mut buffer, result): (OwnedFd, Vec<u8>, Result<usize, Failure>),
+        (fd, mut buffer, result): Received,
         now: Instant,
         handler: &mut dyn FnMut(&Request<'_>, Key) -> Answer,
         wanted: &mut Vec<Wanted>,
@@ -409,7 +448,12 @@ impl Admin {
                 }
                 Ok(known) => match deadline.checked_duration_since(now) {
                     Some(left) => {
-                        make_room(&mut buffer, known);
+                        if let Some(session) = self.session(key) {
+                            session.plain = buffer;
+                            buffer = Vec::with_capacity(secure::RECEIVED_MOST);
+                        } else {
+                            make_room(&mut buffer, known);
+                        }
                         return wanted.push(receive(key, fd, buffer, left));
                     }
                     None => Some(too_slow()),
@@ -435,19 +479,29 @@ impl Admin {
                 return self.waiting.push((key, fd));
             }
             Answer::Stream { .. } if self.streams.len() >= MAX_STREAMS => too_many_streams(),
-            Answer::Stream { kind } => match self.streams.begin(key, fd, kind, wanted) {
-                Ok(()) => {
-                    *stage = Stage::Streaming;
-                    return;
-                }
-                Err(error) => {
-                    limited!(warn, %error, "the admin socket could not begin a stream");
-                    return self.end(key);
-                }
-            },
+            Answer::Stream { kind } => {
+                *stage = Stage::Streaming;
+                return self.begin_stream(key, fd, kind, wanted);
+            }
         };
         *stage = Stage::Answering { sent: 0 };
-        wanted.push(send(key, fd, response.into_bytes(), 0, ANSWER_PATIENCE));
+        let bytes = self.sealed(key, response.into_bytes());
+        wanted.push(send(key, fd, bytes, 0, ANSWER_PATIENCE));
+    }
+}
+
+/// How a receive or a send has ended.
+type Received = (OwnedFd, Vec<u8>, Result<usize, Failure>);
+
+/// An accept has failed, and not at once again: what is missing (descriptors) is missing still.
+fn pause(token: AdminToken, failure: Failure) -> Wanted {
+    limited!(warn, %failure, "the admin socket could not accept a connection");
+    Wanted {
+        operation: Operation::Timer {
+            after: ACCEPT_PAUSE,
+        },
+        limit: None,
+        token,
     }
 }
 

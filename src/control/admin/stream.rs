@@ -14,6 +14,7 @@ use rustix::net::Shutdown;
 
 use super::super::driver::{Failure, Operation};
 use super::super::slab::Key;
+use super::secure::Session;
 use super::{AdminToken, Wanted, http, send};
 
 /// Bytes of one stream that wait to be sent, beside as many on their way.
@@ -47,6 +48,8 @@ struct Stream {
     sent: usize,
     /// No more will be pushed.
     is_finished: bool,
+    /// Its TLS, if it has one.
+    session: Option<Session>,
 }
 
 /// All streams of the admin socket. Whatever gives back a `Break` asks for the connection to be
@@ -67,7 +70,7 @@ impl Streams {
     pub(super) fn begin(
         &mut self,
         key: Key,
-        fd: OwnedFd,
+        (fd, session): (OwnedFd, Option<Session>),
         kind: &str,
         wanted: &mut Vec<Wanted>,
     ) -> std::io::Result<()> {
@@ -87,6 +90,7 @@ impl Streams {
             queued: http::stream_head(kind),
             sent: 0,
             is_finished: false,
+            session,
         };
         let _goes_on = stream.send_queued(wanted);
         self.0.push(stream);
@@ -119,6 +123,12 @@ impl Streams {
 
     pub(super) fn is_open(&self, key: Key) -> bool {
         self.0.iter().any(|stream| stream.key == key)
+    }
+
+    /// Whether a stream is one by TLS.
+    pub(super) fn is_secure(&self, key: Key) -> bool {
+        let mut streams = self.0.iter();
+        streams.any(|stream| stream.key == key && stream.session.is_some())
     }
 
     /// Some bytes have been sent, or none could be.
@@ -165,7 +175,11 @@ impl Stream {
         }
         if let Some(fd) = self.fd.take() {
             self.sent = 0;
-            let buffer = std::mem::take(&mut self.queued);
+            let plain = std::mem::take(&mut self.queued);
+            let buffer = match &mut self.session {
+                Some(session) => session.seal(&plain, self.is_finished),
+                None => plain,
+            };
             wanted.push(send(self.key, fd, buffer, 0, PATIENCE));
         }
         ControlFlow::Continue(())

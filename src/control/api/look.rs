@@ -94,6 +94,7 @@ pub(super) fn config(_: &Request<'_>, page: &Page<'_>) -> Response {
     let backends = model.services().iter().map(|one| one.backends().len());
     Response::ok(json!({
         "file": page.config,
+        "in_force": page.in_force.to_json(),
         "services": model.services().len(),
         "backends": backends.sum::<usize>(),
         "interfaces": model.interfaces().iter().map(|one| one.name()).collect::<Vec<_>>(),

@@ -6,15 +6,15 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`change`] | `POST` of what an operator changes, `reload` and `save` |
+//! | [`change`] | `POST` of what an operator changes, and `save` |
 //! | [`events`] | `GET /v1/events`: which of them, and for how long |
 //! | [`flush`] | `POST /v1/flush`: whose flows are meant |
 //! | [`flows`] | `GET /v1/flows`: which of them, a page at a time |
 //! | [`look`] | what is shown and changes nothing |
-//! | [`tap`] | `GET /v1/trace` and `GET /v1/capture`: of which packets, and how many |
-//! | [`propose`] | another configuration |
 //! | [`report`] | `POST /v1/report`: how an outside agent finds a backend |
 //! | [`name`] | services and backends as those who ask call them |
+//! | [`propose`] | another configuration |
+//! | [`tap`] | `GET /v1/trace` and `GET /v1/capture`: of which packets, and how many |
 //! | [`watch`] | `GET /v1/drain`: a backend while its flows end |
 
 mod change;
@@ -64,8 +64,6 @@ pub(crate) enum Errand {
         /// What.
         told: Told,
     },
-    /// Judge a configuration, and take it up if that is asked for.
-    Propose(Key, Proposal),
     /// Find a page of flows.
     List {
         /// Who waits for it.
@@ -91,6 +89,8 @@ pub(crate) enum Errand {
         /// Who waits for the outcome.
         key: Key,
     },
+    /// Judge a configuration, and take it up if that is asked for.
+    Propose(Key, Proposal),
 }
 
 /// What an acting handler may begin. The loop carries it out after the handler has returned, and
@@ -198,11 +198,11 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::act("/v1/enable", change::enable),
     Route::act("/v1/flush", flush::begin),
     Route::act("/v1/report", report::take),
+    Route::act("/v1/save", change::save),
     Route::act("/v1/reload", propose::reload),
     Route::act("/v1/apply", propose::apply),
     // It changes nothing; but judging a large file holds the loop up, which is not for everybody.
     Route::act("/v1/diff", propose::look),
-    Route::act("/v1/save", change::save),
 ];
 
 /// Answers a request.
@@ -328,6 +328,37 @@ mod tests {
         assert!(needs(Access::Nothing, both).ends_with("member of the group watch or ops"));
         assert!(needs(Access::Read, "").contains("set write-group in [api]"));
         assert!(needs(Access::Nothing, "").contains("may not ask anything"));
+    }
+
+    /// The document and the table name the same routes, and the same rights.
+    #[test]
+    fn the_document_has_every_route_and_no_other() {
+        let text = include_str!("../../../docs/openapi.json");
+        let document: serde_json::Value = serde_json::from_str(text).unwrap();
+        let mut documented = Vec::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let access = operation["x-access"].as_str().unwrap_or("-").to_owned();
+                documented.push((path.clone(), method.to_uppercase(), access));
+            }
+        }
+        let access = |route: &Route| match route.access {
+            Access::Write => "write".to_owned(),
+            Access::Read | Access::Nothing => "read".to_owned(),
+        };
+        let mut served: Vec<_> = ROUTES
+            .iter()
+            .map(|route| {
+                (
+                    route.path.to_owned(),
+                    route.method.to_owned(),
+                    access(route),
+                )
+            })
+            .collect();
+        documented.sort();
+        served.sort();
+        assert_eq!(documented, served);
     }
 
     #[test]

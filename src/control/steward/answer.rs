@@ -75,7 +75,6 @@ impl Steward {
         match errand {
             Errand::Follow { key, last, stays } => self.events.follow(key, last, stays),
             Errand::Report { target, told } => self.take_report(&target, told, now),
-            Errand::Propose(key, proposal) => self.consider(key, proposal, now),
             Errand::List { key, listing } => self.listings.push((key, listing)),
             Errand::Wait(wait) => self.waits.add(wait, now),
             Errand::Change {
@@ -88,6 +87,7 @@ impl Steward {
                 let response = self.save();
                 self.answer_later(key, response);
             }
+            Errand::Propose(key, proposal) => self.consider(key, proposal, now),
         }
     }
 

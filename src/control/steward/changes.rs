@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Steward;
 use crate::control::admin::http::Response;
+use crate::control::admin::secure::Secure;
 use crate::control::checks::specs;
 use crate::control::events::Event;
 use crate::control::slab::Key;
@@ -87,6 +88,13 @@ impl Steward {
         }
         if file.api() != self.file.api() {
             self.admin.admit(file.api());
+        }
+        // Also where the file says the same: certificates are renewed under their names.
+        if let Some(remote) = file.api().remote() {
+            match Secure::load(remote) {
+                Ok(secure) => self.admin.secure_by(secure),
+                Err(error) => tracing::warn!(%error, "those who come by TLS find what was before"),
+            }
         }
         self.model = self.overlay.over(&file);
         self.file = file;
