@@ -25,10 +25,10 @@ mod tests {
     );
 
     /// How long servers may take to start, and all checks to have had a result.
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_secs(40);
 
     /// So many checks of each good backend in a row succeed beside the bad ones.
-    const UNDISTURBED: u64 = 8;
+    const UNDISTURBED: u64 = 6;
 
     /// One backend: its name, address, what is checked, and what is wrong with it, if anything.
     type Case = (&'static str, &'static str, String, Option<&'static str>);
@@ -470,7 +470,7 @@ mod tests {
                 "10.100.0.1"
             };
             let listen = format!("{family}:{}", 2_000 + number);
-            let pace = "interval = \"500ms\", timeout = \"400ms\", rise = 1, fall = 1";
+            let pace = "interval = \"1s\", timeout = \"900ms\", rise = 1, fall = 1";
             let service = Service::tcp(name, &listen)
                 .with(format!("health = {{ {health}, {pace} }}"))
                 .backend(Backend::at(*address));

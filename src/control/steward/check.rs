@@ -8,6 +8,7 @@ use crate::control::events::Event;
 use crate::control::health::State;
 use crate::control::probe::trust::{Trust, said};
 use crate::control::probe::{Ended, ProbeToken, Progress};
+use crate::descriptors;
 
 impl From<ProbeToken> for Token {
     fn from(token: ProbeToken) -> Self {
@@ -16,9 +17,10 @@ impl From<ProbeToken> for Token {
 }
 
 impl Steward {
-    /// Reads what the checks of a new configuration need for TLS. They were there a moment ago, when it was
+    /// Makes room for the checks of a new configuration, and reads what they need for TLS. They were there a moment ago, when it was
     /// judged; should one have vanished since, the old ones stay.
     pub(super) fn renew_trust(&mut self) {
+        descriptors::raise(&self.model);
         match Trust::load(&self.model) {
             Ok(trust) => self.prober.renew(trust),
             Err(wrong) => tracing::error!("checks over TLS stay as they were: {}", said(wrong)),
