@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -21,6 +22,10 @@ pub(crate) enum Command {
     Run(Run),
     /// Validate a configuration file; print services, ring balance and warnings
     Check(Check),
+    /// Tell what would change from one configuration file to another, and for whose traffic
+    Diff(Diff),
+    /// Send a configuration file to a running balancer, which takes all of it or nothing
+    Apply(Apply),
     /// Show services, backends, rates, workers and drops of a running balancer
     Status(Status),
     /// Watch a running balancer: services, backends, workers, interfaces, drops
@@ -29,6 +34,20 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Forget the flows of a backend, a service or all: their next packets are given a backend anew
     Flush(Flush),
+    /// Show the flows of the table, all or those that are meant
+    Flows(Flows),
+    /// Give a backend no new flows; with --wait, wait until those it has are over
+    Drain(Drain),
+    /// Give a backend another share of new flows
+    Weight(Weight),
+    /// Use a backend no longer: its flows go elsewhere
+    Disable(Backend),
+    /// Use a backend again: undoes disable and drain
+    Enable(Backend),
+    /// Write what was changed while running into the configuration file
+    Save(Ask),
+    /// Read the configuration file again, as SIGHUP does, and tell what came of it
+    Reload(Ask),
     /// Show what has happened: backends that came and went, reloads, flushes
     Events(Events),
     /// Look at the host and at a running balancer: what was found, and what to change
@@ -55,6 +74,37 @@ pub(crate) struct Check {
     /// The configuration file
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The configuration as it is
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+    /// The configuration as it is to be
+    #[arg(value_name = "NEW")]
+    pub(crate) new: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The configuration file; it need not be the one that the balancer was started with
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Only tell what would happen
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
 }
 
 /// Where a running balancer answers.
@@ -138,6 +188,105 @@ pub(crate) struct Flush {
     /// All flows of all services
     #[arg(long, conflicts_with = "service")]
     pub(crate) all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// A backend of a running balancer.
+#[derive(Debug, Args)]
+pub(crate) struct Backend {
+    /// The service, by its name
+    #[arg(value_name = "SERVICE")]
+    pub(crate) service: String,
+    /// The backend: its address and port, or the address where that is enough
+    #[arg(value_name = "BACKEND")]
+    pub(crate) backend: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// Arguments of `weight`.
+#[derive(Debug, Args)]
+pub(crate) struct Weight {
+    /// Whose.
+    #[command(flatten)]
+    pub(crate) backend: Backend,
+    /// Its share, in proportion to the other backends' weights; 0: no new flows
+    #[arg(value_name = "WEIGHT")]
+    pub(crate) weight: u32,
+}
+
+/// Arguments of `drain`.
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// Which.
+    #[command(flatten)]
+    pub(crate) backend: Backend,
+    /// Wait until its flows are over, and show how many are left
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Wait no longer than this, such as 90s, 5m or 1h; exit status 3 if flows are left then
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Whole seconds, minutes or hours.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let (digits, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(digits) => (digits, text.chars().next_back()),
+        None => (text, None),
+    };
+    let wrong = "write a whole number and s, m or h, such as 90s";
+    let number: u64 = digits.parse().map_err(|_| wrong)?;
+    let seconds = number.checked_mul(match unit {
+        Some('h') => 3600,
+        Some('m') => 60,
+        _ => 1,
+    });
+    seconds.map(Duration::from_secs).ok_or(wrong)
+}
+
+/// Arguments of `flows`.
+#[derive(Debug, Args)]
+pub(crate) struct Flows {
+    /// Only those of this service
+    #[arg(value_name = "SERVICE")]
+    pub(crate) service: Option<String>,
+    /// Only those of this backend of the service
+    #[arg(value_name = "BACKEND")]
+    pub(crate) backend: Option<String>,
+    /// Only those from this address, ADDRESS:PORT or prefix
+    #[arg(long, value_name = "CLIENT")]
+    pub(crate) client: Option<String>,
+    /// Only those of this protocol
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(crate) protocol: Option<Protocol>,
+    /// Only those in this state: opening, established, client-closed, backend-closed, closed,
+    /// one-way or two-way
+    #[arg(long, value_name = "STATE")]
+    pub(crate) state: Option<String>,
+    /// How many at most
+    #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 1000)]
+    pub(crate) limit: usize,
+    /// Print JSON, one flow a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the balancer answers.
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// Arguments of a command that only asks a running balancer for something.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -231,7 +380,7 @@ pub(crate) struct Top {
 
 impl Top {
     /// From one look to the next.
-    pub(crate) const fn interval(&self) -> std::time::Duration {
-        std::time::Duration::from_millis(self.interval)
+    pub(crate) const fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval)
     }
 }

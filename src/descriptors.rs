@@ -53,7 +53,8 @@ pub(crate) fn judge(model: &Model, limits: Limits) -> Finding {
     match limits.hard {
         Some(hard) if hard < needed => Finding::warning(
             SUBJECT,
-            format!("at most {hard}, and {needed} are needed when every check is under way"),
+            format!("at most {hard}"),
+            format!("{needed}, with every check under way"),
             format!("LimitNOFILE={needed} in the systemd unit, or ulimit -Hn {needed}"),
         ),
         _ => Finding::good(SUBJECT, format!("{needed} can be had")),

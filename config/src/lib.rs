@@ -75,6 +75,8 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod change;
+pub mod diff;
 mod duration;
 mod error;
 mod file;
@@ -84,11 +86,12 @@ mod model;
 mod nearest;
 mod resolve;
 
+pub use change::{Change, Misfit, Overlay, Said, Unsaved, WriteError};
 pub use error::{Place, Problem, Problems, Warning};
 pub use ipnet::IpNet;
 pub use mention::{FileUse, Mention};
 pub use model::{
-    Backend, Balancer, Check, Choose, ClientCertificate, DnsAnswer, DnsCheck, Dscp, Exchange,
+    Api, Backend, Balancer, Check, Choose, ClientCertificate, DnsAnswer, DnsCheck, Dscp, Exchange,
     FlowMemory, Forward, Fragments, GrpcCheck, Health, HealthKind, HttpCheck, HttpMethod,
     Interface, Listen, Metrics, Mode, Model, MssClamp, PartialChecksums, Ping, Protocol, Quic,
     RecordType, ResponseCode, ScriptCheck, Service, Silence, StatusSet, Timeouts, TlsCheck, Tunnel,

@@ -24,6 +24,11 @@ pub const PROBLEMS_MAX: usize = 1_000;
 /// Longest piece of the file quoted in an error, in characters: one terminal line.
 pub const QUOTE_CHARS_MAX: usize = 60;
 
+// --- [api] ---
+
+/// Longest name of a group, in bytes (`LOGIN_NAME_MAX` of useradd and its like).
+pub const GROUP_BYTES_MAX: usize = 32;
+
 // --- [balancer] ---
 
 /// Most workers. One worker serves one queue index, and 256 is above the queue count of

@@ -28,6 +28,7 @@
 //! address and port may stand in several services. Order is the file's; nothing may depend on
 //! it but the order of output.
 
+mod api;
 mod check;
 mod listen;
 mod metrics;
@@ -41,6 +42,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use api::Api;
 pub use check::{
     Check, ClientCertificate, DnsAnswer, DnsCheck, Exchange, GrpcCheck, HttpCheck, ScriptCheck,
     StatusSet, TlsCheck, Verify,
@@ -60,6 +62,7 @@ pub use words::{
 pub struct Model {
     pub(crate) balancer: Balancer,
     pub(crate) metrics: Metrics,
+    pub(crate) api: Api,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) services: Vec<Service>,
 }
@@ -73,6 +76,11 @@ impl Model {
     /// What is told to whoever collects metrics.
     pub const fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Who may ask a running balancer.
+    pub const fn api(&self) -> &Api {
+        &self.api
     }
 
     /// The interfaces that packets come from and leave by; at least one.

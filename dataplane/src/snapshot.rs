@@ -30,8 +30,11 @@ use place::Place;
 
 use standing::{Standing, Standings};
 
+mod foreseen;
 mod place;
 mod standing;
+
+pub use foreseen::Foreseen;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -159,12 +162,38 @@ struct CachedRing {
     ring: Option<Arc<Ring>>,
 }
 
+impl CachedRing {
+    fn build(size: u32, members: Vec<Member>) -> Self {
+        Self {
+            size,
+            ring: Ring::build(size, &members).map(Arc::new),
+            members,
+        }
+    }
+
+    fn is_of(&self, size: u32, members: &[Member]) -> bool {
+        self.size == size && self.members == members
+    }
+}
+
+/// What the ring of `service` is built from, by the weights of its backends in file order.
+fn members_of(service: &ringgate_config::Service, weights: &[u32]) -> Vec<Member> {
+    let members = identities_of(service).zip(weights);
+    let members = members.map(|(identity, weight)| Member {
+        identity: identity.address,
+        weight: *weight,
+    });
+    members.collect()
+}
+
 /// Builds snapshots; lives on the control side from start to stop.
 #[derive(Debug, Default)]
 pub struct Builder {
     registry: Registry,
     profiles: Profiles,
     rings: HashMap<(Listen, u8), CachedRing>,
+    /// Those of the configuration that was last [foreseen](Self::foresee), for the next snapshot.
+    foreseen: HashMap<(Listen, u8), CachedRing>,
     /// How many turns each service's backends have had.
     turns: HashMap<(Listen, u8), Turns>,
     /// What each backend was in the last snapshot.
@@ -258,6 +287,7 @@ impl Builder {
         let listens: Vec<(Listen, u8)> = model.services().iter().map(listen_of).collect();
         self.rings.retain(|listen, _| kept.contains(listen));
         self.turns.retain(|listen, _| kept.contains(listen));
+        self.foreseen.clear();
         self.past = past;
         self.next_step = next_step;
         self.generation += 1;
@@ -324,30 +354,18 @@ impl Builder {
 
     /// The ring of `service`, the last one again if it was built from the same.
     fn ring(&mut self, service: &ringgate_config::Service, weights: &[u32]) -> Option<Arc<Ring>> {
-        let members: Vec<Member> = identities_of(service)
-            .zip(weights)
-            .map(|(identity, weight)| Member {
-                identity: identity.address,
-                weight: *weight,
-            })
-            .collect();
-        let listen = listen_of(service);
+        let (listen, size) = (listen_of(service), service.table_size());
+        let members = members_of(service, weights);
         if let Some(cached) = self.rings.get(&listen)
-            && cached.size == service.table_size()
-            && cached.members == members
+            && cached.is_of(size, &members)
         {
             return cached.ring.clone();
         }
-        let size = service.table_size();
-        let ring = Ring::build(size, &members).map(Arc::new);
-        self.rings.insert(
-            listen,
-            CachedRing {
-                size,
-                members,
-                ring: ring.clone(),
-            },
-        );
+        let foreseen = self.foreseen.remove(&listen);
+        let cached = foreseen.filter(|cached| cached.is_of(size, &members));
+        let cached = cached.unwrap_or_else(|| CachedRing::build(size, members));
+        let ring = cached.ring.clone();
+        self.rings.insert(listen, cached);
         ring
     }
 }

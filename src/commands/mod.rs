@@ -1,12 +1,18 @@
 //! What each command does. The only rooms that print to standard output.
 
+pub(crate) mod apply;
+pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod explain;
+pub(crate) mod flows;
 pub(crate) mod flush;
 pub(crate) mod man;
+pub(crate) mod reload;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod top;

@@ -53,7 +53,9 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     if !is_fit(&model, &facts) {
         return Ok(ExitCode::from(REFUSED));
     }
-    let admin = Admin::new(Claimed::claim(model.balancer().admin())?);
+    let api = model.api();
+    let claimed = Claimed::claim(model.balancer().admin(), api.socket_mode())?;
+    let admin = Admin::new(claimed, api);
     let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);

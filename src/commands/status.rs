@@ -22,16 +22,32 @@ pub(crate) fn run(args: &Status) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Which configuration runs, and whether it is the file's.
+fn configuration(status: &Value) -> String {
+    let file = status["config"].as_str().unwrap_or("-");
+    let in_force = &status["in_force"];
+    let source = match in_force["applied"].as_str() {
+        Some(name) => format!("applied from {name}, not from {file}"),
+        None => file.to_owned(),
+    };
+    let disk = match in_force["on_disk"].as_str() {
+        Some("same") => "the file on disk says the same".to_owned(),
+        Some("differs") => {
+            format!("NOT what {file} says now: see `ringgate apply --dry-run {file}`")
+        }
+        Some("refused") => format!("{file} on disk has MISTAKES: see `ringgate check {file}`"),
+        Some("unreadable") => format!("{file} CANNOT BE READ now"),
+        _ => "the file on disk was not looked at yet".to_owned(),
+    };
+    format!("configuration  {source}; {disk}")
+}
+
 /// The page for people.
 fn render(status: &Value) -> String {
     let mut page = String::new();
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let uptime = status["uptime_ms"].as_u64().unwrap_or(0) / 1000;
-    let draining = if status["draining"] == true {
-        ", draining"
-    } else {
-        ""
-    };
+    let draining = ["", ", draining"][usize::from(status["draining"] == true)];
     line(
         &mut page,
         &format!(
@@ -42,6 +58,7 @@ fn render(status: &Value) -> String {
             text(&status["control"]["io"]),
         ),
     );
+    line(&mut page, &configuration(status));
     let flows = &status["flows"];
     line(
         &mut page,

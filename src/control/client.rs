@@ -291,12 +291,19 @@ fn parse(answer: &[u8]) -> Result<Value, Unusable> {
         Some(200) => Ok(value),
         status => Err(Unusable::Refused {
             status: status.unwrap_or(0),
-            message: match value.get("error").and_then(Value::as_str) {
-                Some(message) => message.to_owned(),
-                None => value.to_string(),
-            },
+            message: message(&value),
         }),
     }
+}
+
+/// What a refusal says: its message, and everything that is wrong, a line each.
+fn message(value: &Value) -> String {
+    let Some(message) = value.get("error").and_then(Value::as_str) else {
+        return value.to_string();
+    };
+    let problems = value.get("problems").and_then(Value::as_array);
+    let lines = problems.into_iter().flatten().filter_map(Value::as_str);
+    lines.fold(message.to_owned(), |all, line| all + "\n" + line)
 }
 
 #[cfg(test)]

@@ -48,6 +48,45 @@ pub(crate) enum Event {
         /// What is wrong with it, a line each.
         problems: Vec<String>,
     },
+    /// A backend may be sent something else than before.
+    Backend {
+        /// The service's name.
+        service: String,
+        /// As operators call it.
+        backend: String,
+        /// Its state before; none: it was not there.
+        before: Option<&'static str>,
+        /// Its state now; none: it is gone.
+        state: Option<&'static str>,
+    },
+    /// Something else than before becomes of a service's new flows.
+    Service {
+        /// Its name.
+        service: String,
+        /// What becomes of them: `served`, `dropped` or `fallen-open`.
+        new_flows: &'static str,
+    },
+    /// An operator has changed a backend, or what he had changed no longer holds.
+    Changed {
+        /// The service's name.
+        service: String,
+        /// As operators call it.
+        backend: String,
+        /// In words.
+        change: String,
+    },
+    /// A backend that somebody waits for has no flow left.
+    Drained {
+        /// The service's name.
+        service: String,
+        /// As operators call it.
+        backend: String,
+    },
+    /// What was changed is in the file.
+    Saved {
+        /// Of how many backends.
+        backends: usize,
+    },
     /// Flows were forgotten.
     Flushed {
         /// Whose; none: of all services.
@@ -74,6 +113,36 @@ impl Event {
                 let fields = json!({ "address": address, "state": state, "reason": reason });
                 ("check", fields)
             }
+            Self::Backend {
+                service,
+                backend,
+                before,
+                state,
+            } => {
+                let fields = json!({
+                    "service": service,
+                    "backend": backend,
+                    "before": before,
+                    "state": state,
+                });
+                ("backend", fields)
+            }
+            Self::Service { service, new_flows } => {
+                let fields = json!({ "service": service, "new_flows": new_flows });
+                ("service", fields)
+            }
+            Self::Changed {
+                service,
+                backend,
+                change,
+            } => {
+                let fields = json!({ "service": service, "backend": backend, "change": change });
+                ("changed", fields)
+            }
+            Self::Drained { service, backend } => {
+                ("drained", json!({ "service": service, "backend": backend }))
+            }
+            Self::Saved { backends } => ("saved", json!({ "backends": backends })),
             Self::Reloaded { services } => ("reloaded", json!({ "services": services })),
             Self::ReloadRefused { problems } => ("reload-refused", json!({ "problems": problems })),
             Self::Flushed {

@@ -21,13 +21,18 @@ use super::latency::{Checks, Latency};
 use super::meter::Meter;
 use super::netlink::Watcher;
 use crate::plane::Plane;
+use crate::reload::in_force::InForce;
 
 /// Everything that the page is made from.
 pub(crate) struct Page<'a> {
     /// The configuration file's path.
     pub(crate) config: &'a str,
+    /// Where the configuration came from.
+    pub(crate) in_force: &'a InForce,
     /// The configuration in force.
     pub(crate) model: &'a ringgate_config::Model,
+    /// What holds and is not in the file.
+    pub(crate) overlay: &'a ringgate_config::Overlay,
     /// The newest snapshot.
     pub(crate) snapshot: &'a Snapshot,
     /// The data plane.
@@ -73,6 +78,7 @@ impl Page<'_> {
             "pid": std::process::id(),
             "uptime_ms": self.uptime_ms,
             "config": self.config,
+            "in_force": self.in_force.to_json(),
             "generation": self.snapshot.generation,
             "draining": self.snapshot.draining,
             "control": {
@@ -88,7 +94,21 @@ impl Page<'_> {
             "fragments": self.fragments(&workers),
             "interfaces": self.interfaces(&workers),
             "workers": self.workers(&workers),
-            "services": self.services(&workers),
+            "unsaved": self.overlay.len(),
+            "services": self.services(None),
+        })
+    }
+
+    /// The answer of `GET /v1/counters`.
+    pub(crate) fn counters(&self) -> Value {
+        let workers = self.plane.counters();
+        json!({
+            "uptime_ms": self.uptime_ms,
+            "flows": self.flows(&workers),
+            "icmp": icmp(&workers),
+            "fragments": self.fragments(&workers),
+            "interfaces": self.interfaces(&workers),
+            "workers": self.workers(&workers),
         })
     }
 
@@ -240,9 +260,12 @@ impl Page<'_> {
         pages.collect()
     }
 
-    fn services(&self, workers: &[&WorkerCounters]) -> Value {
+    /// All services, or the one of this name.
+    pub(crate) fn services(&self, name: Option<&str>) -> Value {
+        let workers = &*self.plane.counters();
         let services = self.model.services().iter().zip(self.snapshot.services());
-        let pages = services.map(|(service, built)| {
+        let meant = services.filter(|(service, _)| name.is_none_or(|name| name == service.name()));
+        let pages = meant.map(|(service, built)| {
             let backends: Vec<Value> = service
                 .backends()
                 .iter()
@@ -301,6 +324,10 @@ impl Page<'_> {
             "state": built.map(|backend| backend.state.as_str()),
             "next_hop": self.next_hop(backend.address().ip(), built),
             "reachable": built.is_some_and(|backend| backend.hop.is_ok()),
+            "unsaved": self
+                .overlay
+                .of(service.name(), backend.address())
+                .map(|unsaved| unsaved.to_string()),
             "check": check,
             "flows": totals.flows,
             "flows_now": self.plane.tables().flows.flows_of(id.0),

@@ -9,15 +9,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringgate_config::Model;
+use ringgate_config::{Model, Overlay};
 use ringgate_conntrack::Endpoint;
-use ringgate_dataplane::clock::Clock as _;
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
 use super::admin::{self, Admin, AdminToken};
+use super::api::flows::Listing;
 use super::api::flush::Flushing;
-use super::checks::{health, specs};
+use super::api::watch::Waits;
 use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::events::{Event, Events};
@@ -30,20 +30,26 @@ use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::probe::{ProbeToken, Prober, SCRIPTS_MAX};
 use super::signals::{Signals, Wish};
+use super::slab::Key;
 use crate::clock::Monotonic;
 use crate::plane::Plane;
-use crate::reload::{self, Refused as ReloadRefused};
-use crate::sources::{SourceFacts, Sources};
+use crate::reload::in_force::InForce;
+use crate::sources::Sources;
 
 use answer::Door;
+use changes::Promise;
 use drain::Drain;
+use reload::Proposed;
 
 mod answer;
+mod changes;
 mod check;
 mod drain;
 mod empty;
 mod flush;
+mod reload;
 mod sources;
+mod told;
 
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
 /// adopted snapshots, the drain. A first packet to an unknown next hop waits this long.
@@ -119,9 +125,19 @@ pub(crate) struct Steward {
     plane: Plane,
     ports: Ports,
     fib: Arc<Fib>,
+    /// What is in force: the file's model under what was changed since.
     model: Model,
+    /// What the file says, as it was last read.
+    file: Model,
+    overlay: Overlay,
+    /// Who waits until a change is in force.
+    promises: Vec<Promise>,
     snapshot: Arc<Snapshot>,
     config: PathBuf,
+    /// Whether `model` is what `config` says.
+    in_force: InForce,
+    /// Those who wait until what they proposed is in force everywhere.
+    proposed: Vec<Proposed>,
     clock: Monotonic,
     started: Instant,
     /// The network's generation that `fib` shows.
@@ -140,6 +156,10 @@ pub(crate) struct Steward {
     flush: Option<Flushing>,
     /// Flows that were flushed since the start.
     flushed: u64,
+    /// Pages of flows that are being searched for.
+    listings: Vec<(Key, Listing)>,
+    /// Who waits for backends to be drained.
+    waits: Waits,
     next_tick: Instant,
     next_sample: Instant,
     next_refresh: Instant,
@@ -206,9 +226,16 @@ impl Steward {
             plane: start.plane,
             ports: start.ports,
             fib: start.fib,
+            file: start.model.clone(),
+            overlay: Overlay::default(),
+            promises: Vec::new(),
+            listings: Vec::new(),
+            waits: Waits::default(),
             model: start.model,
             snapshot: start.snapshot,
             config: start.config,
+            in_force: InForce::from_file(),
+            proposed: Vec::new(),
             clock: start.clock,
             started: now,
             stale: true,
@@ -250,7 +277,9 @@ impl Steward {
                 self.tick(now);
             }
             self.renew(now);
+            self.keep_promises();
             self.flush_on();
+            self.search_on(now);
             self.feed_followers();
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
@@ -262,7 +291,7 @@ impl Steward {
 
     /// How long nothing is due.
     fn pause(&self, now: Instant) -> Duration {
-        if self.flush.is_some() {
+        if self.flush.is_some() || self.is_searching() {
             return Duration::ZERO;
         }
         let due = self
@@ -299,11 +328,12 @@ impl Steward {
         }
     }
 
-    // --- signals, reload ---
+    // --- signals ---
 
     fn take_signals(&mut self, now: Instant) {
         loop {
             match self.signals.next() {
+                // What is wrong is in the log.
                 Ok(Some(Wish::Reload)) => self.reload(now),
                 Ok(Some(Wish::Stop)) => self.drain(now),
                 Ok(None) => return,
@@ -313,39 +343,6 @@ impl Steward {
                 }
             }
         }
-    }
-
-    fn reload(&mut self, now: Instant) {
-        self.notifier.reloading();
-        let host = SourceFacts::gather(self.watcher.network());
-        match reload::read(&self.config, &self.model, &host) {
-            Ok(model) => {
-                self.model = model;
-                self.sources_due = self.sources.differ(&self.model);
-                self.checker.reconcile(specs(&self.model), now);
-                self.renew_trust();
-                self.latencies.follow(&self.model);
-                self.stale = true;
-                tracing::info!(
-                    config = %self.config.display(),
-                    services = self.model.services().len(),
-                    "reloaded"
-                );
-                let services = self.model.services().len();
-                self.events.tell(&Event::Reloaded { services });
-            }
-            Err(ReloadRefused(problems)) => {
-                for problem in &problems {
-                    tracing::error!("{problem}");
-                }
-                self.events.tell(&Event::ReloadRefused { problems });
-                tracing::error!(
-                    config = %self.config.display(),
-                    "reload refused: nothing has changed, the running configuration stays"
-                );
-            }
-        }
-        self.tell_readiness();
     }
 
     // --- the network ---
@@ -415,12 +412,14 @@ impl Steward {
             self.next_sample = now + SAMPLE;
             self.meter
                 .sample(&self.snapshot, &self.plane.counters(), now);
+            self.in_force.look(&self.config, &self.model);
         }
         if self.next_alive.is_some_and(|due| now >= due) {
             self.next_alive = self.notifier.watchdog().map(|every| now + every);
             self.notifier.alive();
         }
         self.steer_when_adopted();
+        self.answer_proposed();
         self.count_established(now);
         self.become_ready(now);
     }
@@ -462,51 +461,5 @@ impl Steward {
             tracing::error!(%error, "cannot tell the steering program this host's addresses");
         }
         self.stale = true;
-    }
-
-    /// Builds and publishes a new snapshot if anything in it has changed.
-    fn renew(&mut self, now: Instant) {
-        let moment = self.clock.now();
-        let steps = self.builder.next_step().is_some_and(|due| due <= moment);
-        if !std::mem::take(&mut self.stale) && !steps {
-            return;
-        }
-        let checker = &self.checker;
-        let health = |service: &_, backend: &_| health(checker, service, backend);
-        let is_draining = self.drain.is_some();
-        match self
-            .builder
-            .at(moment)
-            .build(&self.model, health, &self.fib, is_draining)
-        {
-            Ok(snapshot) => {
-                // Before, nobody knows who is up.
-                if self.is_ready {
-                    empty::announce(&empty::changes(&self.snapshot, &snapshot));
-                }
-                self.snapshot = Arc::new(snapshot);
-            }
-            Err(error) => {
-                tracing::error!(%error, "the configuration does not fit; the last one stays");
-                return;
-            }
-        }
-        self.meter.follow(&self.snapshot, &self.plane.counters());
-        self.plane.publish(&self.snapshot);
-        self.steer_after = Some(self.snapshot.generation);
-        self.next_tick = self.next_tick.min(now + TICK);
-    }
-
-    /// Workers know a service before its packets come, and still know it when the last arrive.
-    fn steer_when_adopted(&mut self) {
-        if self
-            .steer_after
-            .is_some_and(|generation| self.plane.has_adopted(generation))
-        {
-            self.steer_after = None;
-            if let Err(error) = self.plane.steer(self.snapshot.steered()) {
-                tracing::error!(%error, "cannot tell the steering program what to steer");
-            }
-        }
     }
 }

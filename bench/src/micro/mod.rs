@@ -13,6 +13,7 @@
 //! | `steps` | steering and rewriting by themselves |
 //! | `table` | all that is known here of the flow table |
 //! | `ports` | source ports taken and given back |
+//! | [`reload`] | another configuration of 10,000 backends |
 //! | `promises` | what the project has set itself |
 //! | [`report`] | JSON and text |
 //! | `sample` | threads, time, medians |
@@ -28,6 +29,7 @@ mod peers;
 mod pipeline;
 mod ports;
 mod promises;
+pub mod reload;
 pub mod report;
 mod sample;
 mod stages;
@@ -52,6 +54,8 @@ pub struct Plan {
     pub storm_flows: u32,
     /// Capacity of the table that is filled.
     pub fill_capacity: u32,
+    /// Whose configurations are reloaded.
+    pub reloads: Vec<reload::Scene>,
     /// Packets or operations of one sample.
     pub packets: u64,
     /// Those before the first sample.
@@ -79,6 +83,8 @@ pub enum Section {
     Pipeline,
     /// Workers against bare loops, every packet a new flow
     Storm,
+    /// Another configuration of 10,000 backends
+    Reload,
 }
 
 impl Plan {
@@ -91,6 +97,7 @@ impl Plan {
             peer_flows: vec![64_000, 1_000_000],
             storm_flows: MANY,
             fill_capacity: MANY,
+            reloads: reload::Scene::FULL.to_vec(),
             packets: 256 * 1024,
             warm_up: 64 * 1024,
             samples: 9,
@@ -124,6 +131,7 @@ impl Plan {
             peer_flows: vec![1_000],
             storm_flows: 10_000,
             fill_capacity: 10_000,
+            reloads: reload::Scene::SMALL.to_vec(),
             packets: 256,
             warm_up: 0,
             samples: 1,
@@ -170,6 +178,10 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report, String
         for mode in Mode::ALL {
             rows.extend(steps::measure(mode, plan)?);
         }
+    }
+    if plan.has(Section::Reload) {
+        progress("reload");
+        rows.extend(reload::measure(plan)?);
     }
     for flows in plan.flows.iter().filter(|_| plan.has(Section::Table)) {
         progress(&format!("table {flows}"));
@@ -264,6 +276,15 @@ mod tests {
         assert!(has("parse", "", "ipv6", "", "") && has("hash", "", "", "", ""));
         let two = report.rows.iter().any(|row| row.threads == 2);
         assert_eq!(two, report.missing.is_empty());
+        for part in [
+            "reload-parse",
+            "reload-diff",
+            "reload-foresee",
+            "reload-build",
+            "reload-publish",
+        ] {
+            assert!(has(part, "one-weight", "", "", "2x3"));
+        }
         let promised: Vec<&str> = report.promises.iter().map(|p| p.what).collect();
         // Those about millions of flows need as many.
         assert_eq!(

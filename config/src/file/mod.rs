@@ -4,6 +4,7 @@
 //! types and syntax errors; what the values mean is [`resolve`](crate::resolve)'s. The TOML
 //! parser recovers from errors, so that one pass reports them all.
 
+mod api;
 mod check;
 mod keys;
 mod metrics;
@@ -16,6 +17,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Findings, quote};
+pub(crate) use api::Api;
 pub(crate) use check::Check;
 use keys::Keys;
 pub(crate) use metrics::Metrics;
@@ -92,6 +94,7 @@ pub(crate) struct Interface<'a> {
 pub(crate) struct File<'a> {
     pub(crate) balancer: Option<Balancer<'a>>,
     pub(crate) metrics: Option<Metrics<'a>>,
+    pub(crate) api: Option<Api<'a>>,
     pub(crate) interfaces: Vec<Interface<'a>>,
     pub(crate) services: Vec<Service<'a>>,
 }
@@ -104,7 +107,7 @@ impl<'a> File<'a> {
             path: String::new(),
             findings,
         };
-        top.refuse_unknown(&["balancer", "metrics", "interface", "service"]);
+        top.refuse_unknown(&["balancer", "api", "metrics", "interface", "service"]);
         let balancer = top.table("balancer").map(|(table, _)| {
             Balancer::read(Keys {
                 table,
@@ -113,6 +116,7 @@ impl<'a> File<'a> {
             })
         });
         let metrics = Metrics::read(&mut top);
+        let api = Api::read(&mut top);
         let mut interfaces = Vec::new();
         for (number, table, head) in top.tables("interface") {
             let path = entry_path("interface", table, "name", number);
@@ -140,6 +144,7 @@ impl<'a> File<'a> {
         Self {
             balancer,
             metrics,
+            api,
             interfaces,
             services,
         }

@@ -3,6 +3,7 @@
 //! that one pass over the file is enough.
 
 mod across;
+mod api;
 mod backend;
 mod balancer;
 mod check;
@@ -40,6 +41,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
         None => Some(balancer::default()),
     };
     let metrics = metrics::resolve(file.metrics.as_ref(), findings);
+    let api = api::resolve(file.api.as_ref(), findings);
     let interfaces = interfaces(&file.interfaces, findings);
     let mut seen = Seen::default();
     let inherited = Inherited {
@@ -60,6 +62,7 @@ pub(crate) fn model(file: &File<'_>, findings: &mut Findings<'_>) -> Option<Mode
     Some(Model {
         balancer: balancer?,
         metrics: metrics?,
+        api: api?,
         interfaces: interfaces?,
         services: services.into_iter().collect::<Option<_>>()?,
     })

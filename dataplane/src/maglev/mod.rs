@@ -11,6 +11,7 @@
 //! | `hash` | the public hash and its reduction to a range |
 //! | `quota` | how many slots a member gets: each share within one slot of the weight's |
 //! | `fill` | which slots these are |
+//! | `moved` | how much two rings differ |
 //!
 //! Departures from the paper: exact quotas instead of turns until the table is full; preference
 //! lists that are random instead of an offset and a stride; and the members' clocks run on when
@@ -19,9 +20,12 @@
 
 mod fill;
 mod hash;
+mod moved;
 mod quota;
 
 use ringgate_conntrack::{Endpoint, FlowKey};
+
+pub use self::moved::Part;
 
 use self::fill::fill;
 use self::hash::{hash, reduce};

@@ -173,3 +173,52 @@ fn a_check_that_has_not_ended_yet_changes_nothing_for_who_serves() {
     assert_eq!(states(Health::Down), [BackendState::Down; 3]);
     assert_eq!(states(Health::Pending), [BackendState::Down; 3]);
 }
+
+#[test]
+fn what_is_foreseen_is_what_comes_and_is_not_built_twice() {
+    let fib = Arc::new(Fib::default());
+    let mut builder = Builder::default();
+    let first = build(&mut builder, FILE, &[]);
+    let text = FILE.replace(
+        "address = \"10.2.0.12:8080\"",
+        "address = \"10.2.0.12:8080\"\nweight = 7",
+    );
+    let next = model(&text);
+    let foreseen = builder.foresee(&next, |_, _| Health::Up);
+    let again = builder.foresee(&next, |_, _| Health::Up);
+    // Nothing has changed by looking.
+    let same = build(&mut builder, FILE, &[]);
+    let rings = |snapshot: &Snapshot| -> Vec<Arc<Ring>> {
+        let services = snapshot.services().iter();
+        services
+            .map(|service| service.ring.clone().unwrap())
+            .collect()
+    };
+    let (before, still) = (rings(&first), rings(&same));
+    assert!(Arc::ptr_eq(&before[0], &still[0]) && same.generation == first.generation + 1);
+    let of = |foreseen: &[Foreseen], at: usize| foreseen[at].ring.clone().unwrap();
+    assert!(Arc::ptr_eq(&of(&foreseen, 0), &of(&again, 0)));
+    assert!(Arc::ptr_eq(&of(&foreseen, 1), &before[1]), "unchanged");
+    let weights = |foreseen: &Foreseen| -> Vec<u32> {
+        foreseen
+            .members
+            .iter()
+            .map(|member| member.weight)
+            .collect()
+    };
+    assert_eq!(weights(&foreseen[0]), [100, 7]);
+    let again = builder.foresee(&next, |_, _| Health::Up);
+    let built = builder
+        .build(&next, |_, _| Health::Up, &fib, false)
+        .unwrap();
+    assert!(Arc::ptr_eq(&of(&again, 0), &rings(&built)[0]));
+    assert_eq!(*of(&again, 0), *of(&foreseen, 0));
+    // Who is foreseen otherwise than he turns out to be is no harm.
+    let nobody = builder.foresee(&next, |_, _| Health::Down);
+    assert!(nobody.iter().all(|service| service.ring.is_none()));
+    assert_eq!(weights(&nobody[0]), [0, 0]);
+    let built = builder
+        .build(&model(FILE), |_, _| Health::Up, &fib, false)
+        .unwrap();
+    assert_eq!(rings(&built), before);
+}

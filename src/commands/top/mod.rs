@@ -23,7 +23,7 @@ mod views;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -105,11 +105,8 @@ fn turn(
     signals: &Signals,
 ) -> io::Result<()> {
     loop {
-        loop {
-            match samples.try_recv() {
-                Ok(told) => state.feed(told),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(told) = samples.try_recv() {
+            state.feed(told);
         }
         terminal.draw(|frame| screen::draw(state, frame.area(), frame.buffer_mut()))?;
         // Drawn anew after each event, so in a new size after a change of it.

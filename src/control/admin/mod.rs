@@ -25,10 +25,12 @@
 //! | [`socket`] | the socket's file: its mode, its directory, stale ones, its end |
 //! | [`http`] | reading a request, writing an answer |
 //! | [`access`] | who asks, and what they may do |
+//! | [`peer_groups`] | the groups of the process that has connected |
 //! | [`stream`] | answers that stay open |
 
 pub(crate) mod access;
 pub(crate) mod http;
+mod peer_groups;
 pub(crate) mod socket;
 pub(crate) mod stream;
 
@@ -36,7 +38,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use self::access::Access;
+use ringgate_config::Api;
+
+use self::access::{Access, Rules};
 use self::http::{Lengths, MAX_HEAD, Measured, Request, Response};
 use self::socket::Claimed;
 pub(crate) use self::stream::Push;
@@ -126,8 +130,8 @@ enum Stage {
 /// Who is served.
 #[derive(Debug)]
 enum Served {
-    /// Whoever may open the socket's file, which goes when this is dropped.
-    Claimed(Claimed),
+    /// Whoever may open the socket's file, which goes when this is dropped, as far as the rules allow.
+    Claimed(Claimed, Rules),
     /// Whoever reaches a port: they may look, and send no body.
     Anybody,
 }
@@ -151,9 +155,13 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// Serves on a claimed socket, from the next [`Admin::pump`] on.
-    pub(crate) fn new(mut claimed: Claimed) -> Self {
+    pub(crate) fn new(mut claimed: Claimed, api: &Api) -> Self {
         let idle = claimed.take_listener();
-        Self::over(Served::Claimed(claimed), idle, MAX_CONNECTIONS)
+        Self::over(
+            Served::Claimed(claimed, Rules::of(api)),
+            idle,
+            MAX_CONNECTIONS,
+        )
     }
 
     /// Serves `most` connections at once of whoever reaches this listener, from the next [`Admin::pump`] on.
@@ -174,10 +182,20 @@ impl Admin {
         }
     }
 
+    /// Takes other rules for those who connect from now on.
+    pub(crate) fn admit(&mut self, api: &Api) {
+        if let Served::Claimed(claimed, rules) = &mut self.served {
+            *rules = Rules::of(api);
+            if let Err(error) = claimed.set_mode(api.socket_mode()) {
+                tracing::warn!(%error, "cannot change the mode of the admin socket");
+            }
+        }
+    }
+
     /// The socket's file; empty where there is none.
     pub(crate) fn path(&self) -> &Path {
         match &self.served {
-            Served::Claimed(claimed) => claimed.path(),
+            Served::Claimed(claimed, _) => claimed.path(),
             Served::Anybody => Path::new(""),
         }
     }
@@ -185,7 +203,7 @@ impl Admin {
     /// What who asks by this connection may do.
     fn access(&self, connection: &OwnedFd) -> Access {
         match self.served {
-            Served::Claimed(_) => Access::of_peer(connection),
+            Served::Claimed(_, ref rules) => rules.of_peer(connection),
             Served::Anybody => Access::Read,
         }
     }

@@ -1,8 +1,9 @@
 //! The admin socket's file: claimed safely at the start, removed at the end.
 //!
-//! - **Mode 0600 from its first moment**: the mode is set on the socket before it is bound, and bind(2)
+//! - **Its mode from its first moment**, 0600 unless the configuration says otherwise: the mode is set on the socket before it is bound, and bind(2)
 //!   creates the file with it (`unix_bind_bsd` in net/unix/af_unix.c: the inode's mode, less the umask,
-//!   which can only take away). No moment with wider rights, no process-wide umask touched.
+//!   which can only take away). No moment with wider rights, no process-wide umask touched. What the
+//!   umask has taken away is given back then.
 //! - **Stale or alive**: a socket file that exists is asked. If somebody answers, another balancer is
 //!   running, and we refuse. If nobody does it was left behind, and is replaced. What is not a socket is
 //!   never removed.
@@ -18,9 +19,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-
-/// Of the socket's file.
-const SOCKET_MODE: u32 = 0o600;
 
 /// Of the socket's directory, when it has to be made.
 const DIRECTORY_MODE: u32 = 0o755;
@@ -73,7 +71,7 @@ impl Claimed {
     ///
     /// # Errors
     /// When another balancer has it, or the file system refuses.
-    pub(crate) fn claim(path: &Path) -> Result<Self, ClaimError> {
+    pub(crate) fn claim(path: &Path, mode: u32) -> Result<Self, ClaimError> {
         let failed = |step, path: &Path| {
             let path = path.to_owned();
             move |source| ClaimError::Io { step, path, source }
@@ -103,7 +101,7 @@ impl Claimed {
         make_way(path, &address)?;
 
         let socket = stream_socket().map_err(failed("make a socket for", path))?;
-        rustix::fs::fchmod(&socket, Mode::from_raw_mode(SOCKET_MODE))
+        rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))
             .map_err(|errno| failed("set the mode of", path)(errno.into()))?;
         rustix::net::bind(&socket, &address).map_err(|errno| failed("bind", path)(errno.into()))?;
         let mut claimed = Self {
@@ -114,7 +112,22 @@ impl Claimed {
         rustix::net::listen(&socket, BACKLOG)
             .map_err(|errno| failed("listen on", path)(errno.into()))?;
         claimed.listener = Some(socket);
+        claimed
+            .set_mode(mode)
+            .map_err(failed("set the mode of", path))?;
         Ok(claimed)
+    }
+
+    /// Gives the file another mode.
+    ///
+    /// # Errors
+    ///
+    /// When the file system refuses, or the file is not ours any more.
+    pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        if identity(&self.path).ok() != self.identity {
+            return Err(io::Error::other("somebody has replaced it"));
+        }
+        fs::set_permissions(&self.path, Permissions::from_mode(mode))
     }
 
     /// Where it listens.
@@ -194,9 +207,11 @@ mod tests {
     fn it_is_made_with_its_directory_and_goes_with_its_owner() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("run/ringgate/admin.sock");
-        let claimed = Claimed::claim(&path).unwrap();
+        let claimed = Claimed::claim(&path, 0o600).unwrap();
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o755);
+        claimed.set_mode(0o666).unwrap();
+        assert_eq!(mode(&path), 0o666);
         UnixStream::connect(&path).unwrap();
         drop(claimed);
         assert!(!path.exists());
@@ -204,10 +219,18 @@ mod tests {
     }
 
     #[test]
+    fn it_has_the_mode_that_is_asked_for_whatever_the_umask() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("socket");
+        let _claimed = Claimed::claim(&path, 0o666).unwrap();
+        assert_eq!(mode(&path), 0o666);
+    }
+
+    #[test]
     fn a_directory_that_exists_keeps_its_mode() {
         let home = tempfile::tempdir().unwrap();
         fs::set_permissions(home.path(), Permissions::from_mode(0o700)).unwrap();
-        let _claimed = Claimed::claim(&home.path().join("socket")).unwrap();
+        let _claimed = Claimed::claim(&home.path().join("socket"), 0o600).unwrap();
         assert_eq!(mode(home.path()), 0o700);
     }
 
@@ -215,8 +238,8 @@ mod tests {
     fn one_that_answers_is_left_alone() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("socket");
-        let first = Claimed::claim(&path).unwrap();
-        let error = Claimed::claim(&path).unwrap_err();
+        let first = Claimed::claim(&path, 0o600).unwrap();
+        let error = Claimed::claim(&path, 0o600).unwrap_err();
         assert!(matches!(error, ClaimError::Running(_)), "{error}");
         assert!(
             error.to_string().contains("another ringgate is running"),
@@ -225,7 +248,7 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         // Also when it is too busy to take the connection.
         rustix::net::listen(first.listener.as_ref().unwrap(), 0).unwrap();
-        let error = Claimed::claim(&path).unwrap_err();
+        let error = Claimed::claim(&path, 0o600).unwrap_err();
         assert!(matches!(error, ClaimError::Running(_)), "{error}");
     }
 
@@ -235,7 +258,7 @@ mod tests {
         let path = home.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let _claimed = Claimed::claim(&path).unwrap();
+        let _claimed = Claimed::claim(&path, 0o600).unwrap();
         UnixStream::connect(&path).unwrap();
         assert_eq!(mode(&path), 0o600);
     }
@@ -245,7 +268,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("socket");
         fs::write(&path, "precious").unwrap();
-        let error = Claimed::claim(&path).unwrap_err();
+        let error = Claimed::claim(&path, 0o600).unwrap_err();
         assert!(matches!(error, ClaimError::NotASocket(_)), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
         // Nor through a link to where nothing answers.
@@ -254,7 +277,7 @@ mod tests {
         let link = home.path().join("link");
         std::os::unix::fs::symlink(&target, &link).unwrap();
         assert!(matches!(
-            Claimed::claim(&link).unwrap_err(),
+            Claimed::claim(&link, 0o600).unwrap_err(),
             ClaimError::NotASocket(_)
         ));
         assert!(target.exists());
@@ -264,7 +287,7 @@ mod tests {
     fn a_successors_file_is_not_removed() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("socket");
-        let claimed = Claimed::claim(&path).unwrap();
+        let claimed = Claimed::claim(&path, 0o600).unwrap();
         fs::remove_file(&path).unwrap();
         let _successor = UnixListener::bind(&path).unwrap();
         drop(claimed);
@@ -277,17 +300,17 @@ mod tests {
         let lock = File::open(home.path()).unwrap();
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
         let path = home.path().join("socket");
-        let error = Claimed::claim(&path).unwrap_err();
+        let error = Claimed::claim(&path, 0o600).unwrap_err();
         assert!(matches!(error, ClaimError::Starting(_)), "{error}");
         drop(lock);
-        Claimed::claim(&path).unwrap();
+        Claimed::claim(&path, 0o600).unwrap();
     }
 
     #[test]
     fn a_path_that_cannot_be_is_refused_by_name() {
         let long = PathBuf::from(format!("/tmp/{}", "x".repeat(120)));
         for path in [long.as_path(), Path::new("/")] {
-            let error = Claimed::claim(path).unwrap_err();
+            let error = Claimed::claim(path, 0o600).unwrap_err();
             assert!(
                 matches!(error, ClaimError::Path(_)),
                 "{}: {error}",

@@ -27,12 +27,12 @@ impl Server {
     fn start(prefer: Prefer, capacity: usize, hurry: Duration) -> Self {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("socket");
-        let claimed = Claimed::claim(&path).unwrap();
+        let claimed = Claimed::claim(&path, 0o600).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             let (mut driver, _) = driver::open(prefer, capacity).unwrap();
-            let mut admin = Admin::new(claimed);
+            let mut admin = Admin::new(claimed, &Api::default());
             let mut now = clock::now();
             // Relaxed: a flag alone, nothing is published by it.
             while !stopped.load(Ordering::Relaxed) {
@@ -255,8 +255,8 @@ fn who_has_said_all_still_gets_the_answer() {
 #[test]
 fn a_stream_takes_no_more_than_its_share_of_memory() {
     let home = tempfile::tempdir().unwrap();
-    let claimed = Claimed::claim(&home.path().join("socket")).unwrap();
-    let mut admin = Admin::new(claimed);
+    let claimed = Claimed::claim(&home.path().join("socket"), 0o600).unwrap();
+    let mut admin = Admin::new(claimed, &Api::default());
     let (mut wanted, now) = (Vec::new(), clock::now());
     let (ours, _theirs) = UnixStream::pair().unwrap();
     admin.pump(&mut wanted);
@@ -481,7 +481,7 @@ fn a_full_driver_costs_connections_and_nothing_else() {
 fn a_failed_accept_is_tried_again_after_a_pause() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("socket");
-    let mut admin = Admin::new(Claimed::claim(&path).unwrap());
+    let mut admin = Admin::new(Claimed::claim(&path, 0o600).unwrap(), &Api::default());
     assert_eq!(admin.path(), path);
     let mut wanted = Vec::new();
     admin.pump(&mut wanted);

@@ -6,20 +6,37 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | [`change`] | `POST` of what an operator changes, `reload` and `save` |
 //! | [`events`] | `GET /v1/events`: which of them, and for how long |
 //! | [`flush`] | `POST /v1/flush`: whose flows are meant |
+//! | [`flows`] | `GET /v1/flows`: which of them, a page at a time |
 //! | [`look`] | what is shown and changes nothing |
+//! | [`propose`] | another configuration |
+//! | [`name`] | services and backends as those who ask call them |
+//! | [`watch`] | `GET /v1/drain`: a backend while its flows end |
 
+mod change;
 mod events;
+pub(crate) mod flows;
 pub(crate) mod flush;
 pub(crate) mod look;
+mod name;
+pub(crate) mod propose;
+pub(crate) mod watch;
+
+use std::net::SocketAddr;
+
+use ringgate_config::{Api, Change};
 
 use super::admin::Answer;
 use super::admin::access::Access;
 use super::admin::http::{Request, Response};
 use super::slab::Key;
 use super::status::Page;
+use flows::Listing;
 use flush::Flushing;
+use propose::Proposal;
+use watch::Wait;
 
 /// What takes the whole loop, and is done once the handler has returned. The key is that of the
 /// connection that waits for an answer, or that has become a stream.
@@ -33,6 +50,33 @@ pub(crate) enum Errand {
         last: usize,
         /// Whether it stays.
         stays: bool,
+    },
+    /// Judge a configuration, and take it up if that is asked for.
+    Propose(Key, Proposal),
+    /// Find a page of flows.
+    List {
+        /// Who waits for it.
+        key: Key,
+        /// Which.
+        listing: Listing,
+    },
+    /// Tell a stream how many flows a backend still has.
+    Wait(Wait),
+    /// Change a backend.
+    Change {
+        /// Who waits until it is so.
+        key: Key,
+        /// The service's name.
+        service: String,
+        /// Which of its backends.
+        backend: SocketAddr,
+        /// How.
+        change: Change,
+    },
+    /// Write what was changed into the configuration file.
+    Save {
+        /// Who waits for the outcome.
+        key: Key,
     },
 }
 
@@ -92,7 +136,8 @@ impl Route {
         }
     }
 
-    const fn stream(
+    /// One that takes more than a turn, and changes nothing.
+    const fn follow(
         path: &'static str,
         act: fn(&Request<'_>, Key, &Page<'_>, &mut Doing<'_>) -> Answer,
     ) -> Self {
@@ -120,11 +165,26 @@ impl Route {
 /// Everything that can be asked.
 pub(crate) const ROUTES: &[Route] = &[
     Route::look("/v1/status", look::status),
+    Route::look("/v1/services", look::services),
+    Route::look("/v1/backends", look::backends),
+    Route::look("/v1/counters", look::counters),
+    Route::look("/v1/config", look::config),
     Route::look("/v1/explain", look::explain),
-    Route::stream("/v1/events", events::begin),
     Route::look("/v1/metrics", look::metrics),
     Route::look("/v1/openapi", look::openapi),
+    Route::follow("/v1/flows", flows::begin),
+    Route::follow("/v1/events", events::begin),
+    Route::follow("/v1/drain", watch::begin),
+    Route::act("/v1/drain", change::drain),
+    Route::act("/v1/weight", change::weight),
+    Route::act("/v1/disable", change::disable),
+    Route::act("/v1/enable", change::enable),
     Route::act("/v1/flush", flush::begin),
+    Route::act("/v1/reload", propose::reload),
+    Route::act("/v1/apply", propose::apply),
+    // It changes nothing; but judging a large file holds the loop up, which is not for everybody.
+    Route::act("/v1/diff", propose::look),
+    Route::act("/v1/save", change::save),
 ];
 
 /// Answers a request.
@@ -137,8 +197,32 @@ pub(crate) fn answer(
     match route(ROUTES, request) {
         Ok(Handler::Look(look)) => Answer::Now(look(request, page)),
         Ok(Handler::Act(act)) => act(request, key, page, doing),
+        Err(refusal) if refusal.status == 403 => {
+            Answer::Now(Response::error(403, &needed(request, page.model.api())))
+        }
         Err(refusal) => Answer::Now(refusal),
     }
+}
+
+/// What it takes to be allowed what was asked for.
+fn needed(request: &Request<'_>, api: &Api) -> String {
+    let (method, path) = (request.method, request.path);
+    let is_write = request.access >= Access::Read;
+    let read = api.read_group().filter(|_| !is_write);
+    let groups: Vec<&str> = read.into_iter().chain(api.write_group()).collect();
+    let may = if is_write {
+        "you may only look"
+    } else {
+        "you may not ask anything"
+    };
+    let cure = match (groups.as_slice(), is_write) {
+        ([], true) => "set write-group in [api] of its configuration".to_owned(),
+        ([], false) => "set read-group or write-group in [api] of its configuration".to_owned(),
+        (groups, _) => format!("be a member of the group {}", groups.join(" or ")),
+    };
+    format!(
+        "{method} {path}: {may}; ask as root or as the user that the balancer runs as, or {cure}"
+    )
 }
 
 /// What answers a request, if it is one of those that are answered and who asks may ask it.
@@ -160,11 +244,7 @@ fn route(routes: &[Route], request: &Request<'_>) -> Result<Handler, Response> {
         return Err(Response::error(405, &message));
     };
     if request.access < route.access {
-        let message = format!(
-            "{method} {path} changes what runs, and you may only look: do it as root or as the \
-             user that the balancer runs as"
-        );
-        return Err(Response::error(403, &message));
+        return Err(Response::error(403, path));
     }
     Ok(route.handler)
 }
@@ -209,6 +289,27 @@ mod tests {
                 assert!(refusal.message().contains(route.path));
             }
         }
+    }
+
+    #[test]
+    fn a_refusal_names_what_would_be_allowed() {
+        let needs = |access, keys: &str| {
+            let text = format!("[[interface]]\nname = \"eth0\"\n[api]\n{keys}");
+            let parsed = ringgate_config::parse("test.toml", &text).unwrap();
+            let request = Request {
+                method: "POST",
+                path: "/v1/save",
+                query: "",
+                body: b"",
+                access,
+            };
+            needed(&request, parsed.model.api())
+        };
+        let both = "read-group = \"watch\"\nwrite-group = \"ops\"";
+        assert!(needs(Access::Read, both).ends_with("member of the group ops"));
+        assert!(needs(Access::Nothing, both).ends_with("member of the group watch or ops"));
+        assert!(needs(Access::Read, "").contains("set write-group in [api]"));
+        assert!(needs(Access::Nothing, "").contains("may not ask anything"));
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn sums<'w, const N: usize>(
     let mut sums: Option<[(&str, u64); N]> = None;
     for counters in workers {
         let counts = counters.map(|(name, counter)| (name, counter.get()));
-        let sums = sums.get_or_insert(counts.map(|(name, _)| (name, 0)));
+        let sums = sums.get_or_insert_with(|| counts.map(|(name, _)| (name, 0)));
         for (sum, (_, count)) in sums.iter_mut().zip(counts) {
             sum.1 += count;
         }

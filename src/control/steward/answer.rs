@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use ringgate_dataplane::clock::Clock as _;
 
+use super::flush::BUCKETS_A_TURN;
 use super::{Steward, Token};
 use crate::control::admin::http::{Request, Response};
 use crate::control::admin::{Admin, AdminToken, Wanted};
 use crate::control::api::{self, Doing, Errand};
 use crate::control::driver::{Driver, Outcome};
+use crate::control::events::Event;
 use crate::control::exporter;
 use crate::control::slab::Key;
 use crate::control::status::Page;
@@ -29,7 +31,9 @@ impl Steward {
         let admin = self.admin.path().to_owned();
         let page = Page {
             config: &self.config.display().to_string(),
+            in_force: &self.in_force,
             model: &self.model,
+            overlay: &self.overlay,
             snapshot: &self.snapshot,
             plane: &self.plane,
             checker: &self.checker,
@@ -60,14 +64,27 @@ impl Steward {
             .completed(token, outcome, now, &mut handler, &mut wanted);
         self.start_admin(wanted);
         for errand in errands {
-            self.carry_out(errand);
+            self.carry_out(errand, now);
         }
     }
 
     /// Does what a handler has left to the loop.
-    fn carry_out(&mut self, errand: Errand) {
+    fn carry_out(&mut self, errand: Errand, now: Instant) {
         match errand {
             Errand::Follow { key, last, stays } => self.events.follow(key, last, stays),
+            Errand::Propose(key, proposal) => self.consider(key, proposal, now),
+            Errand::List { key, listing } => self.listings.push((key, listing)),
+            Errand::Wait(wait) => self.waits.add(wait, now),
+            Errand::Change {
+                key,
+                service,
+                backend,
+                change,
+            } => self.change(key, (service, backend), change, now),
+            Errand::Save { key } => {
+                let response = self.save();
+                self.answer_later(key, response);
+            }
         }
     }
 
@@ -85,6 +102,49 @@ impl Steward {
         let mut wanted = Vec::new();
         self.admin.answer(key, response, &mut wanted);
         self.start_admin(wanted);
+    }
+
+    /// A turn's part of what is searched for in the flow table.
+    pub(super) fn search_on(&mut self, now: Instant) {
+        let seconds = self.clock.now().seconds();
+        let table = &self.plane.tables().flows;
+        let mut answers = Vec::new();
+        self.listings.retain_mut(|(key, listing)| {
+            if !listing.go_on(table, &self.snapshot, BUCKETS_A_TURN, seconds) {
+                return true;
+            }
+            let page = std::mem::take(listing).into_json(table);
+            answers.push((*key, Response::ok(page)));
+            false
+        });
+        let admin = &self.admin;
+        self.waits.retain(|key| admin.is_open(key));
+        let (snapshot, time) = (&self.snapshot, (now, seconds));
+        let told = self.waits.go_on(table, snapshot, BUCKETS_A_TURN, time);
+        for (key, response) in answers {
+            self.answer_later(key, response);
+        }
+        let mut wanted = Vec::new();
+        for one in told {
+            // A client that is behind hears of the next count.
+            let line = format!("{}\n", one.line);
+            let _pushed = self.admin.push(one.key, line.as_bytes(), &mut wanted);
+            if let Some((service, backend)) = one.drained {
+                tracing::info!(service, backend, "drained");
+                self.events.tell(&Event::Drained { service, backend });
+            }
+            if one.is_last {
+                self.admin.finish(one.key, &mut wanted);
+            }
+        }
+        if !wanted.is_empty() {
+            self.start_admin(wanted);
+        }
+    }
+
+    /// Whether something is searched for, and the loop must not sleep.
+    pub(super) fn is_searching(&self) -> bool {
+        !self.listings.is_empty() || self.waits.is_busy()
     }
 
     /// Starts what the admin socket wants, and has it listen on.

@@ -18,6 +18,15 @@ pub(super) enum Fate {
 }
 
 impl Fate {
+    /// As events call it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Served => "served",
+            Self::Dropped => "dropped",
+            Self::FallenOpen => "fallen-open",
+        }
+    }
+
     fn of(service: &Service) -> Self {
         match (service.ring.is_some(), service.fallen_open) {
             (_, true) => Self::FallenOpen,

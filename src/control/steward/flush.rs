@@ -8,7 +8,7 @@ use crate::control::events::Event;
 
 /// Buckets of the flow table that are searched in a turn: some 4 MB of flows, so that checks and
 /// other events wait for a few milliseconds.
-const BUCKETS_A_TURN: u32 = 4096;
+pub(super) const BUCKETS_A_TURN: u32 = 4096;
 
 impl Steward {
     /// A turn's part of the flush that was asked for, if one was.

@@ -1,106 +1,86 @@
-//! Reading the configuration again: all of it or nothing.
+//! Taking a configuration up: all of it or nothing.
+//!
+//! Whoever brings the text, SIGHUP from the file, an operator through the admin socket, a command that
+//! only looks: [`check`] is what it has to pass, and [`plan`] what is said about it.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`plan`] | what the change will do to traffic |
+//! | [`in_force`] | where the running configuration came from, and whether the file on disk is it |
+
+pub(crate) mod in_force;
+pub(crate) mod plan;
 
 use std::path::Path;
 
 use ringgate_config::Model;
+use ringgate_config::diff::Diff;
 
 use crate::control::probe::trust;
 use crate::preflight::Level;
 use crate::sources::{self, SourceFacts};
 
-/// What is wrong with the new file, a line each.
+/// What is wrong with the new configuration, a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused(pub(crate) Vec<String>);
 
-/// Reads the file for a running balancer.
+/// A configuration that a running balancer may take up.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// What it says.
+    pub(crate) model: Model,
+    /// What it says but probably does not mean, a line each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads a file as text.
+///
+/// # Errors
+///
+/// That it cannot be read.
+pub(crate) fn read(path: &Path) -> Result<String, Refused> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Refused(vec![format!("{}: cannot be read: {error}", path.display())]))
+}
+
+/// Judges a text for a running balancer. `name` is what its problems are told under.
 ///
 /// # Errors
 ///
 /// Everything that is wrong with it, and everything in it that only a restart can change.
-pub(crate) fn read(path: &Path, running: &Model, host: &SourceFacts) -> Result<Model, Refused> {
-    let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Refused(vec![format!("{name}: cannot be read: {error}")]))?;
-    let parsed = ringgate_config::parse(&name, &text)
+pub(crate) fn check(
+    text: &str,
+    name: &str,
+    running: &Model,
+    host: &SourceFacts,
+) -> Result<Accepted, Refused> {
+    let parsed = ringgate_config::parse(name, text)
         .map_err(|problems| Refused(problems.to_string().lines().map(str::to_owned).collect()))?;
-    for warning in &parsed.warnings {
-        tracing::warn!("{warning}");
-    }
-    let line = |what| format!("{name}: {what} cannot change while running; restart for that");
-    let fixed = needs_restart(running, &parsed.model);
-    let mut refused: Vec<String> = fixed.into_iter().map(line).collect();
+    let mut warnings: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
+    let mut refused: Vec<String> = Diff::between(running, &parsed.model)
+        .restarts()
+        .map(|setting| {
+            let (key, old, new) = (setting.key, &setting.old, &setting.new);
+            format!("{name}: {key} cannot change while running ({old} -> {new}); restart for that")
+        })
+        .collect();
     let problems = trust::problems(&parsed.model, &parsed.mentions);
     refused.extend(problems.iter().map(ToString::to_string));
     for finding in sources::judge(&parsed.model, host) {
         let text = finding.line();
         match finding.level {
             Level::Good => {}
-            Level::Warning => tracing::warn!("{text}"),
+            Level::Warning => warnings.push(text),
             Level::Refusal => refused.push(format!("{name}: {text}")),
         }
     }
-    if refused.is_empty() {
-        return Ok(parsed.model);
+    if !refused.is_empty() {
+        return Err(Refused(refused));
     }
-    Err(Refused(refused))
-}
-
-/// What differs of that which is taken at start: memory, sockets, threads.
-fn needs_restart(running: &Model, new: &Model) -> Vec<&'static str> {
-    let (old_balancer, new_balancer) = (running.balancer(), new.balancer());
-    // Its default follows the flows, which are named themselves then.
-    let same_flows = old_balancer.flows() == new_balancer.flows();
-    [
-        ("[[interface]]", running.interfaces() != new.interfaces()),
-        (
-            "balancer.workers",
-            old_balancer.workers() != new_balancer.workers(),
-        ),
-        (
-            "balancer.cores",
-            old_balancer.cores() != new_balancer.cores(),
-        ),
-        ("balancer.flows", !same_flows),
-        (
-            "balancer.udp-new-flows-per-second",
-            same_flows && old_balancer.udp_new_flows() != new_balancer.udp_new_flows(),
-        ),
-        (
-            "balancer.nat-source-ports",
-            old_balancer.nat_source_ports() != new_balancer.nat_source_ports(),
-        ),
-        (
-            "balancer.icmp-per-second",
-            old_balancer.icmp_per_second() != new_balancer.icmp_per_second(),
-        ),
-        (
-            "balancer.fragments",
-            old_balancer.fragments() != new_balancer.fragments(),
-        ),
-        (
-            "balancer.flow-memory",
-            old_balancer.flow_memory() != new_balancer.flow_memory(),
-        ),
-        (
-            "balancer.busy-poll",
-            old_balancer.busy_poll() != new_balancer.busy_poll(),
-        ),
-        (
-            "balancer.admin",
-            old_balancer.admin() != new_balancer.admin(),
-        ),
-        (
-            "metrics.listen",
-            running.metrics().listen() != new.metrics().listen(),
-        ),
-        (
-            "metrics.residence-sample",
-            running.metrics().residence_sample() != new.metrics().residence_sample(),
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(what, differs)| differs.then_some(what))
-    .collect()
+    Ok(Accepted {
+        model: parsed.model,
+        warnings,
+    })
 }
 
 #[cfg(test)]
@@ -132,10 +112,14 @@ mod tests {
     }
 
     fn reload(text: &str) -> Result<Model, Refused> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("new.toml");
-        std::fs::write(&path, text).unwrap();
-        read(&path, &model(FILE), &host())
+        check(text, "new.toml", &model(FILE), &host()).map(|accepted| accepted.model)
+    }
+
+    #[test]
+    fn what_is_probably_not_meant_is_told_and_taken() {
+        let accepted = check(FILE, "new.toml", &model(FILE), &host()).unwrap();
+        assert_eq!(accepted.warnings.len(), 1, "no services");
+        assert!(accepted.warnings[0].contains("new.toml"), "{accepted:?}");
     }
 
     #[test]
@@ -204,8 +188,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_gone_is_a_problem_too() {
-        let Refused(problems) =
-            read(Path::new("/nonexistent/x.toml"), &model(FILE), &host()).unwrap_err();
+        let Refused(problems) = read(Path::new("/nonexistent/x.toml")).unwrap_err();
         assert!(problems[0].contains("cannot be read"));
     }
 }

@@ -1,0 +1,55 @@
+//! A configuration that is not in force: who would get its new flows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ringgate_config::Model;
+
+use super::standing::Standings;
+use super::{Builder, CachedRing, listen_of, members_of};
+use crate::backend::Health;
+use crate::maglev::{Member, Ring};
+
+/// A service as the next snapshot would have it, as far as new flows are concerned.
+#[derive(Debug, Clone)]
+pub struct Foreseen {
+    /// Its backends in file order, with their effective weights: 0 for those that take no new flows.
+    pub members: Vec<Member>,
+    /// The ring that they would have; `None` if nobody takes new flows.
+    pub ring: Option<Arc<Ring>>,
+}
+
+impl Builder {
+    /// What [`build`](Self::build) would make of `model`, service by service, without a snapshot and
+    /// without consequences: the last snapshot stays the one that the next is compared with. Rings
+    /// that had to be built are kept for that next one.
+    ///
+    /// `health` is what each backend's check is taken to say.
+    pub fn foresee(
+        &mut self,
+        model: &Model,
+        health: impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> Health,
+    ) -> Vec<Foreseen> {
+        let (mut last, mut kept) = (std::mem::take(&mut self.foreseen), HashMap::new());
+        let foreseen = model.services().iter().map(|service| {
+            let (listen, size) = (listen_of(service), service.table_size());
+            let known = self.rings.get(&listen);
+            let standings = Standings::of(service, &health, &self.past, known.is_none(), self.now);
+            let members = members_of(service, &standings.weights);
+            if let Some(cached) = known.filter(|cached| cached.is_of(size, &members)) {
+                let ring = cached.ring.clone();
+                return Foreseen { members, ring };
+            }
+            let asked_before = last
+                .remove(&listen)
+                .filter(|cached| cached.is_of(size, &members));
+            let cached = asked_before.unwrap_or_else(|| CachedRing::build(size, members.clone()));
+            let ring = cached.ring.clone();
+            kept.insert(listen, cached);
+            Foreseen { members, ring }
+        });
+        let foreseen = foreseen.collect();
+        self.foreseen = kept;
+        foreseen
+    }
+}
