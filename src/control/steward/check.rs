@@ -30,7 +30,8 @@ impl Steward {
     pub(super) fn start_checks(&mut self, now: Instant) {
         let mut starts = Vec::new();
         self.checker.tick(now, &mut starts);
-        for start in starts {
+        self.prober.queue(starts);
+        for start in self.prober.begun_now() {
             let progress = self.prober.start(&start, now, &mut *self.driver);
             self.follow_check(progress, now);
         }
