@@ -4,6 +4,7 @@ mod cli;
 mod clock;
 mod commands;
 mod control;
+mod descriptors;
 mod explanation;
 mod flows;
 mod log;

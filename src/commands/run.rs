@@ -23,6 +23,7 @@ use crate::control::probe::Prober;
 use crate::control::probe::trust::{self, Trust};
 use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
+use crate::descriptors;
 use crate::log;
 use crate::plane::{Plan, Plane, Stopped};
 use crate::preflight::{Facts, Level, judge, workers};
@@ -96,6 +97,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     let plane = Plane::start(&plan, seats)?;
     let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
     let trust = Trust::load(&model).map_err(trust::said)?;
+    descriptors::raise(&model);
     let capacity = driver_capacity(specs(&model).count());
     let (driver, kind) = driver::open(prefer, capacity)?;
     let (config, reloadable) = (config.to_owned(), config.to_owned());

@@ -22,6 +22,7 @@
 //! | [`trust`] | what TLS needs of files, read when a configuration is taken up |
 //! | [`complaint`], [`excerpt`] | what was wrong with an answer, in an operator's words |
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,6 +66,11 @@ mod udp;
 
 /// Scripts that run at once; each has two operations under way.
 pub(crate) const SCRIPTS_MAX: usize = script::MOST;
+
+/// Checks that are begun in one turn of the loop. When thousands are due at once, at a start, each turn first
+/// does what the others have come to; else their answers would lie about until their time was up, and the
+/// backends would be blamed for it.
+const BEGUN_AT_ONCE: usize = 64;
 
 /// How many operations a machine may have under way at once.
 const LANES: usize = 2;
@@ -164,6 +170,8 @@ impl Run {
 #[derive(Debug)]
 pub(crate) struct Prober {
     runs: Slab<Run>,
+    /// Due, and not begun yet.
+    due: VecDeque<Start>,
     trust: Trust,
     yard: Yard,
     /// Makes questions differ from each other, unforeseeably.
@@ -175,6 +183,7 @@ impl Prober {
     pub(crate) fn new(capacity: usize, trust: Trust, seed: u64) -> Self {
         Self {
             runs: Slab::new(capacity),
+            due: VecDeque::new(),
             trust,
             yard: Yard::default(),
             nonces: Nonces { seed, given: 0 },
@@ -184,6 +193,22 @@ impl Prober {
     /// Another configuration is in force: its checks speak TLS like this.
     pub(crate) fn renew(&mut self, trust: Trust) {
         self.trust = trust;
+    }
+
+    /// Takes in checks that are to be begun as soon as there is time for them.
+    pub(crate) fn queue(&mut self, starts: impl IntoIterator<Item = Start>) {
+        self.due.extend(starts);
+    }
+
+    /// Those to be begun in this turn.
+    pub(crate) fn begun_now(&mut self) -> Vec<Start> {
+        let count = self.due.len().min(BEGUN_AT_ONCE);
+        self.due.drain(..count).collect()
+    }
+
+    /// Whether some are left for the next turn, which should come at once.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.due.is_empty()
     }
 
     /// Begins a check. With [`Progress::Running`], its operations' completions are to be handed to

@@ -303,7 +303,7 @@ impl Steward {
 
     /// How long nothing is due.
     fn pause(&self, now: Instant) -> Duration {
-        if self.flush.is_some() || self.is_searching() {
+        if self.flush.is_some() || self.is_searching() || self.prober.is_behind() {
             return Duration::ZERO;
         }
         let due = self

@@ -6,6 +6,7 @@ use ringgate_config::Model;
 use rustix::thread::CapabilitySet;
 
 use crate::control::netlink::state::Network;
+use crate::descriptors::Limits;
 use crate::offload::{Offloads, offloads};
 use crate::privileges;
 use crate::sources::SourceFacts;
@@ -83,6 +84,8 @@ pub(crate) struct Facts {
     pub(crate) interfaces: Vec<Option<InterfaceFacts>>,
     /// What concerns the sources of `full-nat`.
     pub(crate) sources: SourceFacts,
+    /// How many files may be open.
+    pub(crate) descriptors: Limits,
     /// The kernel forwards packets itself, in IPv4 or IPv6.
     pub(crate) forwards: bool,
     /// Whether the configured user and group can be become; else why not.
@@ -108,6 +111,7 @@ impl Facts {
                 .map(|interface| InterfaceFacts::gather(interface.name(), network))
                 .collect(),
             sources: SourceFacts::gather(network),
+            descriptors: Limits::gather(),
             forwards: forwarding.iter().any(|name| sysctl(name) > 0),
             account: model.map_or(Ok(()), |model| {
                 let plan = privileges::Plan::new(model.process());

@@ -30,6 +30,7 @@ pub(crate) use finding::{Finding, Level};
 
 use ringgate_config::Model;
 
+use crate::descriptors;
 use crate::sources;
 
 /// The number of workers that `model` gets on this host: as asked for, else one per queue.
@@ -72,6 +73,7 @@ pub(crate) fn judge(model: Option<&Model>, facts: &Facts, ours: &[String]) -> Ve
         findings.push(host::cores(model, facts));
         findings.push(host::flow_memory(model, facts));
         findings.extend(sources::judge(model, &facts.sources));
+        findings.push(descriptors::judge(model, facts.descriptors));
     }
     findings
 }

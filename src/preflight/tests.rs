@@ -37,6 +37,10 @@ fn facts() -> Facts {
         cores: vec![0, 1],
         interfaces: vec![interface("front", 2), interface("back", 2)],
         sources: SourceFacts::default(),
+        descriptors: descriptors::Limits {
+            soft: Some(1_024),
+            hard: Some(524_288),
+        },
         forwards: false,
         account: Ok(()),
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::Action;
 use crate::duration::Spelt;
 use crate::model::{
-    Api, Backend, Balancer, Check, Dscp, Flap, Health, HealthKind, Interface, Metrics, Model,
-    MssClamp, Pace, Quic, Service, Timeouts, Tunnel, Vlan,
+    Api, Backend, Balancer, Dscp, Flap, Health, Interface, Metrics, Model, MssClamp, Pace, Quic,
+    Service, Timeouts, Tunnel, Vlan,
 };
 
 /// A key with another value.
@@ -281,7 +281,7 @@ pub(super) fn of_service(old: &Service, new: &Service) -> Vec<Setting> {
                 Some(health) => {
                     let interval = Spelt(health.pace.interval);
                     match &health.check {
-                        Some(one) => format!("{} every {interval}", one.kind()),
+                        Some(one) => format!("{one} every {interval}"),
                         None => "reported".to_owned(),
                     }
                 }
@@ -332,18 +332,11 @@ fn timeouts(settings: &mut Settings, both: [&Timeouts; 2]) {
 }
 
 fn health(settings: &mut Settings, both: [&Health; 2]) {
-    let checks = both.map(|one| &one.check);
-    let kinds = checks.map(|check| {
-        let kind = check.as_deref().map(Check::kind);
-        kind.unwrap_or(HealthKind::Reported)
+    settings.note("health.kind", both.map(|one| &one.check), |check| {
+        check
+            .as_ref()
+            .map_or_else(|| "reported".to_owned(), |check| check.to_string())
     });
-    settings.shown("health.kind", [&kinds[0], &kinds[1]]);
-    if kinds[0] == kinds[1] {
-        // Field by field as the check has them: which of its keys it is can be seen there.
-        settings.note("health (what is asked)", checks, |check| {
-            format!("{check:?}")
-        });
-    }
     pace(settings, both.map(Health::pace));
     settings.note(
         "health.report-ttl",

@@ -1,5 +1,7 @@
 //! What a health check asks of a backend, by kind.
 
+mod said;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;

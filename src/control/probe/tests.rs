@@ -147,3 +147,23 @@ fn every_errno_of_a_connect_has_its_meaning() {
         assert_eq!(tcp::of_connect(failure), expected, "{failure}");
     }
 }
+
+#[test]
+fn when_many_are_due_at_once_they_are_begun_a_few_at_a_time() {
+    let specs = (1..=150).map(|port| spec(SocketAddr::from(([10, 2, 0, 1], port))));
+    let mut checker = Checker::new(1);
+    checker.reconcile(specs, now());
+    let mut starts = Vec::new();
+    checker.tick(now(), &mut starts);
+    let mut prober = Prober::new(16, Trust::default(), 1);
+    assert!(!prober.is_behind());
+    prober.queue(starts.iter().cloned());
+    let mut begun = Vec::new();
+    for expected in [64, 64, 22, 0] {
+        let now = prober.begun_now();
+        assert_eq!(now.len(), expected);
+        begun.extend(now);
+    }
+    assert!(!prober.is_behind());
+    assert_eq!(begun, starts, "in the order in which they came");
+}

@@ -148,7 +148,10 @@ impl Dialogue for Tls {
 /// What `rustls` has against the backend, in an operator's words.
 fn complaint(error: &Error, begins: Excerpt) -> Complaint {
     match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => Complaint::UnknownIssuer,
+        // Of an authority of a known name with another key the signature is bad.
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => Complaint::UnknownIssuer,
         Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
         ) => Complaint::Expired,

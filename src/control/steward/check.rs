@@ -6,6 +6,7 @@ use super::{Steward, Token};
 use crate::control::driver::Outcome;
 use crate::control::probe::trust::{Trust, said};
 use crate::control::probe::{Ended, ProbeToken, Progress};
+use crate::descriptors;
 
 impl From<ProbeToken> for Token {
     fn from(token: ProbeToken) -> Self {
@@ -14,9 +15,10 @@ impl From<ProbeToken> for Token {
 }
 
 impl Steward {
-    /// Reads what the checks of a new configuration need for TLS. They were there a moment ago, when it was
+    /// Makes room for the checks of a new configuration, and reads what they need for TLS. They were there a moment ago, when it was
     /// judged; should one have vanished since, the old ones stay.
     pub(super) fn renew_trust(&mut self) {
+        descriptors::raise(&self.model);
         match Trust::load(&self.model) {
             Ok(trust) => self.prober.renew(trust),
             Err(wrong) => tracing::error!("checks over TLS stay as they were: {}", said(wrong)),
@@ -26,7 +28,8 @@ impl Steward {
     pub(super) fn start_checks(&mut self, now: Instant) {
         let mut starts = Vec::new();
         self.checker.tick(now, &mut starts);
-        for start in starts {
+        self.prober.queue(starts);
+        for start in self.prober.begun_now() {
             let progress = self.prober.start(&start, now, &mut *self.driver);
             self.follow_check(progress, now);
         }

@@ -8,6 +8,7 @@ code generator for two fields.
 
 import concurrent.futures
 import sys
+import threading
 
 import grpc
 
@@ -33,7 +34,8 @@ def main(address, *files):
     else:
         server.add_insecure_port(address)
     server.start()
-    server.wait_for_termination()
+    # Not wait_for_termination: in Debian 12 it keeps the server from answering.
+    threading.Event().wait()
 
 
 main(*sys.argv[1:])

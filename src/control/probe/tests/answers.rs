@@ -36,13 +36,17 @@ fn slow(pause: u64, bytes: &'static [u8]) -> SocketAddr {
     })
 }
 
-fn bad_backends_are_seen_for_what_they_are(prefer: Prefer) {
-    use Complaint::{Endless, LongHead, NotGrpc, NotHttp, Status};
-    let cut = |cut, heard| move |c: &Complaint| *c == Complaint::Cut(cut, heard);
-    type Expected = Box<dyn Fn(&Complaint) -> bool>;
-    let endless_page = b"HTTP/1.1 200 OK\r\n\r\n";
-    let cases: Vec<(&str, SocketAddr, Expected)> = vec![
-        (HTTP, silent(), Box::new(cut(Cut::Late, Heard::Nothing))),
+type Expected = Box<dyn Fn(&Complaint) -> bool>;
+type Case = (&'static str, SocketAddr, Expected);
+
+fn cut(cut: Cut, heard: Heard) -> Expected {
+    Box::new(move |complaint| *complaint == Complaint::Cut(cut, heard))
+}
+
+fn http_cases() -> Vec<Case> {
+    use Complaint::{LongHead, NotHttp, Status};
+    vec![
+        (HTTP, silent(), cut(Cut::Late, Heard::Nothing)),
         (
             HTTP,
             slow(
@@ -64,7 +68,7 @@ fn bad_backends_are_seen_for_what_they_are(prefer: Prefer) {
             backend(|mut connection| {
                 hear_request(&mut connection);
             }),
-            Box::new(cut(Cut::Closed, Heard::Nothing)),
+            cut(Cut::Closed, Heard::Nothing),
         ),
         (
             HTTP,
@@ -90,10 +94,15 @@ fn bad_backends_are_seen_for_what_they_are(prefer: Prefer) {
             }),
             Box::new(|c| *c == LongHead),
         ),
+    ]
+}
+
+fn body_cases() -> Vec<Case> {
+    vec![
         (
             BODY,
             backend(|mut connection| {
-                connection.write_all(endless_page).ok();
+                connection.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok();
                 while connection.write_all(&[b'x'; 4_096]).is_ok() {}
             }),
             Box::new(|c| {
@@ -111,7 +120,13 @@ fn bad_backends_are_seen_for_what_they_are(prefer: Prefer) {
             page("HTTP/1.1 200 OK\r\n\r\nall is ill"),
             Box::new(|c| matches!(c, Complaint::Body { searched: 10, .. })),
         ),
-        (GRPC, silent(), Box::new(cut(Cut::Late, Heard::Nothing))),
+    ]
+}
+
+fn grpc_cases() -> Vec<Case> {
+    use Complaint::{Endless, NotGrpc};
+    vec![
+        (GRPC, silent(), cut(Cut::Late, Heard::Nothing)),
         (
             GRPC,
             page("HTTP/1.1 400 Bad Request\r\n\r\n"),
@@ -127,7 +142,14 @@ fn bad_backends_are_seen_for_what_they_are(prefer: Prefer) {
             }),
             Box::new(|c| matches!(c, Endless(_) | Complaint::Cut(..) | NotGrpc(_))),
         ),
-    ];
+    ]
+}
+
+fn bad_backends_are_seen_for_what_they_are(prefer: Prefer) {
+    let cases: Vec<Case> = [http_cases(), body_cases(), grpc_cases()]
+        .into_iter()
+        .flatten()
+        .collect();
     let good = page("HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nall is well");
     let mut all: Vec<(&str, SocketAddr)> = cases.iter().map(|case| (case.0, case.1)).collect();
     all.extend([(HTTP, good), (BODY, good), ("kind = \"tcp\"", good)]);

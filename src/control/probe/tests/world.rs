@@ -34,8 +34,8 @@ impl Answer {
     }
 }
 
-/// Checks all of these backends at once, each in its way, over one driver.
-pub(super) fn ask(prefer: Prefer, backends: &[(&str, SocketAddr)]) -> Vec<Answer> {
+/// What is asked of these backends, and what TLS needs for that.
+fn specs_of(backends: &[(&str, SocketAddr)]) -> (Vec<Spec>, Trust) {
     let mut text = "[[interface]]\nname = \"eth0\"\n".to_owned();
     for (number, (health, _)) in backends.iter().enumerate() {
         text += &format!(
@@ -46,7 +46,7 @@ pub(super) fn ask(prefer: Prefer, backends: &[(&str, SocketAddr)]) -> Vec<Answer
     }
     let model = ringgate_config::parse("test", &text).unwrap().model;
     let trust = Trust::load(&model).unwrap();
-    let specs: Vec<Spec> = model
+    let specs = model
         .services()
         .iter()
         .zip(backends)
@@ -61,6 +61,12 @@ pub(super) fn ask(prefer: Prefer, backends: &[(&str, SocketAddr)]) -> Vec<Answer
             reports: None,
         })
         .collect();
+    (specs, trust)
+}
+
+/// Checks all of these backends at once, each in its way, over one driver.
+pub(super) fn ask(prefer: Prefer, backends: &[(&str, SocketAddr)]) -> Vec<Answer> {
+    let (specs, trust) = specs_of(backends);
     let mut checker = Checker::new(1);
     let begun = now();
     checker.reconcile(specs.iter().cloned(), begun);
