@@ -11,7 +11,7 @@ use super::name;
 use crate::explanation::{self, Question, Scene};
 
 /// The states of backends, as `status` writes them.
-const STATES: [&str; 5] = ["up", "draining", "pending", "down", "disabled"];
+const STATES: [&str; 6] = ["up", "draining", "pending", "suspect", "down", "disabled"];
 
 /// `GET /v1/status`.
 pub(super) fn status(_: &Request<'_>, page: &Page<'_>) -> Response {
