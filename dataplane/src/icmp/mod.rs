@@ -306,9 +306,12 @@ fn speaker(steering: &Steering<'_>, packet: &Packet) -> Option<[u64; 2]> {
     if snapshot.service(asked, key.protocol()).is_some() {
         return Some(asked.address);
     }
+    let own = snapshot.fib().source(key.source().address, packet.family);
+    if steering.is_source(asked) {
+        return own.or(Some(asked.address));
+    }
     let whose = snapshot.reply_from(key.source(), key.protocol())?;
-    let fib = snapshot.fib();
-    fib.source(key.source().address, packet.family).or_else(|| {
+    own.or_else(|| {
         let (listen, _) = steering.unstored_reply(whose, key).ok()?;
         Some(listen.address)
     })
