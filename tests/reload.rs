@@ -135,6 +135,20 @@ sticky = true
         balancer.assert_accounts_balance();
     }
 
+    /// Of a file with `MISTAKES`: status 2 and a line each.
+    fn assert_every_mistake_has_its_place(output: &std::process::Output) {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(
+            (output.status.code(), said.lines().count()),
+            (Some(2), 5),
+            "{said}"
+        );
+        assert!(
+            said.lines().all(|line| line.contains("next.toml:")),
+            "{said}"
+        );
+    }
+
     #[test]
     #[ignore = "needs CAP_NET_ADMIN"]
     fn a_file_is_previewed_applied_and_told_from_the_one_on_disk() {
@@ -163,17 +177,7 @@ sticky = true
         // Refused: every mistake with its place, status 2, and nothing has changed.
         write(&(web(1..=2).text(&balancer.admin()) + MISTAKES));
         for arguments in [[].as_slice(), &["--dry-run"]] {
-            let output = apply(arguments);
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(
-                (output.status.code(), said.lines().count()),
-                (Some(2), 5),
-                "{said}"
-            );
-            assert!(
-                said.lines().all(|line| line.contains("next.toml:")),
-                "{said}"
-            );
+            assert_every_mistake_has_its_place(&apply(arguments));
         }
         // What only a restart can change is no less refused.
         write(

@@ -59,13 +59,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         return Ok(ExitCode::from(REFUSED));
     }
     let privileges = privileges::Plan::new(model.process())?;
-    let api = model.api();
-    let claimed = Claimed::claim(model.balancer().admin(), api.socket_mode())?;
-    let mut admin = Admin::new(claimed, api);
-    if let Some(remote) = api.remote() {
-        let secure = Secure::load(remote)?;
-        admin.serve_remote(exporter::listen_for("[api]", remote.listen())?, secure);
-    }
+    let admin = admin(&model)?;
     let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
     let mut checker = Checker::new(random()?);
@@ -123,6 +117,18 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     tell_privileges(&reloadable);
     let (end, plane) = steward.run()?;
     Ok(farewell(end, &plane.stop()))
+}
+
+/// Where operators ask: the admin socket and, where the configuration has one, a listener over TLS.
+fn admin(model: &Model) -> Result<Admin, Box<dyn std::error::Error>> {
+    let api = model.api();
+    let claimed = Claimed::claim(model.balancer().admin(), api.socket_mode())?;
+    let mut admin = Admin::new(claimed, api);
+    if let Some(remote) = api.remote() {
+        let secure = Secure::load(remote)?;
+        admin.serve_remote(exporter::listen_for("[api]", remote.listen())?, secure);
+    }
+    Ok(admin)
 }
 
 /// Logs what preflight found. Whether it lets us run.

@@ -81,6 +81,17 @@ struct Oracle {
 }
 
 impl Oracle {
+    fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            results: Vec::new(),
+            asked: None,
+            sides: Vec::new(),
+            held_until: None,
+            holds: 0,
+        }
+    }
+
     fn hear(&mut self, answered: bool, now: Instant) {
         self.results.push(answered);
         let needed = if answered {
@@ -141,14 +152,7 @@ fn play_a_life(random: &mut Random) {
     let silent = random.below(2) == 0;
     let life = Life { turns, silent };
     let end = at + Duration::from_secs(60);
-    let mut oracle = Oracle {
-        pace,
-        results: Vec::new(),
-        asked: None,
-        sides: Vec::new(),
-        held_until: None,
-        holds: 0,
-    };
+    let mut oracle = Oracle::new(pace);
     let longest = pace.fast_interval.max(pace.timeout);
     let down_within = pace.interval + longest * (pace.fall - 1) + pace.timeout;
     let up_within = pace.interval + longest * (pace.rise - 1) + pace.timeout;
