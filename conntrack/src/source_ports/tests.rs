@@ -571,8 +571,9 @@ fn a_set_apart_has_the_same_sources_and_touches_nothing() {
     let (apart, mut seat) = set.apart();
     assert_eq!(apart.source(lease), set.source(lease));
     assert_eq!((held(&apart, 0), held(&set, 0)), (0, 1));
-    let given = drain(&apart, &mut seat, &backend(1), Seconds(0)).len();
-    assert!(given >= PORTS, "{given}");
-    assert_eq!(apart.release(TCP, lease, Seconds(0)), Release::Rests);
+    let given = drain(&apart, &mut seat, &backend(1), Seconds(0));
+    // All but the one that each queue keeps.
+    assert!(given.len() >= PORTS, "{}", given.len());
+    assert_eq!(apart.release(TCP, given[0], Seconds(0)), Release::Rests);
     assert_eq!(held(&set, 0), 1);
 }

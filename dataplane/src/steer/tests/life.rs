@@ -245,7 +245,7 @@ fn an_open_port_s_refusal_ends_a_half_open_flow_though_its_number_is_zero() {
     let client = tcp_at(CLIENT, "10.100.0.4:80", SYN, CLIENT_AT, b"");
     world.send(&client).unwrap();
     let refusal = tcp_at("10.2.0.11:9090", CLIENT, RST | ACK, 0, b"");
-    assert_eq!(world.send(&refusal).unwrap().event, FlowEvent::None);
+    assert_eq!(world.send(&refusal).unwrap().event, FlowEvent::Refused);
     let mut states = Vec::new();
     world
         .half_open
