@@ -203,7 +203,7 @@ pub(crate) struct Explain {
 #[derive(Debug, Args)]
 pub(crate) struct Tap {
     /// Which packets, as for tcpdump: host 10.1.0.2 and tcp port 80; besides: service NAME,
-    /// backend ADDRESS[:PORT], dropped, drop REASON, forwarded, answered, held, in INTERFACE, out
+    /// backend ADDRESS or ADDRESS:PORT, dropped, drop REASON, forwarded, answered, held, in INTERFACE, out
     /// INTERFACE, worker N. All unless given
     #[arg(value_name = "FILTER")]
     pub(crate) filter: Vec<String>,

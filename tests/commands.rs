@@ -21,7 +21,10 @@ mod tests {
                 // wrong with it.
                 let complaints = complaint(&output);
                 assert_eq!(output.status.code(), Some(2), "{complaints}");
-                assert_eq!(complaints.matches("cannot be read: No such file").count(), 3);
+                assert_eq!(
+                    complaints.matches("cannot be read: No such file").count(),
+                    3
+                );
                 assert_eq!(complaints.trim().lines().count(), 3, "{complaints}");
                 continue;
             }

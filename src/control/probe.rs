@@ -13,10 +13,10 @@
 //! | file | carries out |
 //! |---|---|
 //! | [`tcp`] | `tcp`: a handshake |
-//! | [`stream`] | conversations over TCP; a [`Dialogue`](stream::Dialogue) is one without the connection |
+//! | [`stream`] | conversations over TCP; a [`Dialogue`] is one without the connection |
 //! | [`http`], [`tls`], [`grpc`] | the dialogues, and TLS around one |
 //! | [`search`] | looking for bytes in a stream |
-//! | [`datagram`] | a question and its answer; an [`Inquiry`](datagram::Inquiry) is one without the socket |
+//! | [`datagram`] | a question and its answer; an [`Inquiry`] is one without the socket |
 //! | [`udp`], [`dns`], [`icmp`] | the inquiries |
 //! | [`script`] | programs |
 //! | [`trust`] | what TLS needs of files, read when a configuration is taken up |

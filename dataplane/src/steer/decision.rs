@@ -45,7 +45,7 @@ pub enum FlowEvent {
     TableFull,
     /// Not stored: another worker was writing there.
     Contended,
-    /// Ended by its backend before it was used: [`keep`](super::keep) says which resets do.
+    /// Ended by its backend before it was used; not by every reset.
     Refused,
     /// Left as it was: the packet would end it, and cannot be its sender's own.
     OutOfWindow,

@@ -18,7 +18,7 @@ const fn family(
     }
 }
 
-/// Declares families, and [`ALL`] of them in the order in which they are written.
+/// Declares families, and `ALL` of them in the order in which they are written.
 macro_rules! families {
     ($($constant:ident: $kind:ident $name:literal $labels:tt $help:literal;)*) => {
         $(
