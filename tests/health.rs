@@ -32,6 +32,13 @@ mod tests {
         backend.text("/check/state").to_owned()
     }
 
+    /// What `doctor` finds on the balancer's host.
+    fn advice(playground: &Playground, balancer: &Balancer) -> String {
+        let mut doctor = playground.on("lb", RINGGATE);
+        let output = run(doctor.args(["doctor", "--config"]).arg(balancer.file()));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     #[test]
     #[ignore = "needs CAP_NET_ADMIN"]
     fn connections_that_fail_ask_a_check_to_come() {
@@ -149,6 +156,11 @@ mod tests {
             "dropped, though one is up"
         );
         assert!(balancer.status().dropped()["no_backend"] > 0);
+        let told = advice(&playground, &balancer);
+        assert!(
+            told.contains("1 healthy, 2 needed: it has fallen closed"),
+            "{told}"
+        );
 
         // Open, the one that is up serves its share, and the others refuse theirs.
         balancer.reload(&web(
@@ -159,6 +171,10 @@ mod tests {
         let opened = (0..60).filter(|_| Conversation::open(&playground, target).is_ok());
         let opened = opened.count();
         assert!((1..60).contains(&opened), "{opened} of 60");
+        let told = advice(&playground, &balancer);
+        assert!(told.contains("when-below = \"closed\" would"), "{told}");
+        // All are used, and which of them do not answer is told all the same.
+        assert!(told.contains("10.2.0.13:8080 is down: "), "{told}");
 
         nginx[1].restart();
         balancer.wait_for(SOON, "enough again", |status| !is(status, "fallen_open"));
@@ -221,6 +237,8 @@ mod tests {
             answering.backend("web", VICTIM).0["check"]["reported"],
             "down"
         );
+        let told = advice(&playground, &balancer);
+        assert!(told.contains("is down: so an agent has reported"), "{told}");
         assert!(
             balancer.log().contains("reported as down"),
             "{}",
