@@ -19,9 +19,9 @@ mod tests {
     use tempfile::TempDir;
 
     const RINGGATE: &str = env!("CARGO_BIN_EXE_ringgate");
-    const GRPC_HEALTH: &str = concat!(
+    const HEALTH_SERVER: &str = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/tests/support/servers/grpc_health.py"
+        "/tests/support/servers/health_server.py"
     );
 
     /// How long servers may take to start, and all checks to have had a result.
@@ -130,9 +130,9 @@ mod tests {
             "--address=/a.example/192.0.2.1",
         ]);
         dnsmasq.args(["--txt-record=t.example,hello there"]);
-        let mut grpc = playground.on("b1", GRPC_HEALTH);
+        let mut grpc = playground.on("b1", HEALTH_SERVER);
         grpc.arg("10.2.0.11:50051");
-        let mut secret = playground.on("b1", GRPC_HEALTH);
+        let mut secret = playground.on("b1", HEALTH_SERVER);
         let chain = papers.path("www.example.com.pem");
         let key = papers.path("www.example.com.key");
         secret.args(["10.2.0.11:50052", &chain, &key]);

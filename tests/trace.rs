@@ -154,15 +154,12 @@ mod tests {
         });
     }
 
-    #[test]
-    #[ignore = "needs CAP_NET_ADMIN"]
-    fn why_it_does_not_forward_is_answered_live_and_beforehand() {
-        let playground = Playground::plan().up();
-        let _nginx = Nginx::on_all(&playground, &Payload::megabytes(1, 11), "1m");
+    /// One service for each reason not to forward.
+    fn troubles() -> Configuration {
         let service = |name: &str, listen: &str, backend: &str| {
             Service::tcp(name, listen).backend(Backend::at(backend))
         };
-        let configuration = Configuration::native()
+        Configuration::native()
             .service(service("far", "10.100.0.1:80", "192.0.2.9:80"))
             .service(service("mute", "10.100.0.1:81", "10.2.0.99:80"))
             .service(service("tagged", "10.100.0.1:82", "10.2.0.11:8080").vlan("100"))
@@ -171,14 +168,11 @@ mod tests {
                     .tunnel("ipip", "")
                     .backend(Backend::at("10.2.0.11")),
             )
-            .service(service("gone", "10.100.0.1:84", "10.2.0.12:9").checked());
-        let balancer = Balancer::start_unready(RINGGATE, &playground, &configuration, &[]);
-        balancer.wait_for(
-            Duration::from_secs(15),
-            "the check of gone has failed",
-            |status| status.text("/services/4/backends/0/state") == "down",
-        );
-        // First of packets that come, by which the client is known from then on.
+            .service(service("gone", "10.100.0.1:84", "10.2.0.12:9").checked())
+    }
+
+    /// A packet comes that has no way to the backend, and its trace says so.
+    fn a_trace_tells_of_the_drop(playground: &Playground, balancer: &Balancer) {
         let admin = balancer.admin();
         let arguments = [
             "trace",
@@ -192,7 +186,7 @@ mod tests {
             "drop",
             "no_route",
         ];
-        let tracing = begin(&balancer, &arguments);
+        let tracing = begin(balancer, &arguments);
         let refused = playground.inside("client", || visit(WEB.parse().unwrap()));
         assert!(refused.is_err());
         let told = lines(&finished(tracing));
@@ -203,21 +197,33 @@ mod tests {
                 .contains("no route to 192.0.2.9"),
             "{told:?}"
         );
-        let ask = |port: u16, more: &[&str]| -> Value {
-            let to = format!("10.100.0.1:{port}");
-            let flow = [
-                "explain",
-                "--json",
-                "--protocol",
-                "tcp",
-                "--from",
-                "10.1.0.2:40000",
-                "--to",
-                &to,
-            ];
-            let output = balancer.ask(&[&flow, more].concat());
-            serde_json::from_slice(&output.stdout).unwrap()
-        };
+    }
+
+    /// What is explained of a flow to this port.
+    fn explained(balancer: &Balancer, port: u16, more: &[&str]) -> Value {
+        let to = format!("10.100.0.1:{port}");
+        let flow = ["explain", "--json", "--protocol", "tcp"];
+        let ends = ["--from", "10.1.0.2:40000", "--to", &to];
+        let output = balancer.ask(&[&flow, &ends, more].concat());
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn why_it_does_not_forward_is_answered_live_and_beforehand() {
+        let playground = Playground::plan().up();
+        let _nginx = Nginx::on_all(&playground, &Payload::megabytes(1, 11), "1m");
+        let balancer = Balancer::start_unready(RINGGATE, &playground, &troubles(), &[]);
+        balancer.wait_for(
+            Duration::from_secs(15),
+            "the check of gone has failed, and packets are let in",
+            |status| {
+                status.text("/services/4/backends/0/state") == "down"
+                    && balancer.log().contains(" ready admin=")
+            },
+        );
+        // First of packets that come, by which the client is known from then on.
+        a_trace_tells_of_the_drop(&playground, &balancer);
         for (port, reason, said) in [
             (80, "no_route", "no route to 192.0.2.9"),
             (81, "no_neighbour", "next hop 10.2.0.99 is not known"),
@@ -233,14 +239,14 @@ mod tests {
                 "on this address there is tcp 10.100.0.1:80",
             ),
         ] {
-            let answer = ask(port, &[]);
+            let answer = explained(&balancer, port, &[]);
             assert_eq!(
                 (&answer["verdict"], &answer["reason"]),
                 (&"dropped".into(), &reason.into())
             );
             assert!(answer["steps"].to_string().contains(said), "{answer:#}");
         }
-        let wide = ask(83, &["--size", "1500", "--open"]);
+        let wide = explained(&balancer, 83, &["--size", "1500", "--open"]);
         assert_eq!(wide["verdict"], "answered", "{wide:#}");
         assert!(
             wide["steps"].to_string().contains("1480 would fit"),

@@ -285,27 +285,10 @@ fn service_findings(service: &Value) -> Vec<Finding> {
     let name = service["name"].as_str().unwrap_or("?");
     let subject = format!("service {name}");
     let mut findings = Vec::new();
-    if service["fallen_open"] == true {
-        findings.push(Finding::warning(
-            &subject,
-            "no backend is up: it has fallen open",
-            "a backend that answers its check",
-            "the checks below say why; when-empty = \"drop\" would refuse instead",
-        ));
-    }
+    findings.extend(quorum(&subject, service));
     for backend in list(&service["backends"]) {
         let address = backend["address"].as_str().unwrap_or("?");
-        if backend["state"] == "down" {
-            let last = backend["check"]["last"]
-                .as_str()
-                .unwrap_or("not checked yet");
-            findings.push(Finding::warning(
-                &subject,
-                format!("{address} is down: {last}"),
-                "an answer to its check, from this host",
-                "what the check says; is the checked port open from this host? nc -zv ADDRESS PORT",
-            ));
-        }
+        findings.extend(side(&subject, backend));
         if backend["reachable"] == false {
             findings.push(Finding::warning(
                 &subject,
@@ -324,6 +307,105 @@ fn service_findings(service: &Value) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// A service of which too few backends are healthy, or too many suspect, for what its operator has asked for.
+fn quorum(subject: &str, service: &Value) -> Option<Finding> {
+    let is = |name: &str| service[name] == true;
+    let healthy = format!(
+        "{} healthy, {} needed",
+        service["healthy"], service["needs_healthy"]
+    );
+    let has_least = service["min_healthy"].is_string();
+    let (found, expected, cure) = if is("fallen_open") {
+        let closed = if has_least {
+            "when-below = \"closed\""
+        } else {
+            "when-empty = \"drop\""
+        };
+        (
+            format!("{healthy}: it has fallen open, and flows go to those that are down as well"),
+            "so many backends that answer their checks",
+            format!("the checks below say why; {closed} would refuse instead"),
+        )
+    } else if is("fallen_closed") {
+        (
+            format!("{healthy}: it has fallen closed, and new flows are dropped (no_backend)"),
+            "so many backends that answer their checks",
+            "the checks below say why; when-below = \"open\" would use all, a lower min-healthy those that are healthy"
+                .to_owned(),
+        )
+    } else if is("trusts_suspects") {
+        (
+            "new flows fail at more backends than may be suspect: none is taken for it".to_owned(),
+            "trouble that few backends have; what most have is the clients', the network's, or made",
+            "status --json: syns, syn_acks, refusals. No answers: tcpdump on a backend, its route back here; forged \
+             SYNs: where do they come from? Refusals: what serves there, is it full?"
+                .to_owned(),
+        )
+    } else {
+        return None;
+    };
+    Some(Finding::warning(subject, found, expected, cure))
+}
+
+/// A backend that should get no new flows, by who says so: a hold, an agent, its checks, or its traffic.
+fn side(subject: &str, backend: &Value) -> Option<Finding> {
+    let address = backend["address"].as_str().unwrap_or("?");
+    let check = &backend["check"];
+    let last = check["last"].as_str();
+    // Of a service that has fallen open, or trusts its suspects, all are up, whatever is known of them.
+    let state = match backend["state"].as_str() {
+        Some("up") => &check["state"],
+        _ => &backend["state"],
+    };
+    if state == "suspect" {
+        let (syns, refusals) = (&backend["syns"], &backend["refusals"]);
+        return Some(Finding::warning(
+            subject,
+            format!(
+                "{address} is suspect: most new flows to it fail, of {syns} it has refused {refusals} since the start"
+            ),
+            "answers to SYNs, and no resets of new connections",
+            "a check that succeeds clears it. Is what serves there full, or another process than \
+             what is checked? On the backend: ss -ltn; nstat -az TcpExtListenOverflows",
+        ));
+    }
+    if state != "down" && state != "held" {
+        return None;
+    }
+    let (found, expected, cure) = match (
+        check["held_ms"].as_u64(),
+        check["reported"].as_str(),
+        last,
+    ) {
+        (Some(held), ..) => (
+            format!(
+                "is held down for {} s more: it has flapped",
+                held.div_ceil(1000)
+            ),
+            "few changes of side within flap's window",
+            "what its checks said at each (events); a slower fall, or what restarts it on the backend",
+        ),
+        (None, Some("down"), _) => (
+            "is down: so an agent has reported".to_owned(),
+            "a report of up, or none",
+            "ask whoever runs the agent; POST /v1/report with state=up takes it back",
+        ),
+        // Whom checks find down has a last one; this one is only reported.
+        (None, _, None) => (
+            "is down: no report within report-ttl".to_owned(),
+            "a report of up within each report-ttl",
+            "is the agent that reports it running, and may it write to the admin socket?",
+        ),
+        (None, _, Some(last)) => (
+            format!("is down: {last}"),
+            "an answer to its check, from this host",
+            "what the check says; is the checked port open from this host? nc -zv ADDRESS PORT",
+        ),
+    };
+    let found = format!("{address} {found}");
+    Some(Finding::warning(subject, found, expected, cure))
 }
 
 fn way(hop: &Value) -> String {
@@ -500,5 +582,85 @@ mod tests {
         down["state"] = "down".into();
         down["reachable"] = false.into();
         assert_eq!(told("tcp", down).len(), 2);
+    }
+
+    #[test]
+    fn what_a_service_does_with_too_few_is_told_with_the_key_that_would_change_it() {
+        let told = |which: &str, least: Value| {
+            let mut service = json!({ "name": "a", "protocol": "tcp", "healthy": 1, "needs_healthy": 2,
+                                      "min_healthy": least, "backends": [] });
+            service[which] = true.into();
+            let findings = service_findings(&service);
+            let [finding] = &findings[..] else {
+                panic!("{which}: {findings:?}");
+            };
+            assert_eq!(finding.level, Level::Warning);
+            (finding.found.clone(), finding.cure.clone())
+        };
+        let (found, cure) = told("fallen_open", "2".into());
+        assert!(
+            found.starts_with("1 healthy, 2 needed: it has fallen open"),
+            "{found}"
+        );
+        assert!(cure.contains("when-below = \"closed\""), "{cure}");
+        let (_, cure) = told("fallen_open", Value::Null);
+        assert!(cure.contains("when-empty = \"drop\""), "{cure}");
+        let (found, cure) = told("fallen_closed", "2".into());
+        assert!(
+            found.starts_with("1 healthy, 2 needed: it has fallen closed"),
+            "{found}"
+        );
+        assert!(cure.contains("when-below = \"open\""), "{cure}");
+        let (found, _) = told("trusts_suspects", Value::Null);
+        assert!(found.ends_with("none is taken for it"), "{found}");
+    }
+
+    #[test]
+    fn a_backend_without_new_flows_is_told_by_who_says_so() {
+        let told = |state: &str, check: Value| {
+            let backend = json!({ "address": "10.2.0.11:80", "forward": "nat", "state": state, "reachable": true,
+                                  "syns": 9, "refusals": 7, "check": check });
+            let service = json!({ "name": "a", "protocol": "tcp", "backends": [backend] });
+            let findings = service_findings(&service).into_iter();
+            let bad = findings.filter(|finding| finding.level != Level::Good);
+            bad.map(|finding| finding.found).collect::<Vec<_>>()
+        };
+        let refused = "connection refused";
+        for (check, found) in [
+            (
+                json!({ "held_ms": 2_001, "last": "answered" }),
+                "is held down for 3 s more: it has flapped",
+            ),
+            (
+                json!({ "reported": "down", "last": "answered" }),
+                "is down: so an agent has reported",
+            ),
+            (
+                json!({ "reported": "up", "last": refused }),
+                "is down: connection refused",
+            ),
+            (
+                json!({ "reported": null, "last": refused }),
+                "is down: connection refused",
+            ),
+            (
+                json!({ "last": null }),
+                "is down: no report within report-ttl",
+            ),
+        ] {
+            assert_eq!(
+                told("down", check.clone()),
+                [format!("10.2.0.11:80 {found}")],
+                "{check}"
+            );
+            assert_eq!(told("up", check), [""; 0], "it serves, for all that");
+        }
+        let fallen = told("up", json!({ "state": "down", "last": refused }));
+        assert_eq!(fallen, ["10.2.0.11:80 is down: connection refused"]);
+        let suspect = told("suspect", json!({ "last": "answered" }));
+        assert!(
+            suspect.len() == 1 && suspect[0].ends_with("of 9 it has refused 7 since the start"),
+            "{suspect:?}"
+        );
     }
 }

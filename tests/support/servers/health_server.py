@@ -1,14 +1,16 @@
 #!/usr/bin/python3
-"""A gRPC server with the standard health service: grpc_health.py ADDRESS [CHAIN KEY].
+"""A gRPC server with the standard health service: health_server.py ADDRESS [CHAIN KEY].
 
 The server as a whole and `well` serve, `sick` does not, and no other service is known. With the files
 of a certificate chain and its key it speaks TLS. Messages are taken apart by hand: the tests need no
 code generator for two fields.
+
+This file must not be called grpc_health.py: `import grpc` looks for a module of that name, and would find
+this one before it is ready itself.
 """
 
 import concurrent.futures
 import sys
-import threading
 
 import grpc
 
@@ -34,8 +36,7 @@ def main(address, *files):
     else:
         server.add_insecure_port(address)
     server.start()
-    # Not wait_for_termination: in Debian 12 it keeps the server from answering.
-    threading.Event().wait()
+    server.wait_for_termination()
 
 
 main(*sys.argv[1:])
