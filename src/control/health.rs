@@ -45,7 +45,7 @@
 //! the backend: it is inconclusive, counted, and repeated an interval later. A backend that dies meanwhile
 //! is not noticed; nothing could be.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
@@ -53,6 +53,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringgate_config::{Check, Pace, Passive};
+use rustc_hash::FxHashMap;
 use rustix::io::Errno;
 use siphasher::sip::SipHasher13;
 
@@ -290,7 +291,7 @@ struct Watched {
 
 /// What checks leave behind for those that come after them.
 #[derive(Debug, Default)]
-struct Heirs(HashMap<Heritage, (Course, Tally, Option<Target>)>);
+struct Heirs(FxHashMap<Heritage, (Course, Tally, Option<Target>)>);
 
 /// Of which backend, asked in which way, and of which target, or of any.
 type Heritage = (SocketAddr, Option<Arc<Check>>, Option<Target>);
@@ -330,8 +331,9 @@ impl Heirs {
 #[derive(Debug)]
 pub(crate) struct Checker {
     checks: BTreeMap<CheckId, Watched>,
-    by_spec: HashMap<Spec, CheckId>,
-    by_target: HashMap<Target, CheckId>,
+    /// Asked for each backend of each snapshot. Nobody but the operator chooses what is in it.
+    by_spec: FxHashMap<Spec, CheckId>,
+    by_target: FxHashMap<Target, CheckId>,
     /// Those that are asked and not running, by the time of their next start.
     due: BTreeSet<(Instant, CheckId)>,
     /// Those that time alone changes, by when.
@@ -345,8 +347,8 @@ impl Checker {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             checks: BTreeMap::new(),
-            by_spec: HashMap::new(),
-            by_target: HashMap::new(),
+            by_spec: FxHashMap::default(),
+            by_target: FxHashMap::default(),
             due: BTreeSet::new(),
             lapses: BTreeSet::new(),
             next_id: 0,
