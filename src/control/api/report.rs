@@ -1,9 +1,6 @@
 //! `POST /v1/report`: how an outside agent finds a backend.
 
-use std::net::{IpAddr, SocketAddr};
-
-use ringgate_config::{Backend, Model, Service};
-
+use ringgate_config::Model;
 use serde_json::json;
 
 use super::super::admin::Answer;
@@ -12,7 +9,7 @@ use super::super::checks::spec_of;
 use super::super::health::{Target, Told};
 use super::super::slab::Key;
 use super::super::status::Page;
-use super::{Doing, Errand};
+use super::{Doing, Errand, name};
 
 /// Takes a report. What follows from it is in the next status.
 pub(super) fn take(
@@ -37,40 +34,16 @@ pub(super) fn take(
 /// The refusal: there is no such service or backend, none that takes reports, or too little was said.
 fn read(request: &Request<'_>, model: &Model) -> Result<(Target, Told), Response> {
     let refuse = |status, message: &str| Err(Response::error(status, message));
-    let parameters = (request.parameter("service"), request.parameter("backend"));
-    let (Some(name), Some(address)) = parameters else {
-        return refuse(400, "say whom: service=NAME and backend=ADDRESS");
-    };
     let told = match request.parameter("state").as_deref() {
         Some("up") => Told::Up,
         Some("down") => Told::Down,
         _ => return refuse(400, "state must be up or down"),
     };
-    let mut services = model.services().iter();
-    let Some(service) = services.find(|service| service.name() == name) else {
-        return refuse(404, "there is no such service");
-    };
-    let Some(backend) = named(service, &address) else {
-        return refuse(
-            404,
-            "the service has no such backend, or several at that address",
-        );
-    };
+    let (service, backend) = name::backend(request, model)?;
     let reports = spec_of(service, backend).and_then(|spec| spec.reports);
     let Some(reports) = reports else {
         let message = "reports of this backend are not taken: it is disabled, or its health has no report-ttl";
         return refuse(409, message);
     };
     Ok((reports.target, told))
-}
-
-/// The backend that is called so: by address and port, or by the address alone where that is enough.
-fn named<'m>(service: &'m Service, text: &str) -> Option<&'m Backend> {
-    let is_meant = |backend: &&Backend| match text.parse::<SocketAddr>() {
-        Ok(whole) => whole == backend.address(),
-        Err(_) => text.parse::<IpAddr>() == Ok(backend.address().ip()),
-    };
-    let mut meant = service.backends().iter().filter(is_meant);
-    let first = meant.next()?;
-    meant.next().is_none().then_some(first)
 }
