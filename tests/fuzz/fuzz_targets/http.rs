@@ -2,7 +2,10 @@
 //! What is read does not depend on how the bytes were cut on their way, and every refusal says
 //! something.
 #![no_main]
-#![expect(dead_code, reason = "the answers' half of the room is not looked at here")]
+#![expect(
+    dead_code,
+    reason = "the answers' half of the room is not looked at here"
+)]
 
 use libfuzzer_sys::fuzz_target;
 
