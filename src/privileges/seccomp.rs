@@ -156,6 +156,9 @@ fn filter(driver: DriverKind) -> Result<BpfProgram, String> {
         rules.insert(libc::SYS_io_uring_enter, Vec::new());
         rules.insert(libc::SYS_io_uring_register, Vec::new());
     }
+    // Its own limits: a reload may need more descriptors, within what it was given.
+    let own = rule([is(0, 0)]).map_err(failed)?;
+    rules.insert(libc::SYS_prlimit64, vec![own]);
     let mut commands = Vec::new();
     for command in BPF_COMMANDS {
         commands.push(rule([is(0, command)]).map_err(failed)?);
