@@ -42,7 +42,6 @@ use crate::sources::Sources;
 use answer::Door;
 use changes::Promise;
 use drain::Drain;
-use reload::Proposed;
 
 mod answer;
 mod changes;
@@ -136,14 +135,12 @@ pub(crate) struct Steward {
     /// What the file says, as it was last read.
     file: Model,
     overlay: Overlay,
-    /// Who waits until a change is in force.
+    /// Who waits until what he asked for is in force.
     promises: Vec<Promise>,
     snapshot: Arc<Snapshot>,
     config: PathBuf,
     /// Whether `model` is what `config` says.
     in_force: InForce,
-    /// Those who wait until what they proposed is in force everywhere.
-    proposed: Vec<Proposed>,
     clock: Monotonic,
     started: Instant,
     /// The network's generation that `fib` shows.
@@ -244,7 +241,6 @@ impl Steward {
             snapshot: start.snapshot,
             config: start.config,
             in_force: InForce::from_file(),
-            proposed: Vec::new(),
             clock: start.clock,
             started: now,
             stale: true,
@@ -435,7 +431,6 @@ impl Steward {
             self.notifier.alive();
         }
         self.steer_when_adopted();
-        self.answer_proposed();
         self.count_established(now);
         self.become_ready(now);
     }

@@ -13,9 +13,7 @@ use super::super::admin::http::{Request, Response};
 use super::super::slab::Key;
 use super::super::status::Page;
 use super::Doing;
-
-/// Names in a message, at most.
-const NAMES_MOST: usize = 20;
+use super::name::missing;
 
 /// A flush under way, and who asked for it.
 #[derive(Debug)]
@@ -159,17 +157,6 @@ fn backend(
             Err(missing(&what, "backends", addresses))
         }
     }
-}
-
-/// What there is instead.
-fn missing(what: &str, nouns: &str, there_are: impl Iterator<Item = String>) -> Response {
-    let mut names: Vec<String> = there_are.take(NAMES_MOST + 1).collect();
-    if names.len() > NAMES_MOST {
-        names.truncate(NAMES_MOST);
-        names.push("…".to_owned());
-    }
-    let message = format!("there is no {what}; {nouns}: {}", names.join(", "));
-    Response::error(404, &message)
 }
 
 #[cfg(test)]

@@ -74,8 +74,12 @@ pub(super) fn backend_of<'m>(service: &'m Service, text: &str) -> Result<&'m Bac
     }
 }
 
-/// What there is instead.
-fn missing(what: &str, nouns: &str, there_are: impl Iterator<Item = String>) -> Response {
+/// The refusal of what is not there, with what there is instead.
+pub(super) fn missing(
+    what: &str,
+    nouns: &str,
+    there_are: impl Iterator<Item = String>,
+) -> Response {
     let mut names: Vec<String> = there_are.take(NAMES_MOST + 1).collect();
     if names.len() > NAMES_MOST {
         names.truncate(NAMES_MOST);

@@ -19,7 +19,7 @@ use crate::control::events::Event;
 use crate::control::slab::Key;
 use crate::reload::in_force::InForce;
 
-/// Somebody who is answered once every worker works with what was changed.
+/// Somebody who is answered once every worker works with what he asked for, and packets of its services come.
 #[derive(Debug)]
 pub(super) struct Promise {
     key: Key,
@@ -60,10 +60,15 @@ impl Steward {
             });
             self.apply_overlay(now);
         }
+        self.promise(key, body, None);
+    }
+
+    /// Answers with this when a snapshot is in force: that of the generation, or else the next that is built.
+    pub(super) fn promise(&mut self, key: Key, body: Value, generation: Option<u64>) {
         self.promises.push(Promise {
             key,
             body,
-            generation: None,
+            generation,
         });
     }
 
@@ -117,18 +122,19 @@ impl Steward {
             .map_or_else(|| address.to_string(), Backend::name)
     }
 
-    /// Answers those whose changes are in force. To be called after every
+    /// Answers those whose wishes are in force. To be called after every
     /// [`renew`](Self::renew).
     pub(super) fn keep_promises(&mut self) {
         if self.promises.is_empty() {
             return;
         }
+        let is_steered = self.steer_after.is_none();
         let newest = self.snapshot.generation;
         let plane = &self.plane;
         let mut kept = Vec::new();
         self.promises.retain_mut(|promise| {
             let generation = *promise.generation.get_or_insert(newest);
-            if !plane.has_adopted(generation) {
+            if !is_steered || !plane.has_adopted(generation) {
                 return true;
             }
             kept.push((promise.key, promise.body.take()));

@@ -25,16 +25,6 @@ use crate::reload::plan::{Change, Plan};
 use crate::reload::{self, Accepted, Refused};
 use crate::sources::SourceFacts;
 
-/// Somebody who waits until what he proposed is in force everywhere.
-#[derive(Debug)]
-pub(super) struct Proposed {
-    key: Key,
-    /// The snapshot that has it.
-    generation: u64,
-    /// His answer.
-    plan: Plan,
-}
-
 /// The answer to a configuration that is not accepted.
 fn refusal(Refused(problems): &Refused) -> Response {
     Response::error(REFUSED, &problems.join("\n"))
@@ -61,34 +51,12 @@ impl Steward {
             Proposal::Reload => self.take_file(now),
         };
         match taken {
-            Ok(plan) => self.proposed.push(Proposed {
-                key,
-                generation: self.snapshot.generation,
-                plan,
-            }),
+            Ok(plan) => {
+                let (mut body, generation) = (plan.to_json(), self.snapshot.generation);
+                body["generation"] = generation.into();
+                self.promise(key, body, Some(generation));
+            }
             Err(refused) => self.answer_later(key, refusal(&refused)),
-        }
-    }
-
-    /// Answers those whose proposal every worker has.
-    pub(super) fn answer_proposed(&mut self) {
-        if self.proposed.is_empty() || self.steer_after.is_some() {
-            return;
-        }
-        let (done, waiting) = std::mem::take(&mut self.proposed)
-            .into_iter()
-            .partition(|one| self.plane.has_adopted(one.generation));
-        self.proposed = waiting;
-        let done: Vec<Proposed> = done;
-        for Proposed {
-            key,
-            generation,
-            plan,
-        } in done
-        {
-            let mut body = plan.to_json();
-            body["generation"] = generation.into();
-            self.answer_later(key, Response::ok(body));
         }
     }
 
