@@ -262,7 +262,7 @@ impl Translations {
     }
 }
 
-/// More backends than [`MAX_BACKENDS`] at once, those of the last configuration included.
+/// More backends than [`MAX_BACKENDS`] at once; a valid configuration has fewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no slot is free for another backend: all {MAX_BACKENDS} are taken; remove backends from \
