@@ -42,6 +42,11 @@
 #define MAX_PREFIXES 65536
 #define MAX_PORT_PREFIXES 1048576
 
+// How often a packet is looked up. A look in vain may be because all changed meanwhile: what it looks for can have moved
+// behind it, from a map not yet read to one that was. Between two reads of one `change` nothing moves. Each more
+// look takes a change in between, some system calls of the control thread, so four are more than a packet meets.
+#define LOOKS 4
+
 // How many port ranges can cover one address, those of shorter prefixes included.
 #define RULES 8
 
@@ -147,7 +152,7 @@ struct settings {
 	__u8 pad;
 	__u16 pool_first;  // the ports that full-nat takes, in host order, both included
 	__u16 pool_last;
-	__u8 rest[4];
+	__u32 change;      // another one after each change, between what is added and what is taken away
 };
 
 enum has {
@@ -615,14 +620,42 @@ static __always_inline int is_return(const struct packet *packet, const struct s
 	       (is_local || longest(&tunnel_sources, packet->family, 0, packet->to.address));
 }
 
+// What becomes of a packet, by the maps as they are.
+struct found {
+	int is_ours; // of the balancer
+	__u32 counter;
+};
+
+static __always_inline struct found look(const struct packet *packet, const struct settings *settings, enum kind kind)
+{
+	int asks_port = kind == WHOLE || kind == ERROR;
+	struct asked asked = asks_port ? service_at(packet, settings) : service_of(packet);
+
+	if (asked.is_service) {
+		if (asked.tags && asked.tags != packet->tags)
+			return (struct found){ 0, PASSED_VLAN };
+		return (struct found){ 1, kind == WHOLE      ? REDIRECTED_SERVICE
+					  : kind == FRAGMENT ? REDIRECTED_FRAGMENT
+					  : kind == ERROR    ? REDIRECTED_ICMP
+							     : REDIRECTED_ECHO };
+	}
+	if (kind != ECHO && is_return(packet, settings, kind))
+		return (struct found){ 1, kind == WHOLE      ? REDIRECTED_RETURN
+					  : kind == FRAGMENT ? REDIRECTED_FRAGMENT
+							     : REDIRECTED_ICMP };
+	return (struct found){ 0, PASSED_OTHER };
+}
+
 SEC("xdp")
 int steer(struct xdp_md *ctx)
 {
 	__u32 zero = 0;
+	const volatile struct settings *now;
 	struct settings *known = bpf_map_lookup_elem(&settings, &zero);
 	struct packet packet;
-	struct asked asked;
+	struct found found;
 	enum kind kind;
+	int looks;
 
 	count(RECEIVED);
 	if (!known || !is_for_us(ctx, known))
@@ -630,20 +663,17 @@ int steer(struct xdp_md *ctx)
 	kind = read(ctx, &packet);
 	if (kind == NOTHING)
 		return pass(PASSED_OTHER);
-	asked = kind == WHOLE || kind == ERROR ? service_at(&packet, known) : service_of(&packet);
-	if (asked.is_service) {
-		if (asked.tags && asked.tags != packet.tags)
-			return pass(PASSED_VLAN);
-		return redirect(ctx, kind == WHOLE      ? REDIRECTED_SERVICE
-				     : kind == FRAGMENT ? REDIRECTED_FRAGMENT
-				     : kind == ERROR    ? REDIRECTED_ICMP
-							: REDIRECTED_ECHO);
+	now = known;
+	for (looks = 0; looks < LOOKS; looks++) {
+		__u32 change = now->change;
+
+		found = look(&packet, known, kind);
+		if (found.is_ours)
+			return redirect(ctx, found.counter);
+		if (now->change == change)
+			break;
 	}
-	if (kind != ECHO && is_return(&packet, known, kind))
-		return redirect(ctx, kind == WHOLE      ? REDIRECTED_RETURN
-				     : kind == FRAGMENT ? REDIRECTED_FRAGMENT
-							: REDIRECTED_ICMP);
-	return pass(PASSED_OTHER);
+	return pass(found.counter);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,8 +1,9 @@
 //! The maps of one loaded steering program, and what this process has put into them.
 //!
 //! Nobody else writes them, so what is there is remembered here and not asked of the kernel. Maps
-//! change together: first every map gets what is new, then every map loses what is old, so that
-//! what stays is never away, even if it moves from one map to another.
+//! change together: first every map gets what is new, then the number of the change goes up, then
+//! every map loses what is old. So what stays is always in one of the maps, even if it moves; and the
+//! program, which reads them one after the other, sees by the number that it may have missed it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -120,8 +121,10 @@ pub(super) struct Maps {
     /// of which the program knows nothing.
     told_of: Option<Steered>,
     own: Mac,
-    /// `has`, `pad`, `pool_first`, `pool_last` and the rest of `struct settings`.
-    told: [u8; SETTINGS_BYTES - 6],
+    /// `has`, `pad`, `pool_first` and `pool_last` of `struct settings`.
+    told: [u8; SETTINGS_BYTES - 10],
+    /// How many changes there have been; it may wrap around.
+    change: u32,
 }
 
 impl Maps {
@@ -143,7 +146,8 @@ impl Maps {
             stats: taking.take("steer_stats", PerCpuArray::try_from)?,
             told_of: None,
             own: Mac([0; 6]),
-            told: [0; SETTINGS_BYTES - 6],
+            told: [0; SETTINGS_BYTES - 10],
+            change: 0,
             interface: interface.to_owned(),
         })
     }
@@ -182,10 +186,17 @@ impl Maps {
             layout.pool_first.to_ne_bytes(),
             layout.pool_last.to_ne_bytes(),
         );
-        self.told = [layout.has, 0, a, b, c, d, 0, 0, 0, 0];
+        // A map is looked at until it has been emptied: who sees that it need not be must see the change.
+        let [had, ..] = self.told;
+        self.told = [had | layout.has, 0, a, b, c, d];
+        self.change = self.change.wrapping_add(1);
         self.write_settings()?;
         let result = self.keep(&layout, &mut synced);
         result.map_err(|(map, error)| self.error(map, &error))?;
+        self.told = [layout.has, 0, a, b, c, d];
+        if had & !layout.has != 0 {
+            self.write_settings()?;
+        }
         self.told_of = Some(steered.clone());
         Ok(synced)
     }
@@ -226,9 +237,11 @@ impl Maps {
 
     fn write_settings(&mut self) -> Result<(), SteerError> {
         let mut bytes = [0; SETTINGS_BYTES];
-        let (own, told) = bytes.split_at_mut(6);
+        let (own, rest) = bytes.split_at_mut(6);
+        let (told, change) = rest.split_at_mut(6);
         own.copy_from_slice(&self.own.0);
         told.copy_from_slice(&self.told);
+        change.copy_from_slice(&self.change.to_ne_bytes());
         let result = self.settings.set(0, bytes, 0);
         result.map_err(|error| self.error("settings", &error))
     }
