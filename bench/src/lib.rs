@@ -2,8 +2,7 @@
 //!
 //! | room | owns |
 //! |---|---|
-//! | [`traffic`] | frames and flows, the same for every contestant |
-//! | [`blast`] | the source: sends them as fast as the host lets it |
+//! | [`generator`] | traffic, the same for every contestant; and what became of it |
 //! | [`bare`] | the bare forwarder: what AF_XDP alone costs on this host |
 //! | [`micro`] | the balancer's own work in memory, beside what memory costs |
 //! | [`rings`] | Maglev rings: time to build, balance, disruption |
@@ -13,9 +12,8 @@
 //! `scripts/bench` builds a topology of its own, runs contestants in turn and compares medians.
 
 pub mod bare;
-pub mod blast;
+pub mod generator;
 pub mod machine;
 pub mod meter;
 pub mod micro;
 pub mod rings;
-pub mod traffic;
