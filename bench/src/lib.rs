@@ -5,6 +5,8 @@
 //! | [`traffic`] | frames and flows, the same for every contestant |
 //! | [`blast`] | the source: sends them as fast as the host lets it |
 //! | [`bare`] | the bare forwarder: what AF_XDP alone costs on this host |
+//! | [`pair`] | two interfaces, opened as the balancer opens them |
+//! | [`stages`], [`timed`] | where a packet's time goes between two interfaces |
 //! | [`micro`] | the balancer's own work in memory, beside what memory costs |
 //! | [`rings`] | Maglev rings: time to build, balance, disruption |
 //! | [`machine`] | which host, kernel and commit a number belongs to |
@@ -17,5 +19,8 @@ pub mod blast;
 pub mod machine;
 pub mod meter;
 pub mod micro;
+pub mod pair;
 pub mod rings;
+pub mod stages;
+pub mod timed;
 pub mod traffic;

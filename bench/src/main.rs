@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use ringgate_bench::micro::memories;
 use ringgate_bench::micro::steady::{self, Steady, Watched};
 use ringgate_bench::micro::world::{Direction, Mode};
-use ringgate_bench::{bare, blast, machine, micro, rings, traffic};
+use ringgate_bench::{bare, blast, machine, micro, rings, stages, traffic};
 use ringgate_dataplane::parse::Family;
 use ringgate_dataplane::pin::pin;
 use ringgate_dataplane::wire::ethernet::Mac;
@@ -33,6 +33,8 @@ enum Command {
     Blast(BlastArgs),
     /// Forward between two interfaces with AF_XDP and nothing else
     Bare(BareArgs),
+    /// Tell where the time of a packet goes between two interfaces, of the balancer's worker or the bare forwarder
+    Stages(StagesArgs),
     /// Measure the balancer's own work in memory, beside what memory costs on this machine
     Micro(MicroArgs),
     /// Run packets through the pipeline in memory and nothing else, for tools that count
@@ -81,6 +83,15 @@ struct BlastArgs {
 
 #[derive(Debug, clap::Args)]
 struct BareArgs {
+    /// Destination of the packets to forward
+    #[arg(long)]
+    service: SocketAddrV4,
+    #[command(flatten)]
+    path: PathArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct PathArgs {
     #[arg(long)]
     front: String,
     #[arg(long)]
@@ -91,13 +102,22 @@ struct BareArgs {
     /// Hardware address of the far end
     #[arg(long)]
     destination: HardwareAddress,
-    /// Destination of the packets to forward
-    #[arg(long)]
-    service: SocketAddrV4,
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     #[arg(long)]
     core: usize,
+}
+
+#[derive(Debug, clap::Args)]
+struct StagesArgs {
+    /// The bare forwarder in the place of the balancer's worker
+    #[arg(long)]
+    bare: bool,
+    /// Entries of the flow table
+    #[arg(long, default_value_t = 1 << 20)]
+    entries: usize,
+    #[command(flatten)]
+    path: PathArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -161,6 +181,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Blast(args) => run_blast(&args),
         Command::Bare(args) => run_bare(&args),
+        Command::Stages(args) => run_stages(&args),
         Command::Micro(args) => run_micro(&args),
         Command::Pipeline(args) => run_pipeline(&args),
         Command::Maglev { json } => run_maglev(json),
@@ -194,14 +215,7 @@ fn run_blast(args: &BlastArgs) -> Result<(), String> {
 }
 
 fn run_bare(args: &BareArgs) -> Result<(), String> {
-    let path = bare::Path {
-        front: args.front.clone(),
-        back: args.back.clone(),
-        source: args.source.0,
-        destination: args.destination.0,
-        core: args.core,
-    };
-    let duration = Duration::from_secs(args.seconds);
+    let (path, duration) = args.path.resolved();
     let forwarded =
         bare::forward(&path, args.service.into(), duration).map_err(|error| error.to_string())?;
     println!(
@@ -209,6 +223,30 @@ fn run_bare(args: &BareArgs) -> Result<(), String> {
         json!({ "frames": forwarded.frames, "cpu_seconds": forwarded.cpu.as_secs_f64() })
     );
     Ok(())
+}
+
+fn run_stages(args: &StagesArgs) -> Result<(), String> {
+    let (path, duration) = args.path.resolved();
+    let window = if args.bare {
+        stages::forwarder(&path, duration)
+    } else {
+        stages::balancer(&path, args.entries, duration)
+    }?;
+    println!("{}", window.to_json());
+    Ok(())
+}
+
+impl PathArgs {
+    fn resolved(&self) -> (bare::Path, Duration) {
+        let path = bare::Path {
+            front: self.front.clone(),
+            back: self.back.clone(),
+            source: self.source.0,
+            destination: self.destination.0,
+            core: self.core,
+        };
+        (path, Duration::from_secs(self.seconds))
+    }
 }
 
 fn run_micro(args: &MicroArgs) -> Result<(), String> {
