@@ -2,8 +2,7 @@
 //!
 //! | room | owns |
 //! |---|---|
-//! | [`traffic`] | frames and flows, the same for every contestant |
-//! | [`blast`] | the source: sends them as fast as the host lets it |
+//! | [`generator`] | traffic, the same for every contestant; and what became of it |
 //! | [`bare`] | the bare forwarder: what AF_XDP alone costs on this host |
 //! | [`pair`] | two interfaces, opened as the balancer opens them |
 //! | [`stages`], [`timed`] | where a packet's time goes between two interfaces |
@@ -15,7 +14,7 @@
 //! `scripts/bench` builds a topology of its own, runs contestants in turn and compares medians.
 
 pub mod bare;
-pub mod blast;
+pub mod generator;
 pub mod machine;
 pub mod meter;
 pub mod micro;
@@ -23,4 +22,3 @@ pub mod pair;
 pub mod rings;
 pub mod stages;
 pub mod timed;
-pub mod traffic;
