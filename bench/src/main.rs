@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use ringgate_bench::generator::command::{
-    BlastArgs, HardwareAddress, SinkArgs, run_blast, run_sink,
+    BlastArgs, CalibrateArgs, ConnectArgs, HardwareAddress, SinkArgs, run_blast, run_calibrate,
+    run_connect, run_sink,
 };
 use ringgate_bench::micro::memories;
 use ringgate_bench::micro::steady::{self, Steady, Watched};
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     Blast(BlastArgs),
     Sink(SinkArgs),
+    Connect(ConnectArgs),
+    Calibrate(CalibrateArgs),
     /// Forward between two interfaces with AF_XDP and nothing else
     Bare(BareArgs),
     /// Tell where the time of a packet goes between two interfaces, of the balancer's worker or the bare forwarder
@@ -139,6 +142,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Blast(args) => return end(run_blast(&args)),
         Command::Sink(args) => return end(run_sink(&args)),
+        Command::Connect(args) => return end(run_connect(&args)),
+        Command::Calibrate(args) => return end(run_calibrate(&args)),
         Command::Bare(args) => run_bare(&args),
         Command::Stages(args) => run_stages(&args),
         Command::Micro(args) => run_micro(&args),

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use ringgate_dataplane::wire::checksum::{is_zero, sum};
+use ringgate_dataplane::wire::checksum::{fold, is_zero, sum};
 use ringgate_dataplane::wire::ethernet::Mac;
 
 use super::stamp::{Read, Stamp};
@@ -47,10 +47,7 @@ pub fn read(frame: &[u8], service: Option<SocketAddr>) -> Arrival {
     let Some(hardware) = frame.first_chunk::<6>() else {
         return Arrival::Foreign;
     };
-    let Some(packet) = untagged(frame) else {
-        return Arrival::Foreign;
-    };
-    match datagram(packet, None) {
+    match transport(frame, Checksums::Whole) {
         Err(Refused::Foreign) => Arrival::Foreign,
         Err(Refused::Corrupt) => Arrival::Corrupt,
         Ok(found) => match Stamp::read(found.payload) {
@@ -70,23 +67,56 @@ pub fn read(frame: &[u8], service: Option<SocketAddr>) -> Arrival {
     }
 }
 
+/// What `frame` carries, in whatever tunnel.
+///
+/// # Errors
+///
+/// [`Refused`].
+pub(crate) fn transport(frame: &[u8], checksums: Checksums) -> Result<Transport<'_>, Refused> {
+    let packet = untagged(frame).ok_or(Refused::Foreign)?;
+    datagram(packet, None, checksums)
+}
+
+/// Which checksums are right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checksums {
+    /// Those over everything.
+    Whole,
+    /// Also those over the pseudo header alone: frames of a kernel that leaves the rest to a device,
+    /// and the device is a veth (CHECKSUM_PARTIAL).
+    OrPartial,
+}
+
 /// Why there is no datagram.
-enum Refused {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It is something else.
     Foreign,
+    /// A checksum or a length is wrong.
     Corrupt,
 }
 
 /// A datagram or segment with right checksums.
-struct Datagram<'a> {
-    payload: &'a [u8],
-    destination: SocketAddr,
-    /// Where the tunnel goes.
-    outer: Option<SocketAddr>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Transport<'a> {
+    /// IANA protocol number: 6 or 17.
+    pub(crate) protocol: u8,
+    /// Where it comes from.
+    pub(crate) source: SocketAddr,
+    /// Where it goes.
+    pub(crate) destination: SocketAddr,
+    /// Where the tunnel goes, if it came through one.
+    pub(crate) outer: Option<SocketAddr>,
+    /// From the source port on.
+    pub(crate) header: &'a [u8],
+    /// Behind the header.
+    pub(crate) payload: &'a [u8],
 }
 
 /// A version of IP's header, as far as it matters.
 struct Ip<'a> {
     protocol: u8,
+    source: IpAddr,
     destination: IpAddr,
     /// Sum of both addresses.
     addresses: u64,
@@ -130,9 +160,10 @@ fn ipv4(packet: &[u8]) -> Result<Ip<'_>, Refused> {
     if u16::from_be_bytes([header[6], header[7]]) & 0x3FFF != 0 {
         return Err(Refused::Foreign);
     }
-    let [.., a, b, c, d] = *header;
+    let [.., s0, s1, s2, s3, a, b, c, d] = *header;
     Ok(Ip {
         protocol: header[9],
+        source: IpAddr::from([s0, s1, s2, s3]),
         destination: IpAddr::from([a, b, c, d]),
         addresses: sum(&header[12..]),
         rest: packet.get(len..total).ok_or(Refused::Corrupt)?,
@@ -143,9 +174,11 @@ fn ipv4(packet: &[u8]) -> Result<Ip<'_>, Refused> {
 fn ipv6(packet: &[u8]) -> Result<Ip<'_>, Refused> {
     let header = packet.first_chunk::<40>().ok_or(Refused::Foreign)?;
     let len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let source = header[8..].first_chunk::<16>().ok_or(Refused::Foreign)?;
     let destination = header.last_chunk::<16>().ok_or(Refused::Foreign)?;
     Ok(Ip {
         protocol: header[6],
+        source: Ipv6Addr::from(*source).into(),
         destination: Ipv6Addr::from(*destination).into(),
         addresses: sum(&header[8..]),
         rest: packet.get(40..40 + len).ok_or(Refused::Corrupt)?,
@@ -153,60 +186,65 @@ fn ipv6(packet: &[u8]) -> Result<Ip<'_>, Refused> {
 }
 
 /// The datagram in `packet`, which `outer` carries.
-fn datagram(packet: &[u8], outer: Option<SocketAddr>) -> Result<Datagram<'_>, Refused> {
+fn datagram(
+    packet: &[u8],
+    outer: Option<SocketAddr>,
+    checksums: Checksums,
+) -> Result<Transport<'_>, Refused> {
     let ip = ip(packet)?;
-    let port = |at: usize| match ip.rest.get(at..at + 2) {
+    let word = |at: usize| match ip.rest.get(at..at + 2) {
         Some([high, low]) => u16::from_be_bytes([*high, *low]),
         _ => 0,
     };
-    let destination = SocketAddr::new(ip.destination, port(2));
+    let destination = SocketAddr::new(ip.destination, word(2));
+    let found = |header, payload| Transport {
+        protocol: ip.protocol,
+        source: SocketAddr::new(ip.source, word(0)),
+        destination,
+        outer,
+        header,
+        payload,
+    };
     match ip.protocol {
         6 => {
             let header = usize::from(ip.rest.get(12).ok_or(Refused::Foreign)? >> 4) * 4;
-            right(&ip, 6, ip.rest)?;
-            let payload = ip.rest.get(header..).ok_or(Refused::Corrupt)?;
-            Ok(Datagram {
-                payload,
-                destination,
-                outer,
-            })
+            right(&ip, ip.rest, word(16), checksums)?;
+            let is_long = header >= 20;
+            let payload = ip.rest.get(header..).filter(|_| is_long);
+            Ok(found(ip.rest, payload.ok_or(Refused::Corrupt)?))
         }
         17 => {
-            let len = usize::from(port(4));
-            let whole = ip
-                .rest
-                .get(..len)
-                .filter(|_| len >= 8)
-                .ok_or(Refused::Corrupt)?;
+            let len = usize::from(word(4));
+            let whole = ip.rest.get(..len).filter(|_| len >= 8);
+            let whole = whole.ok_or(Refused::Corrupt)?;
             // Zero: none was made (RFC 768; in tunnels over IPv6 too, RFC 6935).
-            if port(6) != 0 {
-                right(&ip, 17, whole)?;
+            if word(6) != 0 {
+                right(&ip, whole, word(6), checksums)?;
             }
             let payload = &whole[8..];
             match gue(payload).filter(|_| outer.is_none()) {
                 Some(packet) if matches!(Stamp::read(payload), Read::Foreign) => {
-                    datagram(packet, Some(destination))
+                    datagram(packet, Some(destination), checksums)
                 }
-                _ => Ok(Datagram {
-                    payload,
-                    destination,
-                    outer,
-                }),
+                _ => Ok(found(whole, payload)),
             }
         }
-        4 | 41 if outer.is_none() => datagram(ip.rest, Some(SocketAddr::new(ip.destination, 0))),
+        4 | 41 if outer.is_none() => {
+            datagram(ip.rest, Some(SocketAddr::new(ip.destination, 0)), checksums)
+        }
         47 if outer.is_none() => {
             let packet = gre(ip.rest).ok_or(Refused::Foreign)?;
-            datagram(packet, Some(SocketAddr::new(ip.destination, 0)))
+            datagram(packet, Some(SocketAddr::new(ip.destination, 0)), checksums)
         }
         _ => Err(Refused::Foreign),
     }
 }
 
-/// Whether the checksum in `datagram` is right.
-fn right(ip: &Ip<'_>, protocol: u8, datagram: &[u8]) -> Result<(), Refused> {
-    let pseudo = ip.addresses + u64::from(protocol) + datagram.len() as u64;
-    if is_zero(pseudo + sum(datagram)) {
+/// Whether the checksum in `datagram`, `found`, is right.
+fn right(ip: &Ip<'_>, datagram: &[u8], found: u16, checksums: Checksums) -> Result<(), Refused> {
+    let pseudo = ip.addresses + u64::from(ip.protocol) + datagram.len() as u64;
+    let is_partial = checksums == Checksums::OrPartial && found == fold(pseudo);
+    if is_zero(pseudo + sum(datagram)) || is_partial {
         Ok(())
     } else {
         Err(Refused::Corrupt)

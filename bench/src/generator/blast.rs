@@ -33,6 +33,9 @@ const QUIET: u64 = 50_000_000;
 /// milliseconds.
 const NAP: Duration = Duration::from_micros(200);
 
+/// What is told meanwhile.
+const WORDS: [&str; 2] = ["sent", "received"];
+
 /// How long it waits for that at most, nanoseconds.
 const PATIENCE: u64 = 2_000_000_000;
 
@@ -95,7 +98,7 @@ pub fn blast(
     let plan = plan(traffic, clock());
     let sizes = plan.shapes.iter().map(super::shape::Shape::size).collect();
     let judge = Judge::new(Some(service), places(traffic))?;
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(WORDS);
     let mut run = Run {
         source: None,
         sink,
@@ -139,7 +142,7 @@ pub fn sink(
         warmup: Duration::ZERO,
         measured,
     };
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(WORDS);
     let _nothing = run.go(times, clock, &mut progress);
     drop(progress);
     let mut report = run.report(None, flows, Vec::new(), has_common_clock);
@@ -176,6 +179,18 @@ pub struct Run<P> {
 impl<P: Port> Run<P> {
     /// Runs for `times` by `clock`, which tells nanoseconds.
     pub fn go(&mut self, times: Times, clock: impl Fn() -> u64, progress: &mut Progress) -> Sent {
+        self.go_with(times, clock, progress, &mut |_| {})
+    }
+
+    /// The same; `between` is called in each turn between sending and receiving, for ports of
+    /// memory.
+    pub(crate) fn go_with(
+        &mut self,
+        times: Times,
+        clock: impl Fn() -> u64,
+        progress: &mut Progress,
+        between: &mut impl FnMut(&mut Self),
+    ) -> Sent {
         let start = clock();
         let begin = start + nanoseconds(times.warmup);
         let end = begin + nanoseconds(times.measured);
@@ -197,11 +212,12 @@ impl<P: Port> Run<P> {
                 pace.took(taken);
                 number += u64::from(taken);
             }
+            between(self);
             if let Some(sink) = &mut self.sink {
                 sink.turn(&mut self.judge, &clock);
             }
             now = clock();
-            progress.tell(now, number - first, self.judge.counts());
+            progress.tell(now, [number - first, self.judge.counts().received]);
         }
         self.drain(clock);
         let plan = self.source.as_ref().map(PortSource::plan);
@@ -246,7 +262,7 @@ impl<P: Port> Run<P> {
                 if sink.map_or(0, |sink| sink.turn(&mut self.judge, clock)) == 0 {
                     thread::sleep(NAP);
                 }
-                progress.tell(clock(), 0, self.judge.counts());
+                progress.tell(clock(), [0, self.judge.counts().received]);
             }
             source
                 .join()
@@ -375,10 +391,10 @@ fn open_sink(place: &Place) -> Result<(Sink<XskPort>, Option<super::device::Stee
 }
 
 /// CLOCK_MONOTONIC, which the kernel's `bpf_ktime_get_ns` is too.
-fn clock() -> u64 {
+pub(crate) fn clock() -> u64 {
     nanoseconds(meter::elapsed())
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! `ringgate-bench blast` and `sink`: what they take and print.
+//! `ringgate-bench blast`, `sink`, `connect` and `calibrate`: what they take and print.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -11,6 +11,8 @@ use ringgate_dataplane::pin::pin;
 use ringgate_dataplane::wire::ethernet::Mac;
 
 use super::blast::{self, Out, Times, Traffic};
+use super::calibrate::calibrate;
+use super::connect::{Order, connect};
 use super::netns::Place;
 use super::report::{LIMITED, Report};
 use super::shape::{Ends, Kind, Size};
@@ -145,26 +147,83 @@ pub struct SinkArgs {
     pub json: bool,
 }
 
+/// Open TCP connections, one request and one response each, and answer them
+#[derive(Debug, clap::Args)]
+pub struct ConnectArgs {
+    /// The clients are at this interface
+    #[arg(long, value_name = "IF[@NETNS]")]
+    pub out: Place,
+    /// The backends are at this interface; left away, they are somebody else's
+    #[arg(long = "in", value_name = "IF[@NETNS]")]
+    pub inlet: Option<Place>,
+    /// Hardware address of the clients' interface
+    #[arg(long)]
+    pub near: HardwareAddress,
+    /// Hardware address of the balancer's interface
+    #[arg(long)]
+    pub far: HardwareAddress,
+    /// First client address; others follow it
+    #[arg(long)]
+    pub from: IpAddr,
+    /// What clients address
+    #[arg(long, value_name = "VIP:PORT")]
+    pub to: SocketAddr,
+    /// How many client addresses; each has 64,512 ports
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub clients: u32,
+    /// How many connections at a time; with --linger, how many in all
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub concurrent: u32,
+    /// New connections per second, or max
+    #[arg(long, default_value_t = Rate(None))]
+    pub rate: Rate,
+    /// How long new ones begin
+    #[arg(long, default_value_t = 5.0)]
+    pub seconds: f64,
+    /// Leave them open when they have their response
+    #[arg(long)]
+    pub linger: bool,
+    /// Bytes of a response, 1 to 1400
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1400))]
+    pub size: u16,
+    /// The CPU it runs on
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Of the backends' secret
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Find what source and sink can do on this host, back to back over a veth pair
+#[derive(Debug, clap::Args)]
+pub struct CalibrateArgs {
+    /// Bytes of a frame with its check sequence, 64 to 1518, or imix
+    #[arg(long, default_value = "64")]
+    pub size: Size,
+    /// How long each of its sixteen runs is
+    #[arg(long, default_value_t = 1.0)]
+    pub seconds: f64,
+    /// The CPU it runs on
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Runs `blast`.
 ///
 /// # Errors
 ///
 /// In words.
 pub fn run_blast(args: &BlastArgs) -> Result<ExitCode, String> {
-    if args.from.is_ipv4() != args.to.is_ipv4() {
-        return Err(format!(
-            "--from {} and --to {} are of different versions of IP: give two of the same",
-            args.from, args.to
-        ));
-    }
+    let ends = ends([args.near, args.far], args.from, args.to)?;
     pin_to(args.core)?;
     let traffic = Traffic {
-        ends: Ends {
-            near: args.near.0,
-            far: args.far.0,
-            from: args.from,
-            to: args.to,
-        },
+        ends,
         kind: args.protocol,
         size: args.size,
         flows: args.flows,
@@ -211,6 +270,72 @@ pub fn run_sink(args: &SinkArgs) -> Result<ExitCode, String> {
     print(&report, args.json)
 }
 
+/// Runs `connect`.
+///
+/// # Errors
+///
+/// In words.
+pub fn run_connect(args: &ConnectArgs) -> Result<ExitCode, String> {
+    let order = Order {
+        ends: ends([args.near, args.far], args.from, args.to)?,
+        clients: args.clients,
+        concurrent: args.concurrent,
+        rate: args.rate.0,
+        duration: duration(args.seconds)?,
+        linger: args.linger,
+        size: args.size.into(),
+        seed: args.seed,
+    };
+    pin_to(args.core)?;
+    let outcome = connect(&order, &args.out, args.inlet.as_ref())?;
+    let text = if args.json {
+        outcome.to_json().to_string()
+    } else {
+        outcome.to_text()
+    };
+    let warning = outcome
+        .limit()
+        .map(|limit| format!("the {} was the limit", limit.name()));
+    say(&text, warning)
+}
+
+/// Runs `calibrate`.
+///
+/// # Errors
+///
+/// In words.
+pub fn run_calibrate(args: &CalibrateArgs) -> Result<ExitCode, String> {
+    pin_to(args.core)?;
+    let calibration = match calibrate(args.size, duration(args.seconds)?) {
+        Ok(calibration) => calibration,
+        Err(error) => {
+            tell(&error);
+            return Ok(ExitCode::from(LIMITED));
+        }
+    };
+    let text = if args.json {
+        calibration.to_json().to_string()
+    } else {
+        calibration.to_text()
+    };
+    say(&text, None)
+}
+
+fn ends(hardware: [HardwareAddress; 2], from: IpAddr, to: SocketAddr) -> Result<Ends, String> {
+    if from.is_ipv4() != to.is_ipv4() {
+        return Err(format!(
+            "--from {from} and --to {to} are of different versions of IP: give two of the same"
+        ));
+    }
+    let [near, far] = hardware.map(|address| address.0);
+    Ok(Ends {
+        near,
+        far,
+        from,
+        to,
+    })
+}
+
 /// Pins the thread, if it is to be.
 fn pin_to(core: Option<usize>) -> Result<(), String> {
     core.map_or(Ok(()), |core| pin(core).map_err(|error| error.to_string()))
@@ -227,8 +352,13 @@ fn print(report: &Report, as_json: bool) -> Result<ExitCode, String> {
     } else {
         report.to_text()
     };
+    say(&text, report.warning())
+}
+
+/// Prints the result, and why it says less than was asked, if it does.
+fn say(text: &str, warning: Option<String>) -> Result<ExitCode, String> {
     writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())?;
-    Ok(match report.warning() {
+    Ok(match warning {
         Some(warning) => {
             tell(&warning);
             ExitCode::from(LIMITED)

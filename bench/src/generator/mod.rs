@@ -9,13 +9,17 @@
 //! | [`source`], [`live`] | frames from here by a port, and from the kernel itself |
 //! | [`sink`], [`arrival`], [`judge`] | what arrived, what it is, and what became of the rest |
 //! | [`report`], [`progress`] | the result, and a line meanwhile |
+//! | [`calibrate`] | what the generator itself can do on this host |
+//! | [`connect`] | TCP connections through whatever is between, both ends without a kernel's |
 //! | [`device`], [`netns`] | sockets, and the namespaces that they are opened in |
 //!
 //! `docs/GENERATOR.md` says how to use it and what its numbers mean.
 
 pub mod arrival;
 pub mod blast;
+pub mod calibrate;
 pub mod command;
+pub mod connect;
 pub mod device;
 pub mod judge;
 pub mod live;
@@ -28,3 +32,6 @@ pub mod sink;
 pub mod source;
 pub mod spread;
 pub mod stamp;
+
+#[cfg(test)]
+mod tests;

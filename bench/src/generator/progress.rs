@@ -2,8 +2,6 @@
 
 use std::io::{IsTerminal as _, Write as _, stderr};
 
-use super::judge::Counts;
-
 /// Nanoseconds between two lines.
 const PERIOD: u64 = 1_000_000_000;
 
@@ -11,46 +9,43 @@ const PERIOD: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub struct Progress {
     is_on: bool,
+    /// What is counted.
+    words: [&'static str; 2],
     next: u64,
-    last: (u64, u64),
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new()
-    }
+    last: [u64; 2],
 }
 
 impl Progress {
-    /// For this process's stderr.
+    /// For this process's stderr. `words` say what is counted, such as "sent" and "received".
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(words: [&'static str; 2]) -> Self {
         Self {
             is_on: stderr().is_terminal(),
+            words,
             next: 0,
-            last: (0, 0),
+            last: [0; 2],
         }
     }
 
     /// Tells how it goes, if a second has passed at `now`, nanoseconds.
     #[inline]
-    pub fn tell(&mut self, now: u64, sent: u64, counts: &Counts) {
+    pub fn tell(&mut self, now: u64, counts: [u64; 2]) {
         if !self.is_on || now < self.next {
             return;
         }
-        self.line(now, sent, counts);
+        self.line(now, counts);
     }
 
     #[cold]
     #[inline(never)]
-    fn line(&mut self, now: u64, sent: u64, counts: &Counts) {
-        let (last_sent, last_received) = self.last;
+    fn line(&mut self, now: u64, counts: [u64; 2]) {
         if self.next > 0 {
-            let (sent, received) = (sent - last_sent, counts.received - last_received);
+            let [first, second] = [0, 1].map(|n| counts[n].saturating_sub(self.last[n]));
+            let [one, other] = self.words;
             // Nobody is told of a terminal that is gone.
-            let _told = write!(stderr(), "\r{sent} sent/s, {received} received/s   ");
+            let _told = write!(stderr(), "\r{first} {one}/s, {second} {other}/s\x1b[K");
         }
-        self.last = (sent, counts.received);
+        self.last = counts;
         self.next = now + PERIOD;
     }
 

@@ -23,7 +23,9 @@ pub enum Limit {
 }
 
 impl Limit {
-    const fn name(self) -> &'static str {
+    /// As it is called in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Source => "source",
             Self::Sink => "sink",

@@ -67,14 +67,15 @@ impl<P: Port> Sink<P> {
     }
 
     /// The port, for what lies behind it.
-    pub fn port_mut(&mut self) -> &mut P {
+    #[cfg(test)]
+    pub(crate) fn port_mut(&mut self) -> &mut P {
         &mut self.port
     }
 }
 
 /// The time that stands in front of `frame`, if one does.
 #[inline]
-fn arrival(frame: &mut Frame) -> Option<u64> {
+pub(crate) fn arrival(frame: &mut Frame) -> Option<u64> {
     if !frame.grow_head(MARK_BYTES) {
         return None;
     }

@@ -117,6 +117,12 @@ impl<P: Port> PortSource<P> {
         }
     }
 
+    /// The port, for what lies behind it.
+    #[cfg(test)]
+    pub(crate) fn port_mut(&mut self) -> &mut P {
+        &mut self.port
+    }
+
     /// What it sends.
     #[must_use]
     pub const fn plan(&self) -> &Plan {
