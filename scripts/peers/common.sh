@@ -189,17 +189,18 @@ forward() {
     fi
 }
 
+# Makes the virtual address one of the namespace's own.
+own_address() {
+    local length=32
+    ((family == 4)) || length=128
+    inside ip address add "$vip/$length" dev lo
+    undo_by ip netns exec "$netns" ip address del "$vip/$length" dev lo
+}
+
 # Makes the namespace a place for a proxy: the virtual address is its own, and ports do not run out.
 terminate() {
     prepare_links
-    # No `ip_nonlocal_bind`: what arrives must be for an address that is here.
-    if ((family == 4)); then
-        inside ip address add "$vip/32" dev lo
-        undo_by ip netns exec "$netns" ip address del "$vip/32" dev lo
-    else
-        inside ip address add "$vip/128" dev lo nodad
-        undo_by ip netns exec "$netns" ip address del "$vip/128" dev lo
-    fi
+    own_address
     # 64,512 ports for each backend, for both families.
     set_parameter net.ipv4.ip_local_port_range "1024 65535"
     set_parameter net.ipv4.tcp_tw_reuse 1
