@@ -16,6 +16,7 @@ pub mod bare;
 pub mod blast;
 pub mod machine;
 pub mod meter;
+pub mod method;
 pub mod micro;
 pub mod rings;
 pub mod traffic;

@@ -1,0 +1,4 @@
+//! Methods: how rates, latencies and disturbances are measured.
+
+pub mod classify;
+pub mod search;
