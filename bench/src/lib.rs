@@ -18,5 +18,6 @@ pub mod machine;
 pub mod meter;
 pub mod method;
 pub mod micro;
+pub mod report;
 pub mod rings;
 pub mod traffic;

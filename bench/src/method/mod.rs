@@ -1,4 +1,5 @@
 //! Methods: how rates, latencies and disturbances are measured.
 
 pub mod classify;
+pub mod outcome;
 pub mod search;
