@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use ringgate_bench::micro::memories;
 use ringgate_bench::micro::steady::{self, Steady, Watched};
 use ringgate_bench::micro::world::{Direction, Mode};
-use ringgate_bench::{bare, blast, machine, micro, report, rings, traffic};
+use ringgate_bench::{bare, blast, machine, method, micro, report, rings, traffic};
 use ringgate_dataplane::parse::Family;
 use ringgate_dataplane::pin::pin;
 use ringgate_dataplane::wire::ethernet::Mac;
@@ -52,6 +52,8 @@ enum Command {
         #[arg(long, default_value_t = 15)]
         samples: usize,
     },
+    /// Measure Ringgate, the bare forwarder and peers on veth pairs, in turn
+    Measure(Box<method::Arguments>),
     /// Write one page of HTML from what `measure` has written
     Report(report::Arguments),
     /// Print what a result measured here belongs to
@@ -169,6 +171,7 @@ fn main() -> ExitCode {
         Command::Memory { flows, samples } => memories::measure(flows, samples).map(|report| {
             println!("{report}");
         }),
+        Command::Measure(args) => method::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Machine => {
             println!("{}", machine::describe());
