@@ -363,8 +363,14 @@ impl<'a> Run<'a> {
     fn of_disturbances(&self) -> Vec<Step<'a>> {
         type How = fn(&mut Bench) -> Result<Vec<Row>, String>;
         let plan = &self.bench.plan;
-        let all: [(Method, &str, f64, How); 4] = [
+        let all: [(Method, &str, f64, How); 5] = [
             (Method::Idle, "idle", idle::estimate(plan), idle::measure),
+            (
+                Method::Idle,
+                "first packets after idling",
+                idle::estimate_first(),
+                idle::first_packets,
+            ),
             (
                 Method::Reset,
                 "resets",

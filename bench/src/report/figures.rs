@@ -191,7 +191,8 @@ fn stages(outcome: &Outcome) -> Figure {
             && is_one("mode", MODE)
             && is_one("family", "ipv4")
             && is_one("direction", "to-backend")
-            && is_one("order", "uniform");
+            && is_one("order", "uniform")
+            && row["threads"].as_u64().unwrap_or(1) == 1;
         let (Some(ns), true) = (row["ns"].as_f64(), is_shown) else {
             continue;
         };
