@@ -30,6 +30,7 @@ impl Steward {
         self.checker.tick(now, &mut starts);
         self.prober.queue(starts);
         for start in self.prober.begun_now() {
+            self.begun += 1;
             let progress = self.prober.start(&start, now, &mut *self.driver);
             self.follow_check(progress, now);
         }
