@@ -13,7 +13,7 @@ use crate::method::contestant::{self, Scene, Tools};
 use crate::method::outcome::{Outcome, Row};
 use crate::method::plan::{Budget, Plan};
 use crate::method::rate::Rates;
-use crate::method::{connections, disturbance, idle, latency, loss, topology};
+use crate::method::{connections, disturbance, idle, latency, loss, step, topology};
 
 /// A part that can be run by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -36,7 +36,7 @@ pub enum Method {
     Reload,
     /// Backends that go and come
     Churn,
-    /// Cost by step, in memory
+    /// Cost by step, between the interfaces and in memory
     Stages,
 }
 
@@ -228,10 +228,10 @@ impl<'a> Run<'a> {
         drop(steps);
         let mut stages = Vec::new();
         let wants_stages = self.arguments.has(Method::Stages);
-        if wants_stages && budget.has_time_for("cost by step", STAGES) {
+        if wants_stages && budget.has_time_for("cost by step in memory", STAGES) {
             match self.stages() {
                 Ok(rows) => stages = rows,
-                Err(why) => budget.skip("cost by step", why),
+                Err(why) => budget.skip("cost by step in memory", why),
             }
         }
         if rows.is_empty() && stages.is_empty() {
@@ -363,7 +363,13 @@ impl<'a> Run<'a> {
     fn of_disturbances(&self) -> Vec<Step<'a>> {
         type How = fn(&mut Bench) -> Result<Vec<Row>, String>;
         let plan = &self.bench.plan;
-        let all: [(Method, &str, f64, How); 5] = [
+        let all: [(Method, &str, f64, How); 6] = [
+            (
+                Method::Stages,
+                "cost between the interfaces",
+                step::estimate(plan),
+                step::measure,
+            ),
             (Method::Idle, "idle", idle::estimate(plan), idle::measure),
             (
                 Method::Idle,

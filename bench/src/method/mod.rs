@@ -9,6 +9,7 @@
 //! | `latency` | at shares of those |
 //! | `connections` | TCP: per second, and held at once |
 //! | `disturbance` | backends that go and come, reloads, kills |
+//! | `step` | where a packet's time goes between the interfaces |
 //! | `idle` | no traffic, and the first packet after it |
 //! | `topology`, `contestant`, `offer` | where, who, and with what traffic |
 //! | `plan`, `bench`, `child` | time, results, programs |
@@ -32,6 +33,7 @@ pub mod outcome;
 mod plan;
 mod rate;
 pub mod search;
+mod step;
 mod text;
 mod topology;
 

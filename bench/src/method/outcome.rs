@@ -54,7 +54,7 @@ pub struct Absence {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Row {
     /// `rate`, `ndr`, `pdr`, `latency`, `connections`, `concurrent`, `churn`, `reset`, `reload`,
-    /// `idle` or `first-packet`.
+    /// `step`, `idle` or `first-packet`.
     pub method: String,
     /// Who forwarded: `bare`, `ringgate`, or a peer's name.
     pub who: String,

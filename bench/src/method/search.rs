@@ -42,8 +42,8 @@ pub struct Ask {
 pub enum Answer {
     /// The load was offered; so much of it was lost, 0 to 1.
     Lost(f64),
-    /// The source managed only so many frames per second, so this says nothing of the device, and
-    /// the search goes no higher than that.
+    /// The source managed only so many frames per second, so this says nothing of the device. It is
+    /// asked once more; then the search goes no higher than that, or than what it once managed.
     SourceLimited(f64),
 }
 
@@ -113,9 +113,13 @@ pub struct Search {
     /// The load that is measured until it is decided.
     open: Option<f64>,
     asked: Option<Ask>,
+    /// The one before.
+    last: Option<Ask>,
     count: usize,
     spent: f64,
     is_source_limited: bool,
+    /// The load that the source did not manage at its last attempt.
+    unmanaged: Option<f64>,
 }
 
 /// How many times wider a forerunner's interval may be.
@@ -154,9 +158,11 @@ impl Search {
             trials: Vec::new(),
             open: None,
             asked: None,
+            last: None,
             count: 0,
             spent: 0.0,
             is_source_limited: false,
+            unmanaged: None,
         }
     }
 
@@ -176,27 +182,41 @@ impl Search {
     /// What the trial that was asked for last has shown. Nothing without one.
     pub fn tell(&mut self, answer: Answer) {
         let Some(ask) = self.asked.take() else { return };
+        self.last = Some(ask);
         self.count += 1;
         self.spent += ask.seconds;
         match answer {
-            Answer::Lost(ratio) => self.trials.push(Trial {
-                load: ask.load,
-                seconds: ask.seconds,
-                effective: ask.seconds,
-                // What is not a number lost everything; more out than in lost nothing.
-                loss_ratio: if ratio.is_nan() {
-                    1.0
-                } else {
-                    ratio.clamp(0.0, 1.0)
-                },
-            }),
-            Answer::SourceLimited(managed) => {
-                self.is_source_limited = true;
-                self.open = None;
-                let managed = if managed.is_finite() { managed } else { 0.0 };
-                self.limits.most = self.limits.most.min(managed.min(ask.load) * SOURCE_MARGIN);
+            Answer::Lost(ratio) => {
+                self.unmanaged = None;
+                self.trials.push(Trial {
+                    load: ask.load,
+                    seconds: ask.seconds,
+                    effective: ask.seconds,
+                    // What is not a number lost everything; more out than in lost nothing.
+                    loss_ratio: if ratio.is_nan() {
+                        1.0
+                    } else {
+                        ratio.clamp(0.0, 1.0)
+                    },
+                });
             }
+            Answer::SourceLimited(_) if self.unmanaged != Some(ask.load) => {
+                self.unmanaged = Some(ask.load);
+            }
+            Answer::SourceLimited(managed) => self.lower_the_top(ask.load, managed),
         }
+    }
+
+    /// The source managed so much when it was asked for `load`, twice.
+    fn lower_the_top(&mut self, load: f64, managed: f64) {
+        self.is_source_limited = true;
+        self.open = None;
+        let managed = if managed.is_finite() { managed } else { 0.0 };
+        // What it did manage before was no accident; what it did not now may be one.
+        let before = self.trials.iter().map(|trial| trial.load);
+        let before = before.filter(|&before| before < load).fold(0.0, f64::max);
+        let top = (managed.min(load) * SOURCE_MARGIN).max(before);
+        self.limits.most = self.limits.most.min(top);
     }
 
     /// What was found for each goal.
@@ -230,6 +250,11 @@ impl Search {
     }
 
     fn choose(&mut self) -> Option<Ask> {
+        if let (Some(ask), Some(load)) = (self.last, self.unmanaged)
+            && load <= self.limits.most
+        {
+            return Some(ask);
+        }
         // Each turn of this loop leaves a target behind or returns.
         while let Some(target) = self.targets.get(self.at).cloned() {
             if let Some(load) = self.load_for(&target) {

@@ -18,7 +18,8 @@ fn every_chart_is_there_and_has_numbers() {
         "Rates without loss, and with 0.5 %",
         "Latency",
         "TCP connections per second",
-        "Cost by step",
+        "Cost between the interfaces",
+        "Cost in memory",
     ];
     for title in charts {
         let label = format!("<svg role=\"img\" aria-label=\"{title}\"");
