@@ -26,6 +26,8 @@
 // Headers and stamp at their longest: TCP over IPv6.
 #define DEEPEST 80
 #define SECOND 1000000000ull
+// How often it looks at the clock for a frame that is not due yet: some 10 us. Then another frame tries.
+#define LOOKS 400
 
 // All set before loading.
 const volatile __u32 flows = 1;
@@ -52,7 +54,25 @@ const volatile __u32 datagram_sums[SHAPES] = {};
 const volatile __u8 turns[TURNS] = {};
 const volatile __u32 flags_of[2] = {};
 
+// Frames sent, over all runs.
 __u64 turn = 0;
+
+// Set before each run. As in pace.rs: tokens come at `rate` from `start` on, `keep` of them do not expire; `gone` ones
+// are used or forfeited. A rate of 0: no tokens are needed. Nothing is sent from `end` on.
+struct control {
+	__u64 start;
+	__u64 end;
+	__u64 rate;
+	__u64 keep;
+	__u64 gone;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct control);
+} controls SEC(".maps");
 
 // What the flow in each place has sent.
 struct sent {
@@ -130,6 +150,30 @@ static __always_inline __u16 check(__u32 flow, __u32 sequence, __u64 time)
 	return (numbers ^ times) >> 48;
 }
 
+// Waits until a frame may leave, but not long. Returns the time then; 0: not now.
+static __always_inline __u64 due(void)
+{
+	__u32 only = 0;
+	struct control *control = bpf_map_lookup_elem(&controls, &only);
+
+	if (!control)
+		return 0;
+	for (int look = 0; look < LOOKS; look++) {
+		__u64 now = bpf_ktime_get_ns(), there;
+
+		if (now >= control->end)
+			return 0;
+		if (!control->rate)
+			return now;
+		there = (now - control->start) * control->rate / SECOND + 1 - control->gone;
+		if (!there)
+			continue;
+		control->gone += 1 + (there > control->keep ? there - control->keep : 0);
+		return now;
+	}
+	return 0;
+}
+
 // Writes the stamp and returns its sum.
 static __always_inline __u32 write_stamp(__be16 *to, __u32 flow, __u32 sequence, __u64 now)
 {
@@ -150,14 +194,20 @@ static __always_inline __u32 write_stamp(__be16 *to, __u32 flow, __u32 sequence,
 SEC("xdp")
 int blast(struct xdp_md *ctx)
 {
-	__u64 number = turn++;
-	__u64 now = bpf_ktime_get_ns();
+	__u64 number = turn, now = due();
 	__u64 at = (number + number / flows) % TURNS;
-	__u32 place = place_of(number), flow = flow_in(place, now), sequence = sequence_of(place, flow);
-	__u32 port = FIRST_PORT + flow % FLOWS_PER_ADDRESS;
-	__u32 low = (first_low + flow / FLOWS_PER_ADDRESS) & 0xffff;
-	__u32 flags = sequence ? flags_of[1] : flags_of[0], shape, sum;
+	__u32 place, flow, sequence, port, low, flags, shape, sum;
 	void *data, *end;
+
+	if (!now)
+		return XDP_DROP;
+	turn = number + 1;
+	place = place_of(number);
+	flow = flow_in(place, now);
+	sequence = sequence_of(place, flow);
+	port = FIRST_PORT + flow % FLOWS_PER_ADDRESS;
+	low = (first_low + flow / FLOWS_PER_ADDRESS) & 0xffff;
+	flags = sequence ? flags_of[1] : flags_of[0];
 
 	// The verifier does not know what a remainder is, and the compiler must not know that it is one.
 	asm volatile("" : "+r"(at));

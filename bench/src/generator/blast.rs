@@ -1,9 +1,13 @@
-//! One run: source and sink in turn, in one thread, for so long.
+//! One run: source only, sink only, or both, for so long.
 //!
-//! Source only, sink only, or both. The order of a turn is: send what is due, then take what has
-//! arrived. Nothing sleeps: a generator that does is late.
+//! A source by AF_XDP and the sink take turns in one thread: send what is due, then take what has
+//! arrived. Nothing sleeps there: a generator that does is late. Live frames are the kernel's work in
+//! a thread of their own, since one call lasts as long as the run; the sink's thread then sleeps
+//! when there is nothing, to leave the CPU to it.
 
 use std::net::SocketAddr;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::Duration;
 
 use ringgate_dataplane::port::{Port, XskPort};
@@ -12,17 +16,22 @@ use super::device::{Device, Use};
 use super::judge::Judge;
 use super::live::Live;
 use super::netns::Place;
-use super::pace::Pace;
+use super::pace::{BURST, Pace};
 use super::progress::Progress;
 use super::report::{Judged, Latency, Offered, Report};
 use super::shape::{Ends, Kind, Size, shapes};
 use super::sink::Sink;
-use super::source::{Maker, Plan, PortSource, Source};
+use super::source::{Maker, Plan, PortSource};
 use super::spread::{Division, Spread};
+use super::stamp::TIMES;
 use crate::meter;
 
 /// How long the sink must have been quiet after the end, nanoseconds.
 const QUIET: u64 = 50_000_000;
+
+/// How long the sink's thread sleeps when there is nothing, beside live frames. Its ring holds several
+/// milliseconds.
+const NAP: Duration = Duration::from_micros(200);
 
 /// How long it waits for that at most, nanoseconds.
 const PATIENCE: u64 = 2_000_000_000;
@@ -84,23 +93,24 @@ pub fn blast(
         None => (None, None),
     };
     let plan = plan(traffic, clock());
-    let maker = Maker::new(plan.clone());
-    let source = if out.live {
-        Source::Live(Live::open(&out.place, &plan)?)
-    } else {
-        let device = Device::open(&out.place, Use::Send)?;
-        Source::Port(Box::new(PortSource::new(device.port, device.pool, maker)))
-    };
-    let judge = Judge::new(Some(service), places(traffic))?;
     let sizes = plan.shapes.iter().map(super::shape::Shape::size).collect();
+    let judge = Judge::new(Some(service), places(traffic))?;
+    let mut progress = Progress::new();
     let mut run = Run {
-        source: Some((source, plan)),
+        source: None,
         sink,
         judge,
         rate: traffic.rate,
     };
-    let sent = run.go(times, clock, &mut Progress::new())?;
-    Ok(run.report(sent, traffic.flows, sizes, true))
+    let sent = if out.live {
+        run.go_live(&out.place, &plan, times, &mut progress)?
+    } else {
+        let device = Device::open(&out.place, Use::Send)?;
+        run.source = Some(PortSource::new(device.port, device.pool, Maker::new(plan)));
+        run.go(times, clock, &mut progress)
+    };
+    drop(progress);
+    Ok(run.report(Some(sent), traffic.flows, sizes, true))
 }
 
 /// Judges what arrives at `inlet` for so long. `flows` are expected, to `service` if that is known.
@@ -129,11 +139,17 @@ pub fn sink(
         warmup: Duration::ZERO,
         measured,
     };
-    let sent = run.go(times, clock, &mut Progress::new())?;
-    Ok(run.report(sent, flows, Vec::new(), has_common_clock))
+    let mut progress = Progress::new();
+    let _nothing = run.go(times, clock, &mut progress);
+    drop(progress);
+    let mut report = run.report(None, flows, Vec::new(), has_common_clock);
+    if let Some(judged) = &mut report.judged {
+        judged.seconds = measured.as_secs_f64();
+    }
+    Ok(report)
 }
 
-/// What [`Run::go`] found.
+/// What was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
     /// While it was measured.
@@ -147,8 +163,8 @@ pub struct Sent {
 /// A source, a sink, or both; and the judge.
 #[derive(Debug)]
 pub struct Run<P> {
-    /// What sends, and what it sends.
-    pub source: Option<(Source<P>, Plan)>,
+    /// What sends.
+    pub source: Option<PortSource<P>>,
     /// What receives.
     pub sink: Option<Sink<P>>,
     /// Who looks at it.
@@ -159,72 +175,104 @@ pub struct Run<P> {
 
 impl<P: Port> Run<P> {
     /// Runs for `times` by `clock`, which tells nanoseconds.
-    ///
-    /// # Errors
-    ///
-    /// In words, if the kernel refuses to send.
-    pub fn go(
-        &mut self,
-        times: Times,
-        clock: impl Fn() -> u64,
-        progress: &mut Progress,
-    ) -> Result<Sent, String> {
+    pub fn go(&mut self, times: Times, clock: impl Fn() -> u64, progress: &mut Progress) -> Sent {
         let start = clock();
         let begin = start + nanoseconds(times.warmup);
         let end = begin + nanoseconds(times.measured);
         let mut pace = Pace::new(self.rate, start);
-        let (mut now, mut number, mut sent) = (start, 0, Sent::default());
+        let (mut now, mut number, mut first) = (start, 0, 0);
         let mut began = None;
-        if self.source.is_some() {
-            self.judge.measure_from(begin);
-        }
+        self.measure_from(begin);
         while now < end {
             if began.is_none() && now >= begin {
                 self.settle(&clock);
                 now = clock();
-                if self.source.is_some() {
-                    self.judge.measure_from(now);
-                }
+                self.measure_from(now);
                 pace = Pace::new(self.rate, now);
-                began = Some(now);
+                (began, first) = (Some(now), number);
             }
-            let frames = self.send(&mut pace, now)?;
-            for _ in 0..frames {
-                if began.is_some() {
-                    sent.frames += 1;
-                    sent.bytes += self
-                        .source
-                        .as_ref()
-                        .map_or(0, |(_, plan)| plan.size(number));
-                }
-                number += 1;
+            if let Some(source) = &mut self.source {
+                let due = pace.due(now, BURST);
+                let taken = source.send(due, now);
+                pace.took(taken);
+                number += u64::from(taken);
             }
             if let Some(sink) = &mut self.sink {
                 sink.turn(&mut self.judge, &clock);
             }
             now = clock();
-            progress.tell(now, sent.frames, self.judge.counts());
+            progress.tell(now, number - first, self.judge.counts());
         }
-        sent.elapsed = now - began.unwrap_or(now);
         self.drain(clock);
-        Ok(sent)
+        let plan = self.source.as_ref().map(PortSource::plan);
+        Sent {
+            frames: number - first,
+            bytes: plan.map_or(0, |plan| plan.bytes(first..number)),
+            elapsed: now - began.unwrap_or(now),
+        }
     }
 
-    fn send(&mut self, pace: &mut Pace, now: u64) -> Result<u32, String> {
-        let Some((source, _)) = &mut self.source else {
-            return Ok(0);
-        };
-        let due = pace.due(now, source.most());
-        let sent = source.send(due, now)?;
-        pace.took(sent);
-        Ok(sent)
+    /// The same with live frames out of `place`.
+    fn go_live(
+        &mut self,
+        place: &Place,
+        plan: &Plan,
+        times: Times,
+        progress: &mut Progress,
+    ) -> Result<Sent, String> {
+        let rate = self.rate;
+        let [warmup, measured] = [times.warmup, times.measured].map(nanoseconds);
+        // Not yet.
+        self.judge.measure_from(clock() + TIMES / 4);
+        let (tell, told) = sync_channel(1);
+        let (go, gone) = sync_channel(1);
+        let sent = thread::scope(|scope| {
+            let source = scope.spawn(move || {
+                let mut live = Live::open(place, plan)?;
+                if warmup > 0 {
+                    live.run(rate, warmup, clock)?;
+                }
+                // Who listens no more has failed, and says so.
+                let _told = tell.send(clock());
+                let _go = gone.recv();
+                live.run(rate, measured, clock)
+            });
+            while !source.is_finished() {
+                if let Ok(since) = told.try_recv() {
+                    self.judge.measure_from(since);
+                    let _told = go.send(());
+                }
+                let sink = self.sink.as_mut();
+                if sink.map_or(0, |sink| sink.turn(&mut self.judge, clock)) == 0 {
+                    thread::sleep(NAP);
+                }
+                progress.tell(clock(), 0, self.judge.counts());
+            }
+            source
+                .join()
+                .unwrap_or_else(|_| Err("the source's thread ended early".to_owned()))
+        });
+        self.drain(clock);
+        let (frames, bytes) = sent?;
+        Ok(Sent {
+            frames,
+            bytes,
+            elapsed: measured,
+        })
+    }
+
+    /// Where there is no source, all counts.
+    fn measure_from(&mut self, since: u64) {
+        if self.source.is_some() {
+            self.judge.measure_from(since);
+        }
     }
 
     /// Waits until what was numbered has been taken by the device, so that nothing is measured that
     /// was made before.
     fn settle(&mut self, clock: &impl Fn() -> u64) {
         let limit = clock() + QUIET;
-        while let Some((source, _)) = &mut self.source {
+        while let Some(source) = &mut self.source {
             let is_done = source.flush();
             if let Some(sink) = &mut self.sink {
                 sink.turn(&mut self.judge, clock);
@@ -240,10 +288,7 @@ impl<P: Port> Run<P> {
         let limit = clock() + PATIENCE;
         let mut last = clock();
         loop {
-            let is_done = self
-                .source
-                .as_mut()
-                .is_none_or(|(source, _)| source.flush());
+            let is_done = self.source.as_mut().is_none_or(PortSource::flush);
             let seen = self
                 .sink
                 .as_mut()
@@ -262,12 +307,13 @@ impl<P: Port> Run<P> {
     /// What came out.
     pub fn report(
         &mut self,
-        sent: Sent,
+        sent: Option<Sent>,
         flows: u32,
         sizes: Vec<usize>,
         has_common_clock: bool,
     ) -> Report {
-        let seconds = Duration::from_nanos(sent.elapsed).as_secs_f64();
+        let seconds = sent.map_or(0, |sent| sent.elapsed);
+        let seconds = Duration::from_nanos(seconds).as_secs_f64();
         let latency = has_common_clock
             .then(|| Latency::of(self.judge.latency()))
             .flatten();
@@ -279,7 +325,7 @@ impl<P: Port> Run<P> {
             dropped: sink.dropped(),
             seconds,
         });
-        let offered = self.source.as_ref().map(|_| Offered {
+        let offered = sent.map(|sent| Offered {
             frames: sent.frames,
             bytes: sent.bytes,
             seconds,

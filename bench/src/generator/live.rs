@@ -11,17 +11,31 @@ use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
 use super::netns::Place;
+use super::pace;
 use super::shape::Shape;
 use super::source::Plan;
 
 /// The compiled program. Aligned, because aya reads ELF headers in place.
 static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/blast.bpf.o"));
 
-/// Most frames of one system call.
-pub const MOST: u32 = 16 * 1_024;
-
-/// Frames that the kernel sends together: as many as a NAPI budget takes.
+/// Frames that the kernel sends together, at most: as many as a NAPI budget takes.
 const BATCH: u32 = 64;
+
+/// Batches are of no more than comes in a second divided by this, so that no frame waits longer for
+/// its batch: 10 microseconds.
+const BATCHES_PER_SECOND: u64 = 100_000;
+
+/// The lowest rate. Frames that are not due wait in the kernel, a few microseconds each.
+const SLOWEST: u64 = 1_000;
+
+/// Frames that were not due cost about so much, nanoseconds.
+const PATIENCE: u64 = 5_000;
+
+/// Runs per second that are asked for at most: what is not run for a frame costs time at the end.
+const FASTEST: u64 = 8_000_000;
+
+/// How many frames a second to expect of a first run.
+const FIRST_GUESS: u64 = 1_000_000;
 
 /// `SHAPES`, `PICKS_IN_BLOCK` in the program.
 const SHAPES: usize = 3;
@@ -32,7 +46,13 @@ pub struct Live {
     ebpf: Ebpf,
     template: Vec<u8>,
     context: [u8; 24],
+    plan: Plan,
+    /// Frames that the program was run for in a second of the last run without a rate.
+    per_second: u64,
 }
+
+/// `struct control` in the program.
+type Control = [u64; 5];
 
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,30 +81,108 @@ impl Live {
             ebpf,
             template,
             context,
+            plan: plan.clone(),
+            per_second: FIRST_GUESS,
         })
     }
 
-    /// Sends `frames` frames.
+    /// Sends from now on until `duration` has passed, at `rate` frames per second or as many as can
+    /// be. Returns how many frames and bytes.
+    ///
+    /// It is one system call, or a few: each ends with some milliseconds in which nothing is sent,
+    /// while the kernel waits for all its CPUs before it frees the frames' memory. So it asks for
+    /// more runs of the program than there will be frames; at the end the rest do nothing.
     ///
     /// # Errors
     ///
     /// In words: a kernel without live frames (before 5.18), or an interface that is gone.
-    pub fn send(&mut self, frames: u32) -> Result<u32, String> {
-        if frames == 0 {
-            return Ok(0);
+    pub fn run(
+        &mut self,
+        rate: Option<u64>,
+        duration: u64,
+        clock: impl Fn() -> u64,
+    ) -> Result<(u64, u64), String> {
+        if rate.is_some_and(|rate| rate < SLOWEST) {
+            return Err(format!(
+                "live frames cannot be sent at less than {SLOWEST} a second: leave --live-frames away"
+            ));
         }
+        let before = self.sent()?;
+        let start = clock();
+        let end = start + duration;
+        self.control([
+            start,
+            end,
+            rate.unwrap_or(0),
+            pace::keep(rate.unwrap_or(0)),
+            0,
+        ])?;
+        let mut now = start;
+        while now < end {
+            let left = end - now;
+            let per_second = match rate {
+                Some(rate) => (rate + NANOSECONDS / PATIENCE).min(FASTEST),
+                None => self.per_second + self.per_second / 4,
+            };
+            let wanted = u128::from(per_second) * u128::from(left) / u128::from(NANOSECONDS);
+            let repeat = u32::try_from(wanted).unwrap_or(u32::MAX).clamp(BATCH, MOST);
+            self.call(repeat, rate)?;
+            let sent = self.sent()? - before;
+            now = clock();
+            if rate.is_none() {
+                let took = u128::from(now.min(end) - start).max(1);
+                let per_second = u128::from(sent) * u128::from(NANOSECONDS) / took;
+                self.per_second = u64::try_from(per_second).unwrap_or(u64::MAX).max(1_000);
+            }
+        }
+        let after = self.sent()?;
+        Ok((after - before, self.plan.bytes(before..after)))
+    }
+
+    /// One system call.
+    fn call(&mut self, repeat: u32, rate: Option<u64>) -> Result<(), String> {
+        let batch = match rate {
+            Some(rate) => u32::try_from(rate / BATCHES_PER_SECOND).unwrap_or(BATCH),
+            None => BATCH,
+        };
+        let batch = batch.clamp(1, BATCH);
         let options = TestRunOptions {
             data_in: Some(&self.template),
             ctx_in: Some(&self.context),
-            repeat: frames,
-            attrs: TestRunAttrs::new().xdp_live_frames(BATCH.min(frames)),
+            repeat,
+            attrs: TestRunAttrs::new().xdp_live_frames(batch),
             ..TestRunOptions::new()
         };
         let run = program(&mut self.ebpf)?.test_run(options);
-        run.map_err(|error| format!("the kernel does not send: {error}"))?;
-        Ok(frames)
+        run.map(|_| ())
+            .map_err(|error| format!("the kernel does not send: {error}"))
+    }
+
+    fn control(&mut self, control: Control) -> Result<(), String> {
+        let map = self
+            .ebpf
+            .map_mut("controls")
+            .ok_or("the object has no map `controls`")?;
+        let mut map: Array<_, Control> = Array::try_from(map).map_err(|error| error.to_string())?;
+        map.set(0, control, 0).map_err(|error| error.to_string())
+    }
+
+    /// Frames sent since the program was loaded.
+    fn sent(&self) -> Result<u64, String> {
+        let map = self
+            .ebpf
+            .map(".bss")
+            .ok_or("the object has no map `.bss`")?;
+        let map: Array<_, u64> = Array::try_from(map).map_err(|error| error.to_string())?;
+        map.get(&0, 0).map_err(|error| error.to_string())
     }
 }
+
+/// Of a second.
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Most runs of one call; the kernel counts them in 31 bits.
+const MOST: u32 = 1 << 30;
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, String> {
     ebpf.program_mut("blast")

@@ -35,7 +35,7 @@ impl Pace {
             return most;
         };
         let come = tokens(rate, now.saturating_sub(self.start));
-        let keep = (rate / 1_000).max(u64::from(BURST));
+        let keep = keep(rate);
         let there = come.saturating_sub(self.gone);
         self.gone += there.saturating_sub(keep);
         u32::try_from(there.min(keep)).unwrap_or(u32::MAX).min(most)
@@ -45,6 +45,12 @@ impl Pace {
     pub fn took(&mut self, frames: u32) {
         self.gone += u64::from(frames);
     }
+}
+
+/// Tokens that do not expire at `rate`: a millisecond's, or a burst's.
+#[must_use]
+pub fn keep(rate: u64) -> u64 {
+    (rate / 1_000).max(u64::from(BURST))
 }
 
 /// Tokens that `nanoseconds` bring: one at the very beginning, then one each period.

@@ -1,9 +1,19 @@
 //! The receiving end: takes what is there and shows it to the judge.
+//!
+//! When a frame arrived is what the device's program wrote in front of it (`bpf/sink.bpf.c`), so
+//! that it does not matter when this thread comes to look. Where there is no such mark, it is when
+//! the thread looked.
 
 use ringgate_dataplane::port::{Batch, Port};
-use ringgate_dataplane::xsk::Pool;
+use ringgate_dataplane::xsk::{Frame, Pool};
 
 use super::judge::Judge;
+
+/// `MARK` in `bpf/sink.bpf.c`.
+const MARK: u64 = 0x5269_6E67_6761_7465;
+
+/// Bytes of the mark and of the time behind it.
+const MARK_BYTES: u16 = 16;
 
 /// Batches of one turn, so that a flood does not keep the source from its turn.
 const MOST_BATCHES: usize = 32;
@@ -38,8 +48,9 @@ impl<P: Port> Sink<P> {
                 break;
             }
             let now = clock();
-            for frame in self.batch.drain(..) {
-                judge.see(frame.bytes(), now);
+            for mut frame in self.batch.drain(..) {
+                let time = arrival(&mut frame).unwrap_or(now);
+                judge.see(frame.bytes(), time);
                 self.pool.give(frame);
                 seen += 1;
             }
@@ -59,4 +70,20 @@ impl<P: Port> Sink<P> {
     pub fn port_mut(&mut self) -> &mut P {
         &mut self.port
     }
+}
+
+/// The time that stands in front of `frame`, if one does.
+#[inline]
+fn arrival(frame: &mut Frame) -> Option<u64> {
+    if !frame.grow_head(MARK_BYTES) {
+        return None;
+    }
+    let (words, _) = frame.bytes().as_chunks::<8>();
+    let found = match words {
+        [mark, time, ..] if u64::from_ne_bytes(*mark) == MARK => Some(u64::from_ne_bytes(*time)),
+        _ => None,
+    };
+    // It has just grown by as much.
+    frame.shrink_head(MARK_BYTES);
+    found
 }

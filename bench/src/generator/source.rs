@@ -1,9 +1,10 @@
-//! Where frames come from: made one by one for a port, or by the kernel.
+//! Frames made one by one, and sent by a port.
 
-use ringgate_dataplane::port::{BATCH, Batch, Port};
+use std::ops::Range;
+
+use ringgate_dataplane::port::{Batch, Port};
 use ringgate_dataplane::xsk::{Frame, Pool};
 
-use super::live::Live;
 use super::shape::{Shape, TURNS, turn_of};
 use super::spread::Spread;
 use super::stamp::Stamp;
@@ -30,9 +31,17 @@ impl Plan {
     }
 
     /// Bytes of frame number `number`, with check sequence.
-    #[must_use]
-    pub fn size(&self, number: u64) -> u64 {
+    fn size(&self, number: u64) -> u64 {
         self.shape(number).map_or(0, |shape| shape.size() as u64)
+    }
+
+    /// Bytes of the frames of these numbers, with check sequences.
+    #[must_use]
+    pub fn bytes(&self, numbers: Range<u64>) -> u64 {
+        match self.shapes.as_slice() {
+            [only] => (numbers.end - numbers.start) * only.size() as u64,
+            _ => numbers.map(|number| self.size(number)).sum(),
+        }
     }
 }
 
@@ -57,10 +66,10 @@ impl Maker {
         }
     }
 
-    /// Frames made.
+    /// What it makes.
     #[must_use]
-    pub const fn made(&self) -> u64 {
-        self.number
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Makes `frame` the next one, sent at `now`, and returns its stamp.
@@ -87,48 +96,6 @@ impl Maker {
     }
 }
 
-/// Where frames come from.
-#[derive(Debug)]
-pub enum Source<P> {
-    /// A port.
-    Port(Box<PortSource<P>>),
-    /// The kernel.
-    Live(Live),
-}
-
-impl<P: Port> Source<P> {
-    /// Sends up to `most` frames now and returns how many.
-    ///
-    /// # Errors
-    ///
-    /// In words, if the kernel refuses.
-    pub fn send(&mut self, most: u32, now: u64) -> Result<u32, String> {
-        match self {
-            Self::Port(source) => Ok(source.send(most, now)),
-            Self::Live(live) => live.send(most),
-        }
-    }
-
-    /// Most frames of one call.
-    #[must_use]
-    pub const fn most(&self) -> u32 {
-        match self {
-            // Far below 2^32.
-            #[expect(clippy::cast_possible_truncation, reason = "64")]
-            Self::Port(_) => BATCH as u32,
-            Self::Live(_) => super::live::MOST,
-        }
-    }
-
-    /// Sends what is still queued. Whether that is all.
-    pub fn flush(&mut self) -> bool {
-        match self {
-            Self::Port(source) => source.flush(),
-            Self::Live(_) => true,
-        }
-    }
-}
-
 /// A port and the frames to send by it.
 #[derive(Debug)]
 pub struct PortSource<P> {
@@ -150,8 +117,14 @@ impl<P: Port> PortSource<P> {
         }
     }
 
-    /// Up to `most` frames, as many as the port takes.
-    fn send(&mut self, most: u32, now: u64) -> u32 {
+    /// What it sends.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        self.maker.plan()
+    }
+
+    /// Sends up to `most` frames, at most a batch, as many as the port takes now. Returns how many.
+    pub fn send(&mut self, most: u32, now: u64) -> u32 {
         self.port.recycle(&mut self.pool);
         // What the port did not take last time goes first: it has been numbered.
         let room = (most as usize)
@@ -172,7 +145,8 @@ impl<P: Port> PortSource<P> {
         u32::try_from(taken).unwrap_or(u32::MAX)
     }
 
-    fn flush(&mut self) -> bool {
+    /// Sends what is queued. Whether all of it has gone.
+    pub fn flush(&mut self) -> bool {
         self.port.recycle(&mut self.pool);
         self.port.transmit(&mut self.batch);
         self.port.kick();
