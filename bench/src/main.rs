@@ -16,7 +16,7 @@ use ringgate_bench::generator::command::{
 use ringgate_bench::micro::memories;
 use ringgate_bench::micro::steady::{self, Steady, Watched};
 use ringgate_bench::micro::world::{Direction, Mode};
-use ringgate_bench::{bare, machine, micro, rings, stages};
+use ringgate_bench::{bare, machine, method, micro, report, rings, stages};
 use ringgate_dataplane::parse::Family;
 use serde_json::json;
 
@@ -57,6 +57,10 @@ enum Command {
         #[arg(long, default_value_t = 15)]
         samples: usize,
     },
+    /// Measure Ringgate, the bare forwarder and peers on veth pairs, in turn
+    Measure(Box<method::Arguments>),
+    /// Write one page of HTML from what `measure` has written
+    Report(report::Arguments),
     /// Print what a result measured here belongs to
     Machine,
 }
@@ -152,6 +156,8 @@ fn main() -> ExitCode {
         Command::Memory { flows, samples } => memories::measure(flows, samples).map(|report| {
             println!("{report}");
         }),
+        Command::Measure(args) => method::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Machine => {
             println!("{}", machine::describe());
             Ok(())
