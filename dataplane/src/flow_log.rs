@@ -71,14 +71,23 @@ pub struct Signs(u64);
 impl Signs {
     const FIN: u64 = 1;
     const RESET: u64 = 4;
-    const FLUSHED: u64 = 16;
 
-    /// What this packet says: a FIN or RST of that side.
-    fn of(direction: Direction, tcp_flags: u8) -> Self {
+    /// An operator has had the flow forgotten.
+    pub const FLUSHED: Self = Self(16);
+
+    /// What a packet from that side with these TCP flags says: FIN, RST, or nothing.
+    #[must_use]
+    pub fn of(direction: Direction, tcp_flags: u8) -> Self {
         let side = direction as u64;
         let fin = u64::from(tcp_flags & tcp::FIN != 0) * Self::FIN;
         let reset = u64::from(tcp_flags & tcp::RST != 0) * Self::RESET;
         Self((fin | reset) << side)
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// Whether that side has sent its last.
@@ -96,7 +105,7 @@ impl Signs {
     /// Whether an operator has had the flow forgotten.
     #[must_use]
     pub const fn is_flushed(self) -> bool {
-        self.0 & Self::FLUSHED != 0
+        self.0 & Self::FLUSHED.0 != 0
     }
 }
 
@@ -448,7 +457,7 @@ impl FlowLog {
     /// Control: an operator has had this flow forgotten; its client's key.
     pub fn flushed(&self, key: &FlowKey) {
         if let Some(page) = self.page(key) {
-            page.sign(Signs(Signs::FLUSHED));
+            page.sign(Signs::FLUSHED);
         }
     }
 
