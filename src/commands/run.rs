@@ -112,6 +112,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         snapshot,
         config,
         clock,
+        choice: Secret([random()?, random()?]),
     });
     privileges.carry_out(kind, &facts.kernel)?;
     tell_privileges(&reloadable);

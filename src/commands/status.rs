@@ -116,6 +116,14 @@ fn render_flows(page: &mut String, flows: &Value) {
             flows["half_open_expired"],
         ),
     );
+    let log = &flows["log"];
+    if !log["one_in"].is_null() {
+        let told = format!(
+            "flow log  one in {}  follows {} of {}  began {}  ended {}  lost {}",
+            log["one_in"], log["open"], log["capacity"], log["began"], log["ended"], log["lost"],
+        );
+        line(page, &told);
+    }
 }
 
 /// Who it is and what it may do, on one line.

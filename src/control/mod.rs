@@ -56,6 +56,7 @@
 pub(crate) mod admin;
 pub(crate) mod api;
 pub(crate) mod checks;
+pub(crate) mod chronicle;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod driver;

@@ -16,8 +16,9 @@ use ringgate_dataplane::verdict::DropReason;
 use serde_json::{Map, Value, json};
 
 use super::checks::spec_of;
+use super::chronicle::Told;
 use super::driver::DriverKind;
-use super::health::{Checker, Report, Told, Verdict};
+use super::health::{self, Checker, Report, Verdict};
 use super::latency::{Checks, Latency};
 use super::meter::Meter;
 use super::netlink::Watcher;
@@ -56,6 +57,8 @@ pub(crate) struct Page<'a> {
     pub(crate) admin: &'a Path,
     /// Flows that operators flushed since the start.
     pub(crate) flushed: u64,
+    /// What was told of flows.
+    pub(crate) chronicle: Told,
     /// The time of flows and ports.
     pub(crate) now: Millis,
     /// The time of checks.
@@ -185,6 +188,14 @@ impl Page<'_> {
             "half_open": sum(|worker| &worker.flows.half_open),
             "half_open_displaced": sum(|worker| &worker.flows.half_open_displaced),
             "half_open_expired": sum(|worker| &worker.flows.half_open_expired),
+            "log": {
+                "one_in": self.chronicle.every,
+                "capacity": self.chronicle.capacity,
+                "open": self.chronicle.open,
+                "began": self.chronicle.began,
+                "ended": self.chronicle.ended,
+                "lost": self.chronicle.lost,
+            },
         })
     }
 
@@ -349,8 +360,8 @@ fn check_json(report: &Report, now: Instant) -> Value {
         "since_ms": millis(now.saturating_duration_since(report.since)),
         "held_ms": report.held_until.map(|until| millis(until.saturating_duration_since(now))),
         "reported": report.told.map(|(told, _)| match told {
-            Told::Up => "up",
-            Told::Down => "down",
+            health::Told::Up => "up",
+            health::Told::Down => "down",
         }),
         "reported_ms_ago": report.told.map(|(_, at)| millis(now.saturating_duration_since(at))),
         "last": report.last.map(|last| match last {

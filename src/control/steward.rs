@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringgate_config::{Model, Overlay};
-use ringgate_conntrack::Endpoint;
+use ringgate_conntrack::{Endpoint, Secret};
 use ringgate_dataplane::route::Fib;
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
@@ -18,6 +18,7 @@ use super::admin::{self, Admin, AdminToken};
 use super::api::flows::Listing;
 use super::api::flush::Flushing;
 use super::api::watch::Waits;
+use super::chronicle::Chronicle;
 use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::events::{Event, Events};
@@ -46,6 +47,7 @@ use drain::Drain;
 mod answer;
 mod changes;
 mod check;
+mod chronicle;
 mod drain;
 mod empty;
 mod flush;
@@ -167,6 +169,8 @@ pub(crate) struct Steward {
     flush: Option<Flushing>,
     /// The tap that an operator has opened.
     showing: Option<Showing>,
+    /// What is told of flows.
+    chronicle: Chronicle,
     /// Flows that were flushed since the start.
     flushed: u64,
     /// Pages of flows that are being searched for.
@@ -209,6 +213,8 @@ pub(crate) struct Start {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) config: PathBuf,
     pub(crate) clock: Monotonic,
+    /// By which flows are chosen that are logged.
+    pub(crate) choice: Secret,
 }
 
 impl Steward {
@@ -260,6 +266,7 @@ impl Steward {
             drain: None,
             flush: None,
             showing: None,
+            chronicle: Chronicle::new(start.choice),
             flushed: 0,
             begun: 0,
             checks_are_many: false,
@@ -308,6 +315,7 @@ impl Steward {
             self.feed_tap(now);
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
+                self.end_chronicle();
                 return Ok((end, self.plane));
             }
             self.turns.record(clock::now() - now);
@@ -448,6 +456,7 @@ impl Steward {
             self.notifier.alive();
         }
         self.steer_when_adopted();
+        self.go_on_telling(now);
         self.count_established(now);
         self.become_ready(now);
     }

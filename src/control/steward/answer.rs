@@ -45,6 +45,7 @@ impl Steward {
             operations: self.driver.in_flight(),
             admin: &admin,
             flushed: self.flushed,
+            chronicle: self.chronicle.account(),
             now: self.clock.now(),
             at: now,
             uptime_ms: u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX),

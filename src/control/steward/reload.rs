@@ -170,6 +170,8 @@ impl Steward {
         if !std::mem::take(&mut self.stale) && !steps {
             return;
         }
+        let chronicle = self.chronicle.adapt(self.model.log().flows());
+        self.builder.with_flow_log(chronicle);
         let checker = &self.checker;
         let health = |service: &_, backend: &_| health(checker, service, backend);
         let is_draining = self.drain.is_some();
@@ -195,6 +197,7 @@ impl Steward {
         }
         self.meter.follow(&self.snapshot, &self.plane.counters());
         self.plane.publish(&self.snapshot);
+        self.chronicle.published(self.snapshot.generation);
         self.steer_after = Some(self.snapshot.generation);
         self.next_tick = self.next_tick.min(now + TICK);
     }
