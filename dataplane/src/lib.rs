@@ -30,6 +30,7 @@
 pub mod backend;
 pub mod clock;
 pub mod counters;
+pub mod courier;
 pub mod flow_map;
 pub mod flush;
 pub mod fragments;

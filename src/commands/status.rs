@@ -274,7 +274,9 @@ fn render_service(page: &mut String, service: &Value) {
         );
         let check = &backend["check"];
         if let Some(last) = check["last"].as_str() {
-            line(page, &format!("      check: {last}"));
+            let via = check["asked"].as_str();
+            let via = via.map_or_else(String::new, |asked| format!(" of {asked} through it"));
+            line(page, &format!("      check{via}: {last}"));
         }
         if let Some(told) = check["reported"].as_str() {
             line(page, &format!("      reported: {told}"));

@@ -15,6 +15,7 @@ use seccompiler::{
 };
 
 use crate::control::driver::DriverKind;
+use crate::control::truepath::TUNSETIFF;
 
 /// Calls that are allowed whatever their arguments.
 const PLAIN: &[i64] = &[
@@ -159,6 +160,9 @@ fn filter(driver: DriverKind) -> Result<BpfProgram, String> {
     // Its own limits: a reload may need more descriptors, within what it was given.
     let own = rule([is(0, 0)]).map_err(failed)?;
     rules.insert(libc::SYS_prlimit64, vec![own]);
+    // A device for checks via services, should a reload ask for one.
+    let tun = rule([is(1, TUNSETIFF.into())]).map_err(failed)?;
+    rules.insert(libc::SYS_ioctl, vec![tun]);
     let mut commands = Vec::new();
     for command in BPF_COMMANDS {
         commands.push(rule([is(0, command)]).map_err(failed)?);
