@@ -29,7 +29,7 @@ use crate::control::netlink::ask::ask;
 pub(crate) const NAME: &str = "ringgate-check";
 
 /// Where the kernel makes such devices.
-pub(crate) const CLONE_DEVICE: &str = "/dev/net/tun";
+const CLONE_DEVICE: &str = "/dev/net/tun";
 
 /// What marks packets that are to go into it (SO_MARK): "RG", and a number.
 pub(crate) const MARK: u32 = 0x5247_0001;
@@ -99,6 +99,32 @@ impl NoDevice {
     }
 }
 
+/// Where devices come from: opened before privileges are given up, for whom the process becomes may not be let open it.
+#[derive(Debug)]
+pub(crate) struct Factory(Result<File, i32>);
+
+impl Factory {
+    /// Opens it, if that can be. Nothing is made by that.
+    pub(crate) fn open() -> Self {
+        let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+        Self(open_clone_device().map_err(errno))
+    }
+
+    /// What a device can be made of: a descriptor of its own, or the one that was opened first, whose last device is gone.
+    fn file(&self) -> io::Result<File> {
+        open_clone_device().or_else(|error| match &self.0 {
+            Ok(file) => file.try_clone(),
+            Err(_) => Err(error),
+        })
+    }
+}
+
+fn open_clone_device() -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options.custom_flags(libc::O_NONBLOCK).open(CLONE_DEVICE)
+}
+
 /// See the module's documentation. Takes all of it back when dropped.
 #[derive(Debug)]
 pub(crate) struct Device {
@@ -112,14 +138,9 @@ impl Device {
     /// # Errors
     ///
     /// [`NoDevice`]; nothing is left behind then.
-    pub(crate) fn open(is_start: bool) -> Result<Self, NoDevice> {
+    pub(crate) fn open(factory: &Factory, is_start: bool) -> Result<Self, NoDevice> {
         let failed = |step| move |source: io::Error| NoDevice { step, source };
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        let file = options
-            .custom_flags(libc::O_NONBLOCK)
-            .open(CLONE_DEVICE)
-            .map_err(failed("open /dev/net/tun"))?;
+        let file = factory.file().map_err(failed("open /dev/net/tun"))?;
         let patience = if is_start { LINGERS } else { Duration::ZERO };
         attach_in(&file, patience).map_err(failed("make the device ringgate-check"))?;
         let index = index().map_err(failed("find the device"))?;

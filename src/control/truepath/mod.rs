@@ -45,7 +45,7 @@ use serde_json::{Map, Value, json};
 use super::netlink::state::Network;
 use super::probe;
 use callers::{Callers, End};
-use device::Device;
+use device::{Device, Factory};
 use sender::Sender;
 
 pub(crate) use callers::Caller;
@@ -148,6 +148,7 @@ enum Carried {
 pub(crate) struct TruePath {
     /// Opened before privileges are given up; else why not.
     sender: Result<Sender, Errno>,
+    factory: Factory,
     device: Option<Device>,
     /// How many devices there have been: a descriptor of one that is gone is known by it.
     serial: u32,
@@ -166,6 +167,7 @@ impl TruePath {
         let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
         Self {
             sender: Sender::open().map_err(errno),
+            factory: Factory::open(),
             device: None,
             serial: 0,
             courier: Courier::default(),
@@ -198,7 +200,7 @@ impl TruePath {
                 if let Err(errno) = &self.sender {
                     return Err(NoDevice::without_sender(*errno));
                 }
-                self.device = Some(Device::open(is_start)?);
+                self.device = Some(Device::open(&self.factory, is_start)?);
                 self.serial = self.serial.wrapping_add(1);
                 Ok(true)
             }
