@@ -82,11 +82,11 @@ impl Path {
         }
         let listen = service.listen();
         // Neither tunnels nor direct return change a port.
-        let port = health.port().unwrap_or(listen.first());
+        let port = health.port().unwrap_or_else(|| listen.first());
         Some(Self {
             asked: SocketAddr::new(listen.prefix().addr(), port),
             backend: BackendIdentity {
-                listen: listen.clone(),
+                listen: *listen,
                 protocol: service.protocol().number(),
                 address: Endpoint::from_socket(backend.address()),
             },
