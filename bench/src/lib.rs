@@ -2,9 +2,10 @@
 //!
 //! | room | owns |
 //! |---|---|
-//! | [`traffic`] | frames and flows, the same for every contestant |
-//! | [`blast`] | the source: sends them as fast as the host lets it |
+//! | [`generator`] | traffic, the same for every contestant; and what became of it |
 //! | [`bare`] | the bare forwarder: what AF_XDP alone costs on this host |
+//! | [`pair`] | two interfaces, opened as the balancer opens them |
+//! | [`stages`], [`timed`] | where a packet's time goes between two interfaces |
 //! | [`micro`] | the balancer's own work in memory, beside what memory costs |
 //! | [`rings`] | Maglev rings: time to build, balance, disruption |
 //! | [`machine`] | which host, kernel and commit a number belongs to |
@@ -13,9 +14,11 @@
 //! `scripts/bench` builds a topology of its own, runs contestants in turn and compares medians.
 
 pub mod bare;
-pub mod blast;
+pub mod generator;
 pub mod machine;
 pub mod meter;
 pub mod micro;
+pub mod pair;
 pub mod rings;
-pub mod traffic;
+pub mod stages;
+pub mod timed;

@@ -34,6 +34,7 @@ impl Steward {
         self.checker.tick(now, &mut starts);
         self.prober.queue(starts);
         for start in self.prober.begun_now() {
+            self.begun += 1;
             let progress = match self.door(&start) {
                 Ok(door) => self.prober.start(&start, door, now, &mut *self.driver),
                 Err(errno) => Progress::Ended(Ended {
