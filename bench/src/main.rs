@@ -16,7 +16,7 @@ use ringgate_bench::generator::command::{
 use ringgate_bench::micro::memories;
 use ringgate_bench::micro::steady::{self, Steady, Watched};
 use ringgate_bench::micro::world::{Direction, Mode};
-use ringgate_bench::{bare, machine, micro, rings};
+use ringgate_bench::{bare, machine, method, micro, report, rings, stages};
 use ringgate_dataplane::parse::Family;
 use serde_json::json;
 
@@ -36,6 +36,8 @@ enum Command {
     Calibrate(CalibrateArgs),
     /// Forward between two interfaces with AF_XDP and nothing else
     Bare(BareArgs),
+    /// Tell where the time of a packet goes between two interfaces, of the balancer's worker or the bare forwarder
+    Stages(StagesArgs),
     /// Measure the balancer's own work in memory, beside what memory costs on this machine
     Micro(MicroArgs),
     /// Run packets through the pipeline in memory and nothing else, for tools that count
@@ -55,12 +57,25 @@ enum Command {
         #[arg(long, default_value_t = 15)]
         samples: usize,
     },
+    /// Measure Ringgate, the bare forwarder and peers on veth pairs, in turn
+    Measure(Box<method::Arguments>),
+    /// Write one page of HTML from what `measure` has written
+    Report(report::Arguments),
     /// Print what a result measured here belongs to
     Machine,
 }
 
 #[derive(Debug, clap::Args)]
 struct BareArgs {
+    /// Destination of the packets to forward
+    #[arg(long)]
+    service: SocketAddr,
+    #[command(flatten)]
+    path: PathArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct PathArgs {
     #[arg(long)]
     front: String,
     #[arg(long)]
@@ -71,13 +86,22 @@ struct BareArgs {
     /// Hardware address of the far end
     #[arg(long)]
     destination: HardwareAddress,
-    /// Destination of the packets to forward
-    #[arg(long)]
-    service: SocketAddr,
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     #[arg(long)]
     core: usize,
+}
+
+#[derive(Debug, clap::Args)]
+struct StagesArgs {
+    /// The bare forwarder in the place of the balancer's worker
+    #[arg(long)]
+    bare: bool,
+    /// Entries of the flow table
+    #[arg(long, default_value_t = 1 << 20)]
+    entries: usize,
+    #[command(flatten)]
+    path: PathArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -125,12 +149,15 @@ fn main() -> ExitCode {
         Command::Connect(args) => return end(run_connect(&args)),
         Command::Calibrate(args) => return end(run_calibrate(&args)),
         Command::Bare(args) => run_bare(&args),
+        Command::Stages(args) => run_stages(&args),
         Command::Micro(args) => run_micro(&args),
         Command::Pipeline(args) => run_pipeline(&args),
         Command::Maglev { json } => run_maglev(json),
         Command::Memory { flows, samples } => memories::measure(flows, samples).map(|report| {
             println!("{report}");
         }),
+        Command::Measure(args) => method::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Machine => {
             println!("{}", machine::describe());
             Ok(())
@@ -150,14 +177,7 @@ fn end(result: Result<ExitCode, String>) -> ExitCode {
 }
 
 fn run_bare(args: &BareArgs) -> Result<(), String> {
-    let path = bare::Path {
-        front: args.front.clone(),
-        back: args.back.clone(),
-        source: args.source.0,
-        destination: args.destination.0,
-        core: args.core,
-    };
-    let duration = Duration::from_secs(args.seconds);
+    let (path, duration) = args.path.resolved();
     let forwarded =
         bare::forward(&path, args.service, duration).map_err(|error| error.to_string())?;
     println!(
@@ -165,6 +185,30 @@ fn run_bare(args: &BareArgs) -> Result<(), String> {
         json!({ "frames": forwarded.frames, "cpu_seconds": forwarded.cpu.as_secs_f64() })
     );
     Ok(())
+}
+
+fn run_stages(args: &StagesArgs) -> Result<(), String> {
+    let (path, duration) = args.path.resolved();
+    let window = if args.bare {
+        stages::forwarder(&path, duration)
+    } else {
+        stages::balancer(&path, args.entries, duration)
+    }?;
+    println!("{}", window.to_json());
+    Ok(())
+}
+
+impl PathArgs {
+    fn resolved(&self) -> (bare::Path, Duration) {
+        let path = bare::Path {
+            front: self.front.clone(),
+            back: self.back.clone(),
+            source: self.source.0,
+            destination: self.destination.0,
+            core: self.core,
+        };
+        (path, Duration::from_secs(self.seconds))
+    }
 }
 
 fn run_micro(args: &MicroArgs) -> Result<(), String> {

@@ -212,7 +212,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             if !self.batch.is_empty() {
                 total += self.batch.len();
                 self.parse_batch(ingress);
-                if self.tapping.is_some() {
+                if self.tapping.is_some() || self.parts.snapshot.flow_log().is_some() {
                     self.steer_shown(ingress, now);
                 } else {
                     self.steer_batch::<false>(ingress, now);
@@ -304,7 +304,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
         }
     }
 
-    /// The rest of a batch's way while a tap is on.
+    /// The rest of a batch's way while a tap is on, or flows are logged.
     #[cold]
     #[inline(never)]
     fn steer_shown(&mut self, ingress: usize, now: Millis) {
@@ -318,7 +318,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
         }
     }
 
-    /// The second pass: each frame to its egress, or back to the pool. `SHOWN`: a tap may be on.
+    /// The second pass: each frame to its egress, or back to the pool. `SHOWN`: a tap may be on, or flows be
+    /// logged.
     // Two of them, so that the one without does not even ask.
     fn steer_batch<const SHOWN: bool>(&mut self, ingress: usize, now: Millis) {
         let Parts {
@@ -351,6 +352,9 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 if let Some(backend) = counters.backend(way.backend()) {
                     backend.count(way.is_reply(), bytes);
                 }
+                if SHOWN && let Some(log) = snapshot.flow_log() {
+                    log.goes_on(&steering, packet, &way, now);
+                }
                 if SHOWN && let Some(tapping) = &mut tapping {
                     tapping.goes_on(&steering, packet, &way, (&frame, egress.len()));
                 }
@@ -358,6 +362,12 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 continue;
             }
             let decided = decide(&steering, parsed, &mut frame, &self.follower, counters);
+            if SHOWN
+                && let Some(log) = snapshot.flow_log()
+                && let (Ok(decision), Ok((packet, _))) = (&decided, parsed)
+            {
+                log.decided(&steering, packet, decision);
+            }
             let outcome = match &decided {
                 Ok(decision) => Ok(decision),
                 Err(Setback::Refused(refusal)) => Err(*refusal),
