@@ -4,8 +4,8 @@
 // BPF_F_TEST_XDP_LIVE_FRAMES, kernel Documentation/bpf/bpf_prog_run.rst). It makes each frame one of the next flow, puts
 // the stamp on it, and sends it out of the interface that the run names.
 //
-// The kernel reuses frames: it restores their length (reset_ctx in net/bpf/test_run.c) and not their bytes, so everything
-// that changes is written anew each time.
+// The kernel reuses frames: it restores their length (reset_ctx in net/bpf/test_run.c) and not their bytes, and who had them
+// in between, such as a kernel that forwards, may have changed all headers. So all are written anew each time.
 //
 // It does what ../src/generator/{spread,shape,stamp}.rs do; a test compares the frames.
 
@@ -23,8 +23,9 @@
 #define MAGIC 0x5267
 #define STAMP_BYTES 18
 #define STAMP_WORDS 9
-// Headers and stamp at their longest: TCP over IPv6.
+// Headers at their longest, TCP over IPv6, and in words of eight bytes.
 #define DEEPEST 80
+#define HEAD_WORDS 10
 #define SECOND 1000000000ull
 // How often it looks at the clock for a frame that is not due yet: some 10 us. Then another frame tries.
 #define LOOKS 400
@@ -37,18 +38,17 @@ const volatile __u64 started = 0;
 const volatile __u32 picks_len = 0;
 
 // Where things are: see `Places`. Zero: there is none.
-const volatile __u32 ip_len_at = 0;
 const volatile __u32 ip_checksum_at = 0;
 const volatile __u32 source_low_at = 0;
 const volatile __u32 port_at = 0;
-const volatile __u32 udp_len_at = 0;
 const volatile __u32 flags_at = 0;
 const volatile __u32 checksum_at = 0;
 const volatile __u32 stamp_at = 0;
 
 // Lengths without check sequence, and one's-complement sums of what does not change: see `Sums`.
 const volatile __u32 lens[SHAPES] = {};
-const volatile __u32 ip_lens[SHAPES] = {};
+// What a frame begins with, up to its stamp.
+const volatile __u64 heads[SHAPES][HEAD_WORDS] = {};
 const volatile __u32 ip_sums[SHAPES] = {};
 const volatile __u32 datagram_sums[SHAPES] = {};
 const volatile __u8 turns[TURNS] = {};
@@ -224,13 +224,16 @@ int blast(struct xdp_md *ctx)
 	end = (void *)(long)ctx->data_end;
 	// Known when the program is loaded, so that the verifier follows.
 	if (stamp_at > DEEPEST || checksum_at > DEEPEST || flags_at > DEEPEST || port_at > DEEPEST ||
-	    source_low_at > DEEPEST || ip_checksum_at > DEEPEST || ip_len_at > DEEPEST || udp_len_at > DEEPEST)
+	    source_low_at > DEEPEST || ip_checksum_at > DEEPEST)
 		return XDP_DROP;
 	if (data + stamp_at + STAMP_BYTES > end)
 		return XDP_DROP;
-	*(__be16 *)(data + ip_len_at) = bpf_htons(ip_lens[shape]);
-	if (udp_len_at)
-		*(__be16 *)(data + udp_len_at) = bpf_htons(lens[shape] - port_at);
+#pragma unroll
+	for (int i = 0; i < HEAD_WORDS; i++) {
+		// The last word reaches into the stamp, which comes after it.
+		if (i * 8 < stamp_at)
+			*(__u64 *)(data + i * 8) = heads[shape][i];
+	}
 	*(__be16 *)(data + source_low_at) = bpf_htons(low);
 	*(__be16 *)(data + port_at) = bpf_htons(port);
 	if (ip_checksum_at)

@@ -37,8 +37,9 @@ const FASTEST: u64 = 8_000_000;
 /// How many frames a second to expect of a first run.
 const FIRST_GUESS: u64 = 1_000_000;
 
-/// `SHAPES`, `PICKS_IN_BLOCK` in the program.
+/// `SHAPES`, `HEAD_WORDS`, `PICKS_IN_BLOCK` in the program.
 const SHAPES: usize = 3;
+const HEAD_WORDS: usize = 10;
 const PICKS_IN_BLOCK: usize = 1_024;
 
 /// The program, loaded; and what a run needs.
@@ -203,8 +204,6 @@ fn load(plan: &Plan) -> Result<Ebpf, String> {
         places.flags,
         places.checksum,
         places.stamp,
-        places.ip_len,
-        places.udp_len,
     ]
     .map(|at| u32::try_from(at).unwrap_or(0));
     let each = |what: fn(&Shape) -> usize| -> [u32; SHAPES] {
@@ -216,7 +215,8 @@ fn load(plan: &Plan) -> Result<Ebpf, String> {
         std::array::from_fn(number)
     };
     let lens = each(|shape| shape.template().len());
-    let ip_lens = each(Shape::ip_len);
+    let heads: [[u64; HEAD_WORDS]; SHAPES] =
+        std::array::from_fn(|n| plan.shapes.get(n).map(head).unwrap_or_default());
     let ip_sums = each(|shape| shape.sums().ip.into());
     let datagram_sums = each(|shape| shape.sums().datagram.into());
     let spread = &plan.spread;
@@ -237,10 +237,8 @@ fn load(plan: &Plan) -> Result<Ebpf, String> {
         .override_global("flags_at", &at[3], true)
         .override_global("checksum_at", &at[4], true)
         .override_global("stamp_at", &at[5], true)
-        .override_global("ip_len_at", &at[6], true)
-        .override_global("udp_len_at", &at[7], true)
         .override_global("lens", &lens, true)
-        .override_global("ip_lens", &ip_lens, true)
+        .override_global("heads", &heads, true)
         .override_global("ip_sums", &ip_sums, true)
         .override_global("datagram_sums", &datagram_sums, true)
         .override_global("turns", &plan.turns, true)
@@ -253,6 +251,13 @@ fn load(plan: &Plan) -> Result<Ebpf, String> {
         .load()
         .map_err(|error| format!("the program does not load: {error}"))?;
     Ok(ebpf)
+}
+
+/// What the shape's frames begin with, in words of native order.
+fn head(shape: &Shape) -> [u64; HEAD_WORDS] {
+    let (words, _) = shape.template().as_chunks::<8>();
+    // The template of a smallest frame may end before; behind the headers it is zero anyway.
+    std::array::from_fn(|n| words.get(n).map_or(0, |word| u64::from_ne_bytes(*word)))
 }
 
 fn fill_picks(ebpf: &mut Ebpf, picks: &[u32]) -> Result<(), String> {

@@ -84,10 +84,6 @@ pub struct Ends {
 /// Where things are in a frame; mirrored in `bpf/blast.bpf.c`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places {
-    /// IPv4's total length, or IPv6's payload length.
-    pub ip_len: usize,
-    /// UDP's length; 0 for TCP.
-    pub udp_len: usize,
     /// IPv4's header checksum; 0 for IPv6.
     pub ip_checksum: usize,
     /// The low half of an IPv4 source address, the last word of an IPv6 one.
@@ -195,16 +191,6 @@ impl Shape {
         self.flags
     }
 
-    /// What IP says of the length, bytes.
-    #[must_use]
-    pub fn ip_len(&self) -> usize {
-        let at = self.places.ip_len;
-        match self.template.get(at..at + 2) {
-            Some([high, low]) => u16::from_be_bytes([*high, *low]).into(),
-            _ => 0,
-        }
-    }
-
     /// Bytes with the frame check sequence.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -277,18 +263,12 @@ pub const fn turn_of(number: u64, flows: u32) -> u64 {
 const TCP_SYN: u8 = 0x02;
 
 fn places(is_v6: bool, kind: Kind) -> Places {
-    let (ip_len, ip_checksum, source_low, transport) = if is_v6 {
-        (18, 0, 36, 54)
-    } else {
-        (16, 24, 28, 34)
-    };
-    let (udp_len, flags, checksum, stamp) = match kind {
-        Kind::Udp => (transport + 4, 0, transport + 6, transport + 8),
-        Kind::Tcp | Kind::TcpSyn => (0, transport + 12, transport + 16, transport + 20),
+    let (ip_checksum, source_low, transport) = if is_v6 { (0, 36, 54) } else { (24, 28, 34) };
+    let (flags, checksum, stamp) = match kind {
+        Kind::Udp => (0, transport + 6, transport + 8),
+        Kind::Tcp | Kind::TcpSyn => (transport + 12, transport + 16, transport + 20),
     };
     Places {
-        ip_len,
-        udp_len,
         ip_checksum,
         source_low,
         port: transport,
