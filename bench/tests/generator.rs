@@ -304,7 +304,7 @@ mod tests {
                 ["[fd00:2::11]:8080", "[fd00:2::12]:8080"],
             ),
         ] {
-            check_connections(
+            check_halves(
                 &net,
                 &format!("{addresses} --rate 1000 --seconds 1"),
                 backends,
@@ -348,8 +348,12 @@ mod tests {
         }
     }
 
-    /// Every connection completes, half of them with each backend.
-    fn check_connections(net: &Net, what: &str, backends: [&str; 2]) {
+    /// Every connection completes. Returns how many began, and how many of them with each backend.
+    fn check_connections<const N: usize>(
+        net: &Net,
+        what: &str,
+        backends: [&str; N],
+    ) -> (u64, [u64; N]) {
         let report = net.bench(&format!("connect {what} --clients 2"));
         let started = number(&report["started"]);
         assert!(started > 0, "{report}");
@@ -363,8 +367,18 @@ mod tests {
         assert_eq!(number(&report["whole_ns"]["count"]), started, "{report}");
         let flows = backends.map(|name| number(&report["backends"][name]["flows"]));
         // A SYN that is sent again is one more.
-        assert!(flows[0] + flows[1] >= started, "{report}");
-        assert!(flows[0].abs_diff(flows[1]) <= started / 10 + 2, "{report}");
+        assert!(flows.iter().sum::<u64>() >= started, "{report}");
+        (started, flows)
+    }
+
+    /// The same, and half of them are with each backend.
+    fn check_halves(net: &Net, what: &str, backends: [&str; 2]) {
+        let (started, flows) = check_connections(net, what, backends);
+        let [one, other] = flows;
+        assert!(
+            one.abs_diff(other) <= started / 10 + 2,
+            "{flows:?} of {started}"
+        );
     }
 
     #[test]
@@ -386,7 +400,7 @@ mod tests {
             let report = net.bench(&format!("connect {ask} --seconds 0.02"));
             number(&report["completed"]) > 0
         });
-        check_connections(
+        check_halves(
             &net,
             &format!("{ask} --seconds 1 --size 1400"),
             ["10.2.0.11:8080", "10.2.0.12:8080"],
@@ -404,6 +418,108 @@ mod tests {
         bind 10.100.0.1:80
         server a 10.2.0.11:8080
         server b 10.2.0.12:8080\n";
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN and CAP_BPF"]
+    fn through_ringgate_flows_stay_and_connections_complete() {
+        // Built with the workspace; this crate does not depend on it.
+        let ringgate = std::path::Path::new(BENCH).with_file_name("ringgate");
+        if !ringgate.exists() {
+            println!("SKIPPED: {} is not built: cargo build", ringgate.display());
+            return;
+        }
+        let net = Net::new("rg");
+        net.route();
+        net.run(&format!(
+            "ip -n {} addr add 10.2.0.200/24 dev back",
+            net.node("lb")
+        ));
+        let file = std::env::temp_dir().join(&net.prefix);
+        let admin = file.with_extension("sock");
+        std::fs::write(
+            &file,
+            BALANCER.replace("ADMIN", &admin.display().to_string()),
+        )
+        .unwrap();
+        let ringgate = ringgate.display();
+        let balancer = net.start("lb", &format!("{ringgate} run --config {}", file.display()));
+        wait_until("ringgate answers", || {
+            let mut status = words(&format!(
+                "{ringgate} status --json --admin {}",
+                admin.display()
+            ));
+            status.output().unwrap().status.success()
+        });
+        for source in ["", "--live-frames"] {
+            let command = format!("blast {V4} --flows 100 {source} --rate 5000 --seconds 0.5");
+            wait_until("traffic passes", || net.bench(&command)["lost"] == 0);
+            let report = net.bench(&command);
+            assert_eq!(
+                (&report["lost"], &report["corrupt"]),
+                (&0.into(), &0.into()),
+                "{report}"
+            );
+            assert_eq!(report["flows"]["moved"], 0, "{report}");
+        }
+        let two = ["10.2.0.11:8080", "10.2.0.12:8080"];
+        let from = "--from 10.1.0.2 --rate 500 --seconds 1";
+        for service in ["10.100.0.1:80", "10.100.0.6:80"] {
+            let (_, flows) = check_connections(&net, &format!("{from} --to {service}"), two);
+            assert!(flows.iter().all(|flows| *flows > 0), "{flows:?}");
+        }
+        check_connections(
+            &net,
+            &format!("{from} --to 10.100.0.2:80"),
+            ["02:00:00:00:02:99"],
+        );
+        check_connections(&net, &format!("{from} --to 10.100.0.3:80"), ["10.2.0.11"]);
+        drop(balancer);
+        std::fs::remove_file(&file).unwrap();
+    }
+
+    /// A service of each kind.
+    const BALANCER: &str = r#"
+        [balancer]
+        admin = "ADMIN"
+        drain = "0s"
+        nat-sources = ["10.2.0.200"]
+        [[interface]]
+        name = "front"
+        mode = "copy"
+        [[interface]]
+        name = "back"
+        mode = "copy"
+        [[service]]
+        name = "udp"
+        listen = "10.100.0.1:53"
+        protocol = "udp"
+        forward = "nat"
+        backend = [{ address = "10.2.0.11:5353" }, { address = "10.2.0.12:5353" }]
+        [[service]]
+        name = "nat"
+        listen = "10.100.0.1:80"
+        protocol = "tcp"
+        forward = "nat"
+        backend = [{ address = "10.2.0.11:8080" }, { address = "10.2.0.12:8080" }]
+        [[service]]
+        name = "full-nat"
+        listen = "10.100.0.6:80"
+        protocol = "tcp"
+        forward = "full-nat"
+        backend = [{ address = "10.2.0.11:8080" }, { address = "10.2.0.12:8080" }]
+        [[service]]
+        name = "dsr-l2"
+        listen = "10.100.0.2:80"
+        protocol = "tcp"
+        forward = "dsr-l2"
+        backend = [{ address = "10.2.0.11" }]
+        [[service]]
+        name = "ipip"
+        listen = "10.100.0.3:80"
+        protocol = "tcp"
+        forward = "ipip"
+        backend = [{ address = "10.2.0.11" }]
+    "#;
 
     #[test]
     #[ignore = "needs CAP_NET_ADMIN and CAP_BPF"]
