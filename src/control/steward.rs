@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ringgate_config::{Model, Overlay};
 use ringgate_conntrack::{Endpoint, Secret};
-use ringgate_dataplane::route::Fib;
+use ringgate_dataplane::route::{Fib, Neighbour};
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
 use super::admin::{self, Admin, AdminToken};
@@ -34,6 +34,7 @@ use super::signals::{Signals, Wish};
 use super::signs::Signs;
 use super::slab::Key;
 use super::taps::{self, Showing};
+use super::truepath::TruePath;
 use crate::clock::Monotonic;
 use crate::log::limited;
 use crate::plane::Plane;
@@ -51,6 +52,7 @@ mod chronicle;
 mod drain;
 mod empty;
 mod flush;
+mod path;
 mod reload;
 mod sides;
 mod sources;
@@ -60,6 +62,14 @@ mod told;
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
 /// adopted snapshots, the drain. A first packet to an unknown next hop waits this long.
 const TICK: Duration = Duration::from_millis(20);
+
+/// Checks begun in a [`TICK`] from which on they are many: a thousand a second.
+const MANY_CHECKS: usize = 20;
+
+/// How long the loop rests between turns while checks are many, so that it is woken for a handful of
+/// results and not for each. A sixth of the processor time of 10,000 checks a second was waking
+/// (`scripts/checks-cost`), and no interval or timeout is as short as this.
+const GATHER: Duration = Duration::from_micros(300);
 
 /// How long the first results of checks are waited for before packets are let in.
 const READY_AT_LAST: Duration = Duration::from_secs(3);
@@ -94,6 +104,8 @@ pub(crate) enum Token {
     Admin(AdminToken),
     Exporter(AdminToken),
     Check(ProbeToken),
+    /// The device with this number of those for checks via services.
+    Path(u32),
 }
 
 /// Why the loop ended.
@@ -121,6 +133,8 @@ pub(crate) struct Steward {
     notifier: Notifier,
     checker: Checker,
     prober: Prober,
+    /// For checks that go the way of the traffic.
+    truepath: TruePath,
     builder: Builder,
     sources: Sources,
     meter: Meter,
@@ -169,6 +183,9 @@ pub(crate) struct Steward {
     listings: Vec<(Key, Listing)>,
     /// Who waits for backends to be drained.
     waits: Waits,
+    /// Checks begun since the last tick, and whether there were many before it.
+    begun: usize,
+    checks_are_many: bool,
     next_tick: Instant,
     next_sample: Instant,
     next_refresh: Instant,
@@ -193,6 +210,7 @@ pub(crate) struct Start {
     pub(crate) exporter: Admin,
     pub(crate) checker: Checker,
     pub(crate) prober: Prober,
+    pub(crate) truepath: TruePath,
     pub(crate) builder: Builder,
     pub(crate) sources: Sources,
     pub(crate) plane: Plane,
@@ -228,6 +246,7 @@ impl Steward {
             notifier,
             checker: start.checker,
             prober: start.prober,
+            truepath: start.truepath,
             builder: start.builder,
             sources: start.sources,
             sources_due: false,
@@ -257,6 +276,8 @@ impl Steward {
             showing: None,
             chronicle: Chronicle::new(start.choice),
             flushed: 0,
+            begun: 0,
+            checks_are_many: false,
             next_tick: now,
             next_sample: now + SAMPLE,
             next_refresh: now,
@@ -273,12 +294,16 @@ impl Steward {
     pub(crate) fn run(mut self) -> io::Result<(End, Plane)> {
         self.listen(Token::Signals, self.signals.descriptor()?);
         self.listen(Token::Netlink, self.watcher.descriptor()?);
+        self.listen_to_path();
         self.start_admin(Vec::new());
         self.start_exporter(Vec::new());
         let mut done = Vec::new();
         loop {
-            let now = clock::now();
-            self.driver.wait(Some(self.pause(now)), &mut done)?;
+            let pause = self.pause(clock::now());
+            if self.checks_are_many && !pause.is_zero() {
+                std::thread::sleep(GATHER);
+            }
+            self.driver.wait(Some(pause), &mut done)?;
             let now = clock::now();
             for completion in done.drain(..) {
                 self.dispatch(completion, now);
@@ -288,6 +313,7 @@ impl Steward {
             self.renew_sources();
             if now >= self.next_tick {
                 self.next_tick = now + TICK;
+                self.checks_are_many = std::mem::take(&mut self.begun) > MANY_CHECKS;
                 self.tick(now);
             }
             self.renew(now);
@@ -336,7 +362,10 @@ impl Steward {
             (Token::Check(token), outcome) => self.go_on_checking(token, outcome, now),
             (Token::Admin(token), outcome) => self.answer(Door::Admin, token, outcome, now),
             (Token::Exporter(token), outcome) => self.answer(Door::Exporter, token, outcome, now),
-            (Token::Signals | Token::Netlink, _) => {}
+            (Token::Path(serial), Outcome::Readable { fd, .. }) => {
+                self.hear_of_path(serial, fd, now);
+            }
+            (Token::Signals | Token::Netlink | Token::Path(_), _) => {}
         }
     }
 
@@ -386,7 +415,12 @@ impl Steward {
                 asked.push(neighbour);
             }
         }
-        for neighbour in asked {
+        self.ask_for(asked);
+    }
+
+    /// Asks the kernel for the hardware addresses of neighbours.
+    fn ask_for(&mut self, neighbours: Vec<Neighbour>) {
+        for neighbour in neighbours {
             let address = Endpoint {
                 address: neighbour.address,
                 port: 0,
@@ -433,6 +467,7 @@ impl Steward {
             self.meter
                 .sample(&self.snapshot, &self.plane.counters(), now);
             self.in_force.look(&self.config, &self.file);
+            self.keep_path();
         }
         if self.next_alive.is_some_and(|due| now >= due) {
             self.next_alive = self.notifier.watchdog().map(|every| now + every);
