@@ -562,10 +562,23 @@ mod tests {
     #[test]
     #[ignore = "needs CAP_NET_ADMIN and CAP_BPF"]
     fn it_is_calibrated_and_leaves_nothing_behind() {
-        let output = words(&format!("{BENCH} calibrate --seconds 0.2 --json"))
-            .output()
-            .unwrap();
-        let found = json(output);
+        let calibrate = || {
+            words(&format!("{BENCH} calibrate --seconds 0.3 --json"))
+                .output()
+                .unwrap()
+        };
+        // It refuses on a machine that is too busy for any rate; not four times in a row.
+        let found = (0..4).map(|_| calibrate()).find(|output| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let is_refused = said.contains("nothing can be measured");
+            assert_eq!(
+                output.status.code(),
+                Some(if is_refused { LIMITED } else { 0 }),
+                "{said}"
+            );
+            !is_refused
+        });
+        let found = json(found.expect("a rate without loss"));
         assert!(number(&found["pps"]) > 1_000, "{found}");
         assert!(number(&found["pps_live_frames"]) > 1_000, "{found}");
         assert!(number(&found["latency_ns"]["count"]) > 0, "{found}");

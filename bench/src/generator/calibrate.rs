@@ -94,7 +94,8 @@ pub fn calibrate(size: Size, each: Duration) -> Result<Calibration, String> {
     })
 }
 
-/// The highest rate that `trial` passes, in [`STEPS`] halvings below what it does without a rate.
+/// The highest rate that `trial` passes, in [`STEPS`] halvings below what it does without a rate. One of
+/// two trials must: a shared machine stalls now and then, whatever the rate.
 fn search(
     mut trial: impl FnMut(Option<u64>) -> Result<Report, String>,
     mut tell: impl FnMut(u64),
@@ -114,14 +115,18 @@ fn search(
             break;
         }
         tell(rate);
-        let report = trial(Some(rate))?;
-        if report.limit().is_none() && report.lost() == 0 {
+        if passes(&trial(Some(rate))?) || passes(&trial(Some(rate))?) {
             (low, best) = (rate, Some(rate));
         } else {
             high = rate;
         }
     }
     Ok(best)
+}
+
+/// Whether what was asked was sent, and all of it arrived.
+fn passes(report: &Report) -> bool {
+    report.limit().is_none() && report.lost() == 0
 }
 
 /// Two namespaces and a veth pair. Removed when it is dropped.
@@ -281,6 +286,22 @@ mod tests {
                 "{found} of {whole}"
             );
         }
+    }
+
+    #[test]
+    fn one_trial_that_fails_is_made_again() {
+        let (mut sound, mut trials) = (generator(1_000_000, 640_000), 0);
+        let mut broken = generator(1_000_000, 0);
+        let trial = |wanted| {
+            trials += 1;
+            if trials % 2 == 0 {
+                broken(wanted)
+            } else {
+                sound(wanted)
+            }
+        };
+        let found = search(trial, |_| {}).unwrap().unwrap();
+        assert!((632_000..=640_000).contains(&found), "{found}");
     }
 
     #[test]

@@ -203,7 +203,7 @@ pub struct CalibrateArgs {
     /// Bytes of a frame with its check sequence, 64 to 1518, or imix
     #[arg(long, default_value = "64")]
     pub size: Size,
-    /// How long each of its sixteen runs is
+    /// How long each of its runs is
     #[arg(long, default_value_t = 1.0)]
     pub seconds: f64,
     /// The CPU it runs on
