@@ -95,8 +95,12 @@ pub struct Arguments {
 /// Peers that forward UDP; others take connections.
 const PACKET_PEERS: [&str; 3] = ["kernel", "nftables", "nftables-flowtable"];
 
+/// Who is asked to hold connections: one that keeps a line of a table for each, and one that keeps
+/// two sockets.
+const HOLDERS: [&str; 2] = ["ringgate", "haproxy"];
+
 /// Time that the microbenchmarks take, seconds.
-const STAGES: f64 = 45.0;
+const STAGES: f64 = 10.0;
 
 /// How long they may take.
 const STAGES_LIMIT: Duration = Duration::from_secs(180);
@@ -268,7 +272,11 @@ impl<'a> Run<'a> {
         }
         if arguments.has(Method::Loss) || arguments.has(Method::Latency) {
             let ours = ["ringgate", "bare"].map(str::to_owned);
-            for who in ours.into_iter().chain(arguments.packet_peers()) {
+            let peers = arguments
+                .packet_peers()
+                .into_iter()
+                .filter(|who| who != "kernel");
+            for who in ours.into_iter().chain(peers) {
                 let what = format!("rates without loss, {who}");
                 let step = Box::new(move |bench: &mut Bench, _: &[Row]| loss::measure(bench, &who));
                 steps.push((what, loss::estimate(plan), step));
@@ -350,7 +358,10 @@ impl<'a> Run<'a> {
             steps.push(("connections".to_owned(), seconds, step));
         }
         if arguments.has(Method::Concurrent) {
-            for name in who {
+            for name in who
+                .into_iter()
+                .filter(|name| HOLDERS.contains(&name.as_str()))
+            {
                 let what = format!("connections held, {name}");
                 let step =
                     Box::new(move |bench: &mut Bench, _: &[Row]| connections::hold(bench, &name));
