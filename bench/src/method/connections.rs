@@ -122,7 +122,7 @@ fn scene() -> Scene {
 }
 
 fn seconds(plan: &Plan) -> u32 {
-    if plan.window >= 1.0 { 2 } else { 1 }
+    if plan.window >= 2.0 { 3 } else { 1 }
 }
 
 fn number(value: &Value, place: &str) -> Option<f64> {

@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_is_reported_is_what_was_offered() {
-        let goal = crate::method::plan::Plan::full().goals()[1].clone();
+        let goal = Plan::full().goals()[1].clone();
         let found = Found {
             goal,
             lower: Some(1000.0),
