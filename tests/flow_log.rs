@@ -27,7 +27,11 @@ mod tests {
         let log = balancer.log();
         let of_json = |line: &str| {
             let fields: serde_json::Map<String, Value> = serde_json::from_str(line).ok()?;
-            let text = |value: Value| value.as_str().map_or(value.to_string(), str::to_owned);
+            let text = |value: Value| {
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned)
+            };
             let fields = fields.into_iter().map(|(key, value)| (key, text(value)));
             let fields: BTreeMap<String, String> = fields.collect();
             (fields.get("message")? == message).then_some(fields)

@@ -31,6 +31,7 @@
 pub mod backend;
 pub mod clock;
 pub mod counters;
+pub mod courier;
 pub mod flow_log;
 pub mod flow_map;
 pub mod flush;

@@ -242,6 +242,12 @@ impl Builder {
         self.next_step
     }
 
+    /// The id that a backend has in the snapshots that are built, if the last one has it.
+    #[must_use]
+    pub fn id_of(&self, backend: &BackendIdentity) -> Option<BackendId> {
+        self.registry.get(backend)
+    }
+
     /// The next snapshot.
     ///
     /// `health` gives the result of a backend's check; it is asked once for each backend.

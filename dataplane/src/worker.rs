@@ -361,13 +361,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 egress.push(frame);
                 continue;
             }
-            let decided = decide(&steering, parsed, &mut frame, &self.follower, counters);
-            if SHOWN
-                && let Some(log) = snapshot.flow_log()
-                && let (Ok(decision), Ok((packet, _))) = (&decided, parsed)
-            {
-                log.decided(&steering, packet, decision);
-            }
+            let decided = decide::<SHOWN>(&steering, parsed, &mut frame, &self.follower, counters);
             let outcome = match &decided {
                 Ok(decision) => Ok(decision),
                 Err(Setback::Refused(refusal)) => Err(*refusal),
@@ -394,11 +388,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 ingress,
                 tapping: tapping.as_deref_mut(),
             };
-            desk.settle(
-                frame,
-                outcome,
-                parsed.as_ref().ok().map(|(packet, _)| packet),
-            );
+            let packet = parsed.as_ref().ok().map(|(packet, _)| packet);
+            desk.settle(frame, outcome, packet);
         }
         self.parsed.clear();
     }
@@ -524,7 +515,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
 /// The way of a packet that [`Steering::go_on`] has nothing for. Apart, so that the usual way is
 /// short in the processor's instruction cache too.
 #[inline(never)]
-fn decide<'a>(
+fn decide<'a, const SHOWN: bool>(
     steering: &Steering<'a>,
     parsed: &Result<(Packet, FlowHash), DropReason>,
     frame: &mut Frame,
@@ -543,5 +534,8 @@ fn decide<'a>(
         clamp(frame.bytes_mut(), packet, most)?;
     }
     rewrite(frame, packet, &decision.action, decision.hop)?;
+    if SHOWN && let Some(log) = steering.snapshot.flow_log() {
+        log.decided(steering, packet, &decision);
+    }
     Ok(decision)
 }

@@ -280,20 +280,26 @@ fn render_service(page: &mut String, service: &Value) {
                 number("bits_per_second"),
             ),
         );
-        let check = &backend["check"];
-        if let Some(last) = check["last"].as_str() {
-            line(page, &format!("      check: {last}"));
-        }
-        if let Some(told) = check["reported"].as_str() {
-            line(page, &format!("      reported: {told}"));
-        }
-        if let Some(millis) = check["held_ms"].as_u64() {
-            let seconds = millis.div_ceil(1000);
-            line(
-                page,
-                &format!("      held down for {seconds} s more: it changed sides too often"),
-            );
-        }
+        render_check(page, &backend["check"]);
+    }
+}
+
+/// What is known of a backend from its check, a line each.
+fn render_check(page: &mut String, check: &Value) {
+    if let Some(last) = check["last"].as_str() {
+        let via = check["asked"].as_str();
+        let via = via.map_or_else(String::new, |asked| format!(" of {asked} through it"));
+        line(page, &format!("      check{via}: {last}"));
+    }
+    if let Some(told) = check["reported"].as_str() {
+        line(page, &format!("      reported: {told}"));
+    }
+    if let Some(millis) = check["held_ms"].as_u64() {
+        let seconds = millis.div_ceil(1000);
+        line(
+            page,
+            &format!("      held down for {seconds} s more: it changed sides too often"),
+        );
     }
 }
 

@@ -8,6 +8,7 @@ use ringgate_config::{Backend, Model, Service};
 use ringgate_dataplane::backend::Health;
 
 use super::health::{Checker, Reports, Spec, State, Target};
+use super::truepath::Path;
 
 /// The check of a backend; `None` when it is not checked: its service has no `health`, or the
 /// operator took it out.
@@ -17,6 +18,7 @@ pub(crate) fn spec_of(service: &Service, backend: &Backend) -> Option<Spec> {
     Some(Spec {
         address: SocketAddr::new(backend.address().ip(), port),
         check: health.check().cloned(),
+        path: Path::of(service, backend, health),
         pace: *health.pace(),
         reports: health.report_ttl().map(|ttl| Reports {
             target: Target {

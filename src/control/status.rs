@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ringgate_config::Via;
 use ringgate_dataplane::backend::{Backend, BackendId};
 use ringgate_dataplane::clock::Millis;
 use ringgate_dataplane::counters::{Counter, WorkerCounters};
@@ -22,6 +23,7 @@ use super::health::{self, Checker, Report, Verdict};
 use super::latency::{Checks, Latency};
 use super::meter::Meter;
 use super::netlink::Watcher;
+use super::truepath::{self, TruePath};
 use crate::plane::Plane;
 use crate::reload::in_force::InForce;
 
@@ -41,6 +43,8 @@ pub(crate) struct Page<'a> {
     pub(crate) plane: &'a Plane,
     /// The checks.
     pub(crate) checker: &'a Checker,
+    /// What carries those via services.
+    pub(crate) truepath: &'a TruePath,
     /// The kernel's network.
     pub(crate) watcher: &'a Watcher,
     /// The rates.
@@ -92,6 +96,7 @@ impl Page<'_> {
                 "admin": self.admin.display().to_string(),
                 "operations": self.operations,
                 "turn": latency(self.turns),
+                "true_path": self.truepath.to_json(),
             },
             "process": crate::privileges::held(),
             "network": self.network(),
@@ -322,8 +327,10 @@ impl Page<'_> {
         let (built, scale) = (self.snapshot.backend(id), as_built.weight_scale);
         let totals = self.meter.totals(id, workers);
         let (packets, bits) = self.meter.rates(id);
-        let check = spec_of(service, backend).and_then(|spec| self.checker.report(&spec));
-        let check = check.map(|report| check_json(&report, self.at));
+        let check = spec_of(service, backend).and_then(|spec| {
+            let report = self.checker.report(&spec)?;
+            Some(check_json(&report, spec.path, self.at))
+        });
         json!({
             "address": backend.name(),
             "forward": backend.forward().as_str(),
@@ -353,10 +360,12 @@ impl Page<'_> {
 }
 
 /// What is known of a backend from its check.
-fn check_json(report: &Report, now: Instant) -> Value {
+fn check_json(report: &Report, path: Option<truepath::Path>, now: Instant) -> Value {
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     json!({
         "state": report.state.to_string(),
+        "via": path.map_or(Via::Backend, |_| Via::Service).as_str(),
+        "asked": path.map(|path| path.asked.to_string()),
         "since_ms": millis(now.saturating_duration_since(report.since)),
         "held_ms": report.held_until.map(|until| millis(until.saturating_duration_since(now))),
         "reported": report.told.map(|(told, _)| match told {

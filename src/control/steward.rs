@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ringgate_config::{Model, Overlay};
 use ringgate_conntrack::{Endpoint, Secret};
-use ringgate_dataplane::route::Fib;
+use ringgate_dataplane::route::{Fib, Neighbour};
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
 use super::admin::{self, Admin, AdminToken};
@@ -34,6 +34,7 @@ use super::signals::{Signals, Wish};
 use super::signs::Signs;
 use super::slab::Key;
 use super::taps::{self, Showing};
+use super::truepath::TruePath;
 use crate::clock::Monotonic;
 use crate::log::limited;
 use crate::plane::Plane;
@@ -51,6 +52,7 @@ mod chronicle;
 mod drain;
 mod empty;
 mod flush;
+mod path;
 mod reload;
 mod sides;
 mod sources;
@@ -102,6 +104,8 @@ pub(crate) enum Token {
     Admin(AdminToken),
     Exporter(AdminToken),
     Check(ProbeToken),
+    /// The device with this number of those for checks via services.
+    Path(u32),
 }
 
 /// Why the loop ended.
@@ -129,6 +133,8 @@ pub(crate) struct Steward {
     notifier: Notifier,
     checker: Checker,
     prober: Prober,
+    /// For checks that go the way of the traffic.
+    truepath: TruePath,
     builder: Builder,
     sources: Sources,
     meter: Meter,
@@ -204,6 +210,7 @@ pub(crate) struct Start {
     pub(crate) exporter: Admin,
     pub(crate) checker: Checker,
     pub(crate) prober: Prober,
+    pub(crate) truepath: TruePath,
     pub(crate) builder: Builder,
     pub(crate) sources: Sources,
     pub(crate) plane: Plane,
@@ -239,6 +246,7 @@ impl Steward {
             notifier,
             checker: start.checker,
             prober: start.prober,
+            truepath: start.truepath,
             builder: start.builder,
             sources: start.sources,
             sources_due: false,
@@ -286,6 +294,7 @@ impl Steward {
     pub(crate) fn run(mut self) -> io::Result<(End, Plane)> {
         self.listen(Token::Signals, self.signals.descriptor()?);
         self.listen(Token::Netlink, self.watcher.descriptor()?);
+        self.listen_to_path();
         self.start_admin(Vec::new());
         self.start_exporter(Vec::new());
         let mut done = Vec::new();
@@ -353,7 +362,10 @@ impl Steward {
             (Token::Check(token), outcome) => self.go_on_checking(token, outcome, now),
             (Token::Admin(token), outcome) => self.answer(Door::Admin, token, outcome, now),
             (Token::Exporter(token), outcome) => self.answer(Door::Exporter, token, outcome, now),
-            (Token::Signals | Token::Netlink, _) => {}
+            (Token::Path(serial), Outcome::Readable { fd, .. }) => {
+                self.hear_of_path(serial, fd, now);
+            }
+            (Token::Signals | Token::Netlink | Token::Path(_), _) => {}
         }
     }
 
@@ -403,7 +415,12 @@ impl Steward {
                 asked.push(neighbour);
             }
         }
-        for neighbour in asked {
+        self.ask_for(asked);
+    }
+
+    /// Asks the kernel for the hardware addresses of neighbours.
+    fn ask_for(&mut self, neighbours: Vec<Neighbour>) {
+        for neighbour in neighbours {
             let address = Endpoint {
                 address: neighbour.address,
                 port: 0,
@@ -450,6 +467,7 @@ impl Steward {
             self.meter
                 .sample(&self.snapshot, &self.plane.counters(), now);
             self.in_force.look(&self.config, &self.file);
+            self.keep_path();
         }
         if self.next_alive.is_some_and(|due| now >= due) {
             self.next_alive = self.notifier.watchdog().map(|every| now + every);

@@ -348,6 +348,7 @@ fn health(settings: &mut Settings, both: [&Health; 2]) {
     settings.note("health.port", both.map(|one| &one.port), |port| {
         port.map_or("the backend's".to_owned(), |port| port.to_string())
     });
+    settings.shown("health.via", both.map(|one| &one.via));
     if settings.0.is_empty() && both[0] != both[1] {
         settings.0.push(Setting::unnamed());
     }

@@ -250,6 +250,7 @@ fn every_key_of_a_check_is_told_under_its_name() {
         (", flap = {}", &["health.flap"]),
         (", passive = \"check\"", &["health.passive"]),
         (", report-ttl = \"5s\"", &["health.report-ttl"]),
+        (", via = \"service\"", &["health.via"]),
     ] {
         let (old, new) = (checked(""), checked(keys));
         let diff = Diff::between(&old, &new);
@@ -376,6 +377,7 @@ fn take_apart(health: &Health) {
     let Health {
         check: _,
         port: _,
+        via: _,
         pace,
         report_ttl: _,
     } = health;

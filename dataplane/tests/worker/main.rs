@@ -1,6 +1,8 @@
 //! A whole worker over memory ports, frame in to frame out.
 
 #[cfg(test)]
+mod courier;
+#[cfg(test)]
 mod flow_log;
 #[cfg(test)]
 mod fragments;

@@ -37,6 +37,7 @@ impl Steward {
             snapshot: &self.snapshot,
             plane: &self.plane,
             checker: &self.checker,
+            truepath: &self.truepath,
             watcher: &self.watcher,
             meter: &self.meter,
             checks: &self.latencies,

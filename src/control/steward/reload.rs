@@ -78,6 +78,8 @@ impl Steward {
         let accepted = self
             .judge(text)
             .map_err(|refused| self.tell_refused(refused))?;
+        let path = self.want_path(&accepted.model);
+        path.map_err(|no| self.tell_refused(Refused(vec![no.to_string()])))?;
         let (since, before) = (clock::now(), Arc::clone(&self.snapshot));
         let old = self.model.clone();
         self.take_up(accepted.model);
@@ -85,6 +87,7 @@ impl Steward {
             self.checker.reconcile(specs(&self.model), now);
         }
         self.renew_trust();
+        self.keep_path();
         self.stale = true;
         self.renew(now);
         let took = clock::now() - since;
