@@ -18,6 +18,8 @@ pub(crate) struct Bench {
     pub(crate) windows: Vec<Value>,
     /// Who could not be had.
     pub(crate) missing: Vec<Absence>,
+    /// Blocks of clients that were used.
+    blocks: u32,
     /// Goes last: it is taken down when this is dropped.
     _topology: Topology,
 }
@@ -36,6 +38,7 @@ impl Bench {
             stop,
             windows: Vec::new(),
             missing: Vec::new(),
+            blocks: 0,
         })
     }
 
@@ -57,6 +60,12 @@ impl Bench {
                 Ok(None)
             }
         }
+    }
+
+    /// First of 254 clients whom nobody was lately: 10.1.1.1, 10.1.2.1 and so on.
+    pub(crate) fn newcomers(&mut self) -> String {
+        self.blocks = self.blocks % 250 + 1;
+        format!("10.1.{}.1", self.blocks)
     }
 
     /// Starts one of ours.

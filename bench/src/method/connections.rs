@@ -9,7 +9,7 @@ use crate::method::outcome::{Row, median};
 use crate::method::plan::Plan;
 use crate::method::topology::BACKENDS;
 
-/// Addresses of clients: enough for ports not to run out.
+/// Addresses of clients: enough for ports not to run out; at most 254, see `Bench::newcomers`.
 const CLIENTS: u32 = 200;
 
 /// Connections that are under way at once while their rate is measured.
@@ -38,6 +38,7 @@ pub(crate) fn measure(bench: &mut Bench, who: &[String]) -> Result<Vec<Row>, Str
             };
             let connections = Connections {
                 to: running.target,
+                from: bench.newcomers(),
                 clients: CLIENTS,
                 concurrent: UNDER_WAY,
                 seconds: seconds(&bench.plan),
@@ -62,6 +63,7 @@ pub(crate) fn hold(bench: &mut Bench, who: &str) -> Result<Vec<Row>, String> {
     };
     let connections = Connections {
         to: running.target,
+        from: bench.newcomers(),
         clients: CLIENTS,
         concurrent: bench.plan.held,
         seconds: HOLD,
@@ -120,7 +122,7 @@ fn scene() -> Scene {
 }
 
 fn seconds(plan: &Plan) -> u32 {
-    if plan.window >= 1.0 { 2 } else { 1 }
+    if plan.window >= 2.0 { 3 } else { 1 }
 }
 
 fn number(value: &Value, place: &str) -> Option<f64> {

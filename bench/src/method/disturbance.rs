@@ -23,6 +23,9 @@ const FLOWS: u32 = 10_000;
 /// Reloads of one window.
 const RELOADS: u32 = 3;
 
+/// Windows with reloads, and as many without.
+const RELOAD_ROUNDS: usize = 2;
+
 /// Times that the balancer is killed.
 const KILLS: usize = 3;
 
@@ -38,7 +41,7 @@ pub(crate) fn estimate_churn(plan: &Plan) -> f64 {
 
 /// How long all reloads take, seconds.
 pub(crate) fn estimate_reload(plan: &Plan) -> f64 {
-    (2 * plan.few_rounds()) as f64 * window(plan)
+    (2 * plan.rounds.min(RELOAD_ROUNDS)) as f64 * window(plan)
 }
 
 /// How long all kills take, seconds.
@@ -121,7 +124,7 @@ pub(crate) fn reloads(bench: &mut Bench) -> Result<Vec<Row>, String> {
         backends: BACKENDS,
         ..scene()
     };
-    for round in 0..bench.plan.few_rounds() {
+    for round in 0..bench.plan.rounds.min(RELOAD_ROUNDS) {
         for ((case, times), shots) in cases.iter().zip(&mut shots) {
             let running = bench.start_ours("ringgate", &scene)?;
             let shot = disturbed(bench, &running, |bench| {

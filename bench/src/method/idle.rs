@@ -16,7 +16,7 @@ use crate::method::plan::Plan;
 const SELDOM: f64 = 2.0;
 
 /// How long seldom packets come, seconds.
-const SPELL: f64 = 5.0;
+const SPELL: f64 = 3.5;
 
 /// How long idling takes, seconds.
 pub(crate) fn estimate(plan: &Plan) -> f64 {

@@ -14,6 +14,9 @@ use crate::method::topology::{FIRST_CLIENT, FRONT, NEAR};
 /// The source's CPU, and the sink's.
 const CORE: &str = "0";
 
+/// Frames per second from which on the kernel makes them.
+const LEAST_LIVE: f64 = 1_000.0;
+
 /// Exit status of a generator that was the limit itself: its result counts, and says so.
 const LIMITED: i32 = 3;
 
@@ -101,7 +104,11 @@ impl Shot {
 impl Traffic {
     fn command(&self, tools: &Tools) -> Command {
         let mut command = Command::new(&tools.bench);
-        command.args(["blast", "--json", "--live-frames", "--core", CORE]);
+        command.args(["blast", "--json", "--core", CORE]);
+        // The kernel makes them in its own rhythm, which is too coarse for a few.
+        if self.rate.is_none_or(|rate| rate >= LEAST_LIVE) {
+            command.arg("--live-frames");
+        }
         command.args(["--out", "c0@rgbench-src", "--near", NEAR, "--far", FRONT]);
         if self.is_judged {
             command.args(["--in", "s0@rgbench-sink"]);
@@ -156,6 +163,9 @@ impl Underway {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Connections {
     pub(crate) to: SocketAddrV4,
+    /// First client. Not who was before: a proxy that was killed leaves half-closed sockets in the
+    /// kernel, and who comes from the same address and port gets no SYN-ACK from them.
+    pub(crate) from: String,
     pub(crate) clients: u32,
     pub(crate) concurrent: u32,
     pub(crate) seconds: u32,
@@ -169,7 +179,7 @@ impl Connections {
         let mut command = Command::new(&tools.bench);
         command.args(["connect", "--json", "--core", CORE]);
         command.args(["--out", "c0@rgbench-src", "--in", "s0@rgbench-sink"]);
-        command.args(["--near", NEAR, "--far", FRONT, "--from", FIRST_CLIENT]);
+        command.args(["--near", NEAR, "--far", FRONT, "--from", &self.from]);
         let options = [
             ("--to", self.to.to_string()),
             ("--clients", self.clients.to_string()),

@@ -35,11 +35,11 @@ impl Plan {
     pub(crate) const fn full() -> Self {
         Self {
             rounds: 5,
-            window: 1.5,
-            warmup: 1.0,
+            window: 1.0,
+            warmup: 0.6,
             trial: 1.0,
             width: 0.03,
-            disturbed: 5.0,
+            disturbed: 4.0,
             flows: 100_000,
             idle: 5.0,
             held: 100_000,

@@ -20,20 +20,23 @@ const PARTS: [&str; 6] = ["receive", "recycle", "own", "transmit", "kick", "all"
 const CONTESTANTS: [&str; 2] = ["bare", "ringgate"];
 
 /// Whole seconds that are timed.
-const SECONDS: u32 = 3;
+const SECONDS: u32 = 2;
+
+/// Turns of each.
+const ROUNDS: usize = 2;
 
 /// What setting up and ending may take.
 const SLACK: Duration = Duration::from_secs(20);
 
 /// How long it takes, seconds.
 pub(crate) fn estimate(plan: &Plan) -> f64 {
-    (CONTESTANTS.len() * plan.few_rounds()) as f64 * (f64::from(SECONDS) + Plan::AROUND)
+    (CONTESTANTS.len() * plan.rounds.min(ROUNDS)) as f64 * (f64::from(SECONDS) + Plan::AROUND)
 }
 
 /// Rows `step`, contestants in turn.
 pub(crate) fn measure(bench: &mut Bench) -> Result<Vec<Row>, String> {
     let mut windows = Vec::new();
-    for round in 0..bench.plan.few_rounds() {
+    for round in 0..bench.plan.rounds.min(ROUNDS) {
         for who in CONTESTANTS {
             let window = window(bench, who)?;
             bench.keep(

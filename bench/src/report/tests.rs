@@ -1,6 +1,6 @@
 use super::*;
 
-/// A run of one second a window, as it was written: it shows the format, not the speed.
+/// A run as `measure` writes it, with figures that nobody measured: it shows the format.
 const SAMPLE: &str = include_str!("sample.json");
 
 fn sample() -> String {
