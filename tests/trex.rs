@@ -10,7 +10,11 @@ mod tests {
     #[test]
     fn the_profiles_ask_for_what_they_say() {
         let check = Path::new(env!("CARGO_MANIFEST_DIR")).join("trex/check/profiles.py");
-        let output = Command::new("python3").arg(check).stdin(Stdio::null()).output().unwrap();
+        let output = Command::new("python3")
+            .arg(check)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
         // unittest is content with finding nothing, too.
