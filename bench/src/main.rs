@@ -1,22 +1,23 @@
-//! `ringgate-bench`: traffic source and bare forwarder. `scripts/bench` puts them together.
+//! `ringgate-bench`: traffic source and sink, bare forwarder, microbenchmarks. `scripts/bench` puts them together.
 #![expect(
     clippy::print_stdout,
     reason = "printing results is what this program is for"
 )]
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use ringgate_bench::generator::command::{
+    BlastArgs, CalibrateArgs, ConnectArgs, HardwareAddress, SinkArgs, run_blast, run_calibrate,
+    run_connect, run_sink,
+};
 use ringgate_bench::micro::memories;
 use ringgate_bench::micro::steady::{self, Steady, Watched};
 use ringgate_bench::micro::world::{Direction, Mode};
-use ringgate_bench::{bare, blast, machine, micro, rings, traffic};
+use ringgate_bench::{bare, machine, method, micro, report, rings, stages};
 use ringgate_dataplane::parse::Family;
-use ringgate_dataplane::pin::pin;
-use ringgate_dataplane::wire::ethernet::Mac;
 use serde_json::json;
 
 /// Traffic and measurements for Ringgate.
@@ -29,10 +30,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Send 64-byte UDP out of an interface as fast as the host lets it
     Blast(BlastArgs),
+    Sink(SinkArgs),
+    Connect(ConnectArgs),
+    Calibrate(CalibrateArgs),
     /// Forward between two interfaces with AF_XDP and nothing else
     Bare(BareArgs),
+    /// Tell where the time of a packet goes between two interfaces, of the balancer's worker or the bare forwarder
+    Stages(StagesArgs),
     /// Measure the balancer's own work in memory, beside what memory costs on this machine
     Micro(MicroArgs),
     /// Run packets through the pipeline in memory and nothing else, for tools that count
@@ -52,35 +57,25 @@ enum Command {
         #[arg(long, default_value_t = 15)]
         samples: usize,
     },
+    /// Measure Ringgate, the bare forwarder and peers on veth pairs, in turn
+    Measure(Box<method::Arguments>),
+    /// Write one page of HTML from what `measure` has written
+    Report(report::Arguments),
     /// Print what a result measured here belongs to
     Machine,
 }
 
 #[derive(Debug, clap::Args)]
-struct BlastArgs {
+struct BareArgs {
+    /// Destination of the packets to forward
     #[arg(long)]
-    interface: String,
-    /// Hardware address of this interface
-    #[arg(long)]
-    near: HardwareAddress,
-    /// Hardware address of the balancer's interface
-    #[arg(long)]
-    far: HardwareAddress,
-    /// First client address
-    #[arg(long)]
-    from: Ipv4Addr,
-    #[arg(long)]
-    to: SocketAddrV4,
-    #[arg(long, default_value_t = 1)]
-    flows: u32,
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    #[arg(long)]
-    core: usize,
+    service: SocketAddr,
+    #[command(flatten)]
+    path: PathArgs,
 }
 
 #[derive(Debug, clap::Args)]
-struct BareArgs {
+struct PathArgs {
     #[arg(long)]
     front: String,
     #[arg(long)]
@@ -91,13 +86,22 @@ struct BareArgs {
     /// Hardware address of the far end
     #[arg(long)]
     destination: HardwareAddress,
-    /// Destination of the packets to forward
-    #[arg(long)]
-    service: SocketAddrV4,
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     #[arg(long)]
     core: usize,
+}
+
+#[derive(Debug, clap::Args)]
+struct StagesArgs {
+    /// The bare forwarder in the place of the balancer's worker
+    #[arg(long)]
+    bare: bool,
+    /// Entries of the flow table
+    #[arg(long, default_value_t = 1 << 20)]
+    entries: usize,
+    #[command(flatten)]
+    path: PathArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -138,42 +142,33 @@ struct PipelineArgs {
     watched: Option<Watched>,
 }
 
-/// A hardware address as `ip link` prints it.
-#[derive(Debug, Clone, Copy)]
-struct HardwareAddress(Mac);
-
-impl FromStr for HardwareAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bytes: Result<Vec<u8>, _> = text
-            .split(':')
-            .map(|part| u8::from_str_radix(part, 16))
-            .collect();
-        let bytes = bytes.ok().and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
-        bytes
-            .map(|bytes| Self(Mac(bytes)))
-            .ok_or_else(|| format!("found {text:?}, expected six bytes such as 02:00:00:00:00:01"))
-    }
-}
-
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Blast(args) => run_blast(&args),
+        Command::Blast(args) => return end(run_blast(&args)),
+        Command::Sink(args) => return end(run_sink(&args)),
+        Command::Connect(args) => return end(run_connect(&args)),
+        Command::Calibrate(args) => return end(run_calibrate(&args)),
         Command::Bare(args) => run_bare(&args),
+        Command::Stages(args) => run_stages(&args),
         Command::Micro(args) => run_micro(&args),
         Command::Pipeline(args) => run_pipeline(&args),
         Command::Maglev { json } => run_maglev(json),
         Command::Memory { flows, samples } => memories::measure(flows, samples).map(|report| {
             println!("{report}");
         }),
+        Command::Measure(args) => method::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Machine => {
             println!("{}", machine::describe());
             Ok(())
         }
     };
+    end(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn end(result: Result<ExitCode, String>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("ringgate-bench: {error}");
             ExitCode::FAILURE
@@ -181,34 +176,39 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_blast(args: &BlastArgs) -> Result<(), String> {
-    pin(args.core).map_err(|error| error.to_string())?;
-    let traffic = traffic::Traffic::new(args.near.0, args.far.0, args.from, args.to, args.flows);
-    let duration = Duration::from_secs(args.seconds);
-    let offered = blast::blast(&args.interface, &traffic, duration)?;
-    println!(
-        "{}",
-        json!({ "frames": offered.frames, "seconds": offered.elapsed.as_secs_f64() })
-    );
-    Ok(())
-}
-
 fn run_bare(args: &BareArgs) -> Result<(), String> {
-    let path = bare::Path {
-        front: args.front.clone(),
-        back: args.back.clone(),
-        source: args.source.0,
-        destination: args.destination.0,
-        core: args.core,
-    };
-    let duration = Duration::from_secs(args.seconds);
+    let (path, duration) = args.path.resolved();
     let forwarded =
-        bare::forward(&path, args.service.into(), duration).map_err(|error| error.to_string())?;
+        bare::forward(&path, args.service, duration).map_err(|error| error.to_string())?;
     println!(
         "{}",
         json!({ "frames": forwarded.frames, "cpu_seconds": forwarded.cpu.as_secs_f64() })
     );
     Ok(())
+}
+
+fn run_stages(args: &StagesArgs) -> Result<(), String> {
+    let (path, duration) = args.path.resolved();
+    let window = if args.bare {
+        stages::forwarder(&path, duration)
+    } else {
+        stages::balancer(&path, args.entries, duration)
+    }?;
+    println!("{}", window.to_json());
+    Ok(())
+}
+
+impl PathArgs {
+    fn resolved(&self) -> (bare::Path, Duration) {
+        let path = bare::Path {
+            front: self.front.clone(),
+            back: self.back.clone(),
+            source: self.source.0,
+            destination: self.destination.0,
+            core: self.core,
+        };
+        (path, Duration::from_secs(self.seconds))
+    }
 }
 
 fn run_micro(args: &MicroArgs) -> Result<(), String> {

@@ -100,8 +100,8 @@ pub use model::{
     Flap, FlowMemory, Forward, Fragments, GrpcCheck, Health, HealthKind, HttpCheck, HttpMethod,
     Interface, Listen, Log, LogFormat, LogLevel, Metrics, MinHealthy, Mode, Model, MssClamp, Pace,
     PartialChecksums, Passive, Ping, Process, Protocol, Quic, RecordType, Remote, ResponseCode,
-    ScriptCheck, Service, Silence, StatusSet, Timeouts, TlsCheck, Tunnel, Verify, Vlan, VlanTags,
-    WhenBelow, WhenEmpty,
+    ScriptCheck, Service, Silence, StatusSet, Timeouts, TlsCheck, Tunnel, Verify, Via, Vlan,
+    VlanTags, WhenBelow, WhenEmpty,
 };
 
 use error::{Findings, Kind, Refusal};

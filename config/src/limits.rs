@@ -144,6 +144,15 @@ pub const FRAGMENTS_DEFAULT: usize = 8_192;
 /// Longest name of a user or a group, in bytes: what useradd(8) takes.
 pub const ACCOUNT_BYTES_MAX: usize = 32;
 
+// --- [log] ---
+
+/// Highest `flows`: of a million new flows in a second one is logged.
+pub const LOGGED_FLOWS_MAX: u32 = 1_000_000;
+
+/// Flows that are followed at once for the log: 200 bytes each, and what control looks at once a second. Who
+/// has more samples them.
+pub const FOLLOWED_FLOWS: usize = 1 << 16;
+
 // --- [metrics] ---
 
 /// Highest `residence-sample`: at a million turns a second one is measured every second.

@@ -60,7 +60,7 @@ pub use tunnel::{Dscp, Tunnel};
 pub(crate) use words::Word;
 pub use words::{
     Choose, FlowMemory, Forward, Fragments, HealthKind, HttpMethod, LogFormat, LogLevel, Mode,
-    PartialChecksums, Passive, Ping, Protocol, RecordType, ResponseCode, Silence, VlanTags,
+    PartialChecksums, Passive, Ping, Protocol, RecordType, ResponseCode, Silence, Via, VlanTags,
     WhenBelow, WhenEmpty,
 };
 

@@ -55,8 +55,8 @@ mod tests {
         assert_eq!(balancer.fragments(), 8_192);
         let (log, process) = (model.log(), model.process());
         assert_eq!(
-            (log.format(), log.level()),
-            (LogFormat::Text, LogLevel::Info)
+            (log.format(), log.level(), log.flows()),
+            (LogFormat::Text, LogLevel::Info, None)
         );
         assert_eq!((process.user(), process.group()), (None, None));
         assert!(!process.seccomp());

@@ -49,6 +49,17 @@ impl FlowHash {
         self.value
     }
 
+    /// Whether the flow is of the one in `every` that are looked at more closely: a share of all keys by
+    /// a number that nothing else about their places goes by. 1: each is, 0 too.
+    #[inline]
+    #[must_use]
+    pub const fn is_one_in(self, every: u32) -> bool {
+        // The upper half of a product hangs on all bits (Knuth's multiplicative hashing), and is scaled as
+        // buckets are. Tags are the lowest bits, which therefore say nothing of it.
+        let number = self.value.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        (number * every as u64) >> 32 == 0
+    }
+
     /// A place worth a look before all others; [`NO_HINT`] if there is none.
     #[inline]
     pub(crate) const fn hint(self) -> u32 {

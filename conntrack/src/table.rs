@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::census::Census;
 use crate::control::Control;
-use crate::expiry::{Profile, Seconds, Timeouts};
+use crate::expiry::{Profile, Seconds, Span, Timeouts};
 use crate::hash::{FlowHash, HashKey, NO_HINT, Secret};
 use crate::header::NewError;
 use crate::index::Index;
@@ -229,6 +229,18 @@ impl FlowTable {
                 limits.alive.store(alive, Ordering::Relaxed);
             }
         }
+    }
+
+    /// How long a flow in `state` under this profile is kept after its last packet.
+    #[must_use]
+    pub fn lifetime(&self, profile: Profile, state: State) -> Span {
+        let number = usize::from(profile.number()) * STATES + state as usize;
+        let of = |limits: &Limits| {
+            // Relaxed, both: as good before a change as after it.
+            let alive = limits.alive.load(Ordering::Relaxed);
+            alive.saturating_sub(limits.fresh.load(Ordering::Relaxed))
+        };
+        Span(self.limits.get(number).map_or(0, of))
     }
 
     /// The table, still empty, with its flows counted by owner in `census`.

@@ -135,6 +135,9 @@ impl Flush {
         if table.remove(found) {
             self.flows += 1;
             self.entries += 1;
+            if let Some(log) = snapshot.flow_log() {
+                log.flushed(key);
+            }
             if let (Some(lease), Some(sources)) = (lease, snapshot.sources()) {
                 // Held, by the entry that was just removed.
                 let _rests = sources.release(key.protocol(), lease, now);

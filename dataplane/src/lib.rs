@@ -14,7 +14,8 @@
 //! 6. [`rewrite`](mod@rewrite): addresses, ports, checksums, TTL ([`fragments`]: and where those go
 //!    that do not tell their ports; [`icmp`]: errors, and what cannot go on);
 //! 7. [`verdict`], [`counters`]: how it left, counted once ([`residence`]: and after how long);
-//! 8. [`worker`]: the loop that is this list ([`tap`]: what of it is shown to operators).
+//! 8. [`worker`]: the loop that is this list ([`tap`]: what of it is shown to operators, and
+//!    [`flow_log`]: what some flows carry).
 //!
 //! # Threads and ownership
 //!
@@ -30,6 +31,8 @@
 pub mod backend;
 pub mod clock;
 pub mod counters;
+pub mod courier;
+pub mod flow_log;
 pub mod flow_map;
 pub mod flush;
 pub mod fragments;

@@ -383,6 +383,29 @@ impl Fib {
         self.source_by(self.route(words(destination), family)?, destination)
     }
 
+    /// The host's own address of this family by which those beyond the link that leads to `destination` know it best: where
+    /// that is of the same family, [`source_for`](Self::source_for); else one of the link's, or else of another's.
+    #[must_use]
+    pub fn source_in(&self, destination: IpAddr, family: Family) -> Option<IpAddr> {
+        let own = match destination {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        };
+        if own == family {
+            return self.source_for(destination);
+        }
+        let link = self.link_of(self.route(words(destination), own)?)?;
+        source::beside(&self.own, link, family)
+    }
+
+    fn link_of(&self, route: &Route) -> Option<LinkIndex> {
+        match route.way {
+            Way::Link(link) | Way::Bounded(link, _) => Some(link),
+            Way::Gateway(place) => Some(self.owners.get(place as usize)?.link),
+            Way::Nowhere => None,
+        }
+    }
+
     fn source_by(&self, route: &Route, destination: IpAddr) -> Option<IpAddr> {
         let (link, gateway) = match route.way {
             Way::Link(link) | Way::Bounded(link, _) => (link, None),

@@ -15,6 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::backend::{Backend, BackendId, BackendIdentity, Health, NoSlot, Registry};
 use crate::clock::Millis;
+use crate::flow_log::FlowLog;
 use crate::fragments::{Policies, Policy};
 use crate::listens::Listens;
 use crate::maglev::{Member, Ring};
@@ -54,6 +55,7 @@ pub struct Snapshot {
     lifetimes: Lifetimes,
     steered: Steered,
     sources: Option<Arc<SourcePorts>>,
+    flow_log: Option<Arc<FlowLog>>,
     exchanges: bool,
     encapsulates: bool,
 }
@@ -127,6 +129,13 @@ impl Snapshot {
     #[must_use]
     pub fn sources(&self) -> Option<&SourcePorts> {
         self.sources.as_deref()
+    }
+
+    /// Where it is put down what flows carry, while that is wanted.
+    #[inline]
+    #[must_use]
+    pub fn flow_log(&self) -> Option<&FlowLog> {
+        self.flow_log.as_deref()
     }
 
     /// Whether some backend is `full-nat`.
@@ -204,12 +213,19 @@ pub struct Builder {
     next_step: Option<Millis>,
     generation: u64,
     sources: Option<Arc<SourcePorts>>,
+    flow_log: Option<Arc<FlowLog>>,
 }
 
 impl Builder {
     /// The sources of the snapshots that are built from now on.
     pub fn with_sources(&mut self, sources: Arc<SourcePorts>) -> &mut Self {
         self.sources = Some(sources);
+        self
+    }
+
+    /// Where flows are put down from the next snapshot on, if anywhere.
+    pub fn with_flow_log(&mut self, flow_log: Option<Arc<FlowLog>>) -> &mut Self {
+        self.flow_log = flow_log;
         self
     }
 
@@ -224,6 +240,12 @@ impl Builder {
     #[must_use]
     pub fn next_step(&self) -> Option<Millis> {
         self.next_step
+    }
+
+    /// The id that a backend has in the snapshots that are built, if the last one has it.
+    #[must_use]
+    pub fn id_of(&self, backend: &BackendIdentity) -> Option<BackendId> {
+        self.registry.get(backend)
     }
 
     /// The next snapshot.
@@ -307,6 +329,7 @@ impl Builder {
             exchanges: model.services().iter().any(is_full_nat),
             encapsulates: model.services().iter().any(is_tunnelled),
             sources: self.sources.clone(),
+            flow_log: self.flow_log.clone(),
         })
     }
 

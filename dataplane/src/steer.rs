@@ -44,6 +44,7 @@ mod half_open;
 mod interleaving;
 mod keep;
 mod moving;
+pub(crate) mod named;
 mod open;
 
 pub use decision::{Action, Decision, FlowEvent, Refusal, Way};

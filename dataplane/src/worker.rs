@@ -212,7 +212,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
             if !self.batch.is_empty() {
                 total += self.batch.len();
                 self.parse_batch(ingress);
-                if self.tapping.is_some() {
+                if self.tapping.is_some() || self.parts.snapshot.flow_log().is_some() {
                     self.steer_shown(ingress, now);
                 } else {
                     self.steer_batch::<false>(ingress, now);
@@ -304,7 +304,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
         }
     }
 
-    /// The rest of a batch's way while a tap is on.
+    /// The rest of a batch's way while a tap is on, or flows are logged.
     #[cold]
     #[inline(never)]
     fn steer_shown(&mut self, ingress: usize, now: Millis) {
@@ -318,7 +318,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
         }
     }
 
-    /// The second pass: each frame to its egress, or back to the pool. `SHOWN`: a tap may be on.
+    /// The second pass: each frame to its egress, or back to the pool. `SHOWN`: a tap may be on, or flows be
+    /// logged.
     // Two of them, so that the one without does not even ask.
     fn steer_batch<const SHOWN: bool>(&mut self, ingress: usize, now: Millis) {
         let Parts {
@@ -351,13 +352,16 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 if let Some(backend) = counters.backend(way.backend()) {
                     backend.count(way.is_reply(), bytes);
                 }
+                if SHOWN && let Some(log) = snapshot.flow_log() {
+                    log.goes_on(&steering, packet, &way, now);
+                }
                 if SHOWN && let Some(tapping) = &mut tapping {
                     tapping.goes_on(&steering, packet, &way, (&frame, egress.len()));
                 }
                 egress.push(frame);
                 continue;
             }
-            let decided = decide(&steering, parsed, &mut frame, &self.follower, counters);
+            let decided = decide::<SHOWN>(&steering, parsed, &mut frame, &self.follower, counters);
             let outcome = match &decided {
                 Ok(decision) => Ok(decision),
                 Err(Setback::Refused(refusal)) => Err(*refusal),
@@ -384,11 +388,8 @@ impl<P: Port, C: Clock> Worker<P, C> {
                 ingress,
                 tapping: tapping.as_deref_mut(),
             };
-            desk.settle(
-                frame,
-                outcome,
-                parsed.as_ref().ok().map(|(packet, _)| packet),
-            );
+            let packet = parsed.as_ref().ok().map(|(packet, _)| packet);
+            desk.settle(frame, outcome, packet);
         }
         self.parsed.clear();
     }
@@ -514,7 +515,7 @@ impl<P: Port, C: Clock> Worker<P, C> {
 /// The way of a packet that [`Steering::go_on`] has nothing for. Apart, so that the usual way is
 /// short in the processor's instruction cache too.
 #[inline(never)]
-fn decide<'a>(
+fn decide<'a, const SHOWN: bool>(
     steering: &Steering<'a>,
     parsed: &Result<(Packet, FlowHash), DropReason>,
     frame: &mut Frame,
@@ -533,5 +534,8 @@ fn decide<'a>(
         clamp(frame.bytes_mut(), packet, most)?;
     }
     rewrite(frame, packet, &decision.action, decision.hop)?;
+    if SHOWN && let Some(log) = steering.snapshot.flow_log() {
+        log.decided(steering, packet, &decision);
+    }
     Ok(decision)
 }

@@ -23,6 +23,7 @@ use crate::control::probe::Prober;
 use crate::control::probe::trust::{self, Trust};
 use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
+use crate::control::truepath::{TruePath, is_wanted};
 use crate::descriptors;
 use crate::log;
 use crate::plane::{Plan, Plane, Stopped};
@@ -93,6 +94,8 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     let trust = Trust::load(&model).map_err(trust::said)?;
     descriptors::raise(&model);
     let capacity = driver_capacity(specs(&model).count());
+    let mut truepath = TruePath::new(capacity);
+    truepath.want(is_wanted(&model), true)?;
     let (driver, kind) = driver::open(prefer, capacity)?;
     let (config, reloadable) = (config.to_owned(), config.to_owned());
     let steward = Steward::new(Start {
@@ -103,6 +106,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         exporter,
         checker,
         prober: Prober::new(capacity, trust, random()?),
+        truepath,
         builder,
         sources,
         plane,
@@ -112,6 +116,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         snapshot,
         config,
         clock,
+        choice: Secret([random()?, random()?]),
     });
     privileges.carry_out(kind, &facts.kernel)?;
     tell_privileges(&reloadable);

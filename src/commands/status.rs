@@ -116,6 +116,14 @@ fn render_flows(page: &mut String, flows: &Value) {
             flows["half_open_expired"],
         ),
     );
+    let log = &flows["log"];
+    if !log["one_in"].is_null() {
+        let told = format!(
+            "flow log  one in {}  follows {} of {}  began {}  ended {}  lost {}",
+            log["one_in"], log["open"], log["capacity"], log["began"], log["ended"], log["lost"],
+        );
+        line(page, &told);
+    }
 }
 
 /// Who it is and what it may do, on one line.
@@ -272,20 +280,26 @@ fn render_service(page: &mut String, service: &Value) {
                 number("bits_per_second"),
             ),
         );
-        let check = &backend["check"];
-        if let Some(last) = check["last"].as_str() {
-            line(page, &format!("      check: {last}"));
-        }
-        if let Some(told) = check["reported"].as_str() {
-            line(page, &format!("      reported: {told}"));
-        }
-        if let Some(millis) = check["held_ms"].as_u64() {
-            let seconds = millis.div_ceil(1000);
-            line(
-                page,
-                &format!("      held down for {seconds} s more: it changed sides too often"),
-            );
-        }
+        render_check(page, &backend["check"]);
+    }
+}
+
+/// What is known of a backend from its check, a line each.
+fn render_check(page: &mut String, check: &Value) {
+    if let Some(last) = check["last"].as_str() {
+        let via = check["asked"].as_str();
+        let via = via.map_or_else(String::new, |asked| format!(" of {asked} through it"));
+        line(page, &format!("      check{via}: {last}"));
+    }
+    if let Some(told) = check["reported"].as_str() {
+        line(page, &format!("      reported: {told}"));
+    }
+    if let Some(millis) = check["held_ms"].as_u64() {
+        let seconds = millis.div_ceil(1000);
+        line(
+            page,
+            &format!("      held down for {seconds} s more: it changed sides too often"),
+        );
     }
 }
 

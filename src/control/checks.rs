@@ -8,6 +8,7 @@ use ringgate_config::{Backend, Model, Service};
 use ringgate_dataplane::backend::Health;
 
 use super::health::{Checker, Reports, Spec, State, Target};
+use super::truepath::Path;
 
 /// The check of a backend; `None` when it is not checked: its service has no `health`, or the
 /// operator took it out.
@@ -17,6 +18,7 @@ pub(crate) fn spec_of(service: &Service, backend: &Backend) -> Option<Spec> {
     Some(Spec {
         address: SocketAddr::new(backend.address().ip(), port),
         check: health.check().cloned(),
+        path: Path::of(service, backend, health),
         pace: *health.pace(),
         reports: health.report_ttl().map(|ttl| Reports {
             target: Target {
@@ -39,6 +41,23 @@ pub(crate) fn specs(model: &Model) -> impl Iterator<Item = Spec> + '_ {
     })
 }
 
+/// Whether two configurations ask for other checks, or say so in another order. Most reloads change weights
+/// or what services do, and ten thousand checks need not be looked up for that.
+pub(crate) fn is_checked_otherwise(old: &Model, new: &Model) -> bool {
+    let asked = |backend: &Backend| (backend.address(), backend.disabled());
+    let is_same = |old: &Service, new: &Service| {
+        old.name() == new.name()
+            && old.health() == new.health()
+            && old
+                .backends()
+                .iter()
+                .map(asked)
+                .eq(new.backends().iter().map(asked))
+    };
+    let (old, new) = (old.services(), new.services());
+    old.len() != new.len() || !old.iter().zip(new).all(|(old, new)| is_same(old, new))
+}
+
 /// What is known of a backend from its check. One without is up.
 pub(crate) fn health(checker: &Checker, service: &Service, backend: &Backend) -> Health {
     let Some(spec) = spec_of(service, backend) else {
@@ -49,5 +68,43 @@ pub(crate) fn health(checker: &Checker, service: &Service, backend: &Backend) ->
         Some(State::Suspect) => Health::Suspect,
         Some(State::Down | State::Held) => Health::Down,
         Some(State::Pending) | None => Health::Pending,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = "[[interface]]\nname = \"front\"\n[[service]]\nname = \"web\"\nlisten = \"10.100.0.1:80\"\n\
+        protocol = \"tcp\"\nforward = \"nat\"\nhealth = { kind = \"tcp\", interval = \"1s\" }\n\
+        [[service.backend]]\naddress = \"10.2.0.11:80\"\nweight = 7\n";
+
+    fn model(from: &str, to: &str) -> Model {
+        let text = PLAIN.replace(from, to);
+        ringgate_config::parse("test", &text).unwrap().model
+    }
+
+    #[test]
+    fn what_is_asked_for_otherwise_is_seen_and_nothing_else() {
+        let plain = model("", "");
+        for (from, to) in [
+            ("kind = \"tcp\"", "kind = \"http\""),
+            ("interval = \"1s\"", "interval = \"2s\""),
+            ("\"web\"", "\"net\""),
+            ("10.2.0.11:80", "10.2.0.12:80"),
+            ("weight = 7", "disabled = true"),
+            (
+                "weight = 7\n",
+                "[[service.backend]]\naddress = \"10.2.0.12:80\"\n",
+            ),
+            ("health", "#"),
+        ] {
+            let other = model(from, to);
+            assert!(is_checked_otherwise(&plain, &other), "{to}");
+            assert!(specs(&plain).ne(specs(&other)) || from == "\"web\"", "{to}");
+        }
+        for (from, to) in [("", ""), ("weight = 7", "weight = 9"), (".1:80", ".2:80")] {
+            assert!(!is_checked_otherwise(&plain, &model(from, to)), "{to}");
+        }
     }
 }

@@ -58,6 +58,7 @@ use rustix::io::Errno;
 use siphasher::sip::SipHasher13;
 
 use super::probe::complaint::Complaint;
+use super::truepath::Path;
 pub(crate) use course::Told;
 use course::{Course, Rules, Turn};
 
@@ -70,12 +71,14 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 const RETRY: Duration = Duration::from_millis(10);
 
 /// What is checked and how: the identity of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Spec {
     /// Whom.
     pub(crate) address: SocketAddr,
     /// In which way; `None`: it is only reported.
     pub(crate) check: Option<Arc<Check>>,
+    /// By which path, if not to its own address.
+    pub(crate) path: Option<Path>,
     /// When, and what follows. A timeout longer than the interval counts as the interval, rows of 0 as
     /// of 1.
     pub(crate) pace: Pace,
@@ -99,6 +102,15 @@ pub(crate) struct Target {
     pub(crate) service: Arc<str>,
     /// The backend's address in it, as the configuration has it.
     pub(crate) backend: SocketAddr,
+}
+
+/// Of what tells nearly all apart: ten thousand are looked up a few times in each reload.
+impl Hash for Spec {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address.hash(state);
+        self.pace.interval.hash(state);
+        self.reports.hash(state);
+    }
 }
 
 impl Spec {
@@ -169,6 +181,12 @@ pub(crate) enum Reason {
     /// No answer in time.
     #[error("no answer in time: the host is down, or drops, or its accept queue is full")]
     TimedOut,
+    /// No answer in time, by the path of a client's packets.
+    #[error(
+        "no answer in time to what a client would send: the host is down, does not take the tunnel, or lacks the \
+         service's address (docs/FAR-ENDS.md); compare with via = \"backend\""
+    )]
+    Unanswered,
     /// No way to the host.
     #[error("unreachable ({0}): check routes and neighbours (ip route get, ip neigh)")]
     Unreachable(Errno),
@@ -209,6 +227,8 @@ pub(crate) struct Start {
     pub(crate) id: CheckId,
     /// Whom to ask.
     pub(crate) address: SocketAddr,
+    /// By which path, if not to its own address.
+    pub(crate) path: Option<Path>,
     /// In which way.
     pub(crate) check: Arc<Check>,
     /// For how long at most.
@@ -293,14 +313,16 @@ struct Watched {
 #[derive(Debug, Default)]
 struct Heirs(FxHashMap<Heritage, (Course, Tally, Option<Target>)>);
 
-/// Of which backend, asked in which way, and of which target, or of any.
-type Heritage = (SocketAddr, Option<Arc<Check>>, Option<Target>);
+/// Of which backend, asked in which way and by which path, and of which target, or of any. What one path has shown says
+/// nothing of another.
+type Heritage = (SocketAddr, Option<Arc<Check>>, Option<Path>, Option<Target>);
 
 impl Heirs {
     fn leave(&mut self, check: &Watched) {
         let Spec {
             address,
             check: way,
+            path,
             ..
         } = &check.spec;
         let target = check.spec.target();
@@ -310,7 +332,7 @@ impl Heirs {
         for whose in whose.into_iter().take(1 + usize::from(target.is_some())) {
             let heir = self
                 .0
-                .entry((*address, way.clone(), whose))
+                .entry((*address, way.clone(), *path, whose))
                 .or_insert_with(leaves);
             if heir.0.since < check.course.since {
                 *heir = leaves();
@@ -319,7 +341,10 @@ impl Heirs {
     }
 
     fn of(&self, spec: &Spec) -> Option<(Course, Tally)> {
-        let whose = |target| self.0.get(&(spec.address, spec.check.clone(), target));
+        let whose = |target| {
+            let heritage = (spec.address, spec.check.clone(), spec.path, target);
+            self.0.get(&heritage)
+        };
         let target = spec.target().cloned();
         let (course, tally, from) = whose(target).or_else(|| whose(None))?;
         let is_same = spec.target() == from.as_ref();
@@ -359,6 +384,7 @@ impl Checker {
     /// Makes the wanted checks the ones that are run. Naming one twice is naming it once.
     pub(crate) fn reconcile(&mut self, wanted: impl IntoIterator<Item = Spec>, now: Instant) {
         let mut old = std::mem::take(&mut self.by_spec);
+        self.by_spec.reserve(old.len());
         let mut new = Vec::new();
         for spec in wanted {
             if let Some(id) = old.remove(&spec) {
@@ -502,6 +528,7 @@ impl Checker {
             start.push(Start {
                 id,
                 address: check.spec.address,
+                path: check.spec.path,
                 check: way,
                 timeout: check.spec.limit(),
             });

@@ -43,6 +43,7 @@
 //! | [`health`] | which backends answer: rise and fall, flaps, suspicion, what an agent reports |
 //! | [`signs`] | what the traffic of backends' new connections shows |
 //! | [`probe`] | how a check is carried out, each kind in a file of its own |
+//! | [`truepath`] | checks that go the way of the traffic |
 //! | [`signals`] | SIGHUP, SIGTERM, SIGINT |
 //! | [`admin`] | the admin socket |
 //! | [`exporter`] | the listener for collectors of metrics |
@@ -56,6 +57,7 @@
 pub(crate) mod admin;
 pub(crate) mod api;
 pub(crate) mod checks;
+pub(crate) mod chronicle;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod driver;
@@ -77,3 +79,4 @@ pub(crate) mod slab;
 pub(crate) mod status;
 pub(crate) mod steward;
 pub(crate) mod taps;
+pub(crate) mod truepath;

@@ -24,6 +24,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,7 @@ use siphasher::sip::SipHasher13;
 use super::driver::{Driver, Failure, Operation, OperationId, Outcome, Refused};
 use super::health::{CheckId, Reason, Start, Verdict};
 use super::slab::{Key, Slab};
+use super::truepath::{Caller, Door};
 use complaint::Complaint;
 use datagram::{Datagram, Inquiry};
 use dns::Dns;
@@ -154,6 +156,15 @@ struct Run {
     deadline: Instant,
     /// What the driver is doing for it.
     operations: [Option<OperationId>; LANES],
+    /// By which its packets' path is known, if they take one of their own.
+    caller: Option<Caller>,
+}
+
+/// Whom to ask, and by which socket, if it was made elsewhere.
+#[derive(Debug)]
+struct Dial {
+    address: SocketAddr,
+    ready: Option<OwnedFd>,
 }
 
 impl Run {
@@ -176,6 +187,8 @@ pub(crate) struct Prober {
     yard: Yard,
     /// Makes questions differ from each other, unforeseeably.
     nonces: Nonces,
+    /// Of checks that have ended.
+    callers: Vec<Caller>,
 }
 
 impl Prober {
@@ -187,6 +200,7 @@ impl Prober {
             trust,
             yard: Yard::default(),
             nonces: Nonces { seed, given: 0 },
+            callers: Vec::new(),
         }
     }
 
@@ -211,15 +225,24 @@ impl Prober {
         !self.due.is_empty()
     }
 
-    /// Begins a check. With [`Progress::Running`], its operations' completions are to be handed to
-    /// [`completed`](Self::completed).
+    /// The callers of checks that have ended since the last time.
+    pub(crate) fn take_callers(&mut self) -> Vec<Caller> {
+        std::mem::take(&mut self.callers)
+    }
+
+    /// Begins a check; through this door, if its packets take a path of their own. With [`Progress::Running`], its
+    /// operations' completions are to be handed to [`completed`](Self::completed).
     pub(crate) fn start<T: Copy + From<ProbeToken>>(
         &mut self,
         start: &Start,
+        door: Option<Door>,
         now: Instant,
         driver: &mut dyn Driver<T>,
     ) -> Progress {
-        let Some((probe, step)) = self.begin(start) else {
+        let (ready, caller) = door.map(|door| (door.socket, door.caller)).unzip();
+        let address = start.path.map_or(start.address, |path| path.asked);
+        let Some((probe, step)) = self.begin(start, Dial { address, ready }) else {
+            self.callers.extend(caller);
             return Progress::Refused(start.id);
         };
         let run = Run {
@@ -228,26 +251,30 @@ impl Prober {
             begun: now,
             deadline: now + start.timeout,
             operations: [None; LANES],
+            caller,
         };
         match self.runs.insert(run) {
             Ok(key) => self.follow(key, Lane::First, step, now, driver),
-            Err(run) => Progress::Refused(run.id),
+            Err(run) => {
+                self.callers.extend(run.caller);
+                Progress::Refused(run.id)
+            }
         }
     }
 
     /// The machine of this check, and its first step; `None` when there is no room for it.
-    fn begin(&mut self, start: &Start) -> Option<(Probe, Step)> {
-        let (address, check) = (start.address, &start.check);
+    fn begin(&mut self, start: &Start, dial: Dial) -> Option<(Probe, Step)> {
+        let (address, check) = (dial.address, &start.check);
         let dialogue: Result<Box<dyn Dialogue>, Verdict> = match &**check {
-            Check::Tcp => return Some((Probe::Tcp(Tcp), Tcp::begin(address))),
-            Check::Udp(_) => return Some(ask(address, Box::new(Udp(Arc::clone(check))))),
+            Check::Tcp => return Some((Probe::Tcp(Tcp), Tcp::begin(dial))),
+            Check::Udp(_) => return Some(ask(dial, Box::new(Udp(Arc::clone(check))))),
             Check::Dns(_) => {
                 let dns = Dns::new(check, self.nonces.next());
-                return Some(ask(address, Box::new(dns)));
+                return Some(ask(dial, Box::new(dns)));
             }
             Check::Icmp => {
                 let echo = Echo::new(address, self.nonces.next());
-                return Some(ask(address, Box::new(echo)));
+                return Some(ask(dial, Box::new(echo)));
             }
             Check::Script(script) => {
                 return match Script::begin(script, address, &self.yard)? {
@@ -270,7 +297,7 @@ impl Prober {
         };
         Some(match dialogue {
             Ok(dialogue) => {
-                let (stream, step) = Stream::begin(address, dialogue);
+                let (stream, step) = Stream::begin(dial, dialogue);
                 (Probe::Stream(Box::new(stream)), step)
             }
             Err(verdict) => unable(verdict),
@@ -373,15 +400,36 @@ impl Prober {
 
     /// Forgets a check, with what is still under way for it.
     fn end<T: Copy>(&mut self, key: Key, driver: &mut dyn Driver<T>) {
-        let run = self.runs.take(key);
+        let mut run = self.runs.take(key);
+        self.callers
+            .extend(run.as_mut().and_then(|run| run.caller.take()));
         for operation in run.iter().flat_map(|run| run.operations).flatten() {
             driver.cancel(operation);
         }
     }
 }
 
-fn ask(address: SocketAddr, inquiry: Box<dyn Inquiry>) -> (Probe, Step) {
-    let (datagram, step) = Datagram::begin(address, inquiry);
+/// A socket for a check of this kind, not connected, and its IANA protocol number.
+///
+/// # Errors
+///
+/// Why there is none; [`Errno::INVAL`] for kinds that ask neither by TCP nor by UDP.
+pub(crate) fn socket(check: &Check, address: SocketAddr) -> Result<(OwnedFd, u8), Errno> {
+    match check {
+        Check::Udp(_) | Check::Dns(_) => Ok((udp::socket(address)?, UDP)),
+        Check::Tcp | Check::Http(_) | Check::Https(..) | Check::Grpc(..) => {
+            Ok((tcp::socket(address)?, TCP))
+        }
+        Check::Icmp | Check::Script(_) => Err(Errno::INVAL),
+    }
+}
+
+/// IANA protocol numbers.
+const TCP: u8 = ringgate_config::Protocol::Tcp.number();
+const UDP: u8 = ringgate_config::Protocol::Udp.number();
+
+fn ask(dial: Dial, inquiry: Box<dyn Inquiry>) -> (Probe, Step) {
+    let (datagram, step) = Datagram::begin(dial, inquiry);
     (Probe::Datagram(Box::new(datagram)), step)
 }
 

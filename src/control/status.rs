@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ringgate_config::Via;
 use ringgate_dataplane::backend::{Backend, BackendId};
 use ringgate_dataplane::clock::Millis;
 use ringgate_dataplane::counters::{Counter, WorkerCounters};
@@ -16,11 +17,13 @@ use ringgate_dataplane::verdict::DropReason;
 use serde_json::{Map, Value, json};
 
 use super::checks::spec_of;
+use super::chronicle::Told;
 use super::driver::DriverKind;
-use super::health::{Checker, Report, Told, Verdict};
+use super::health::{self, Checker, Report, Verdict};
 use super::latency::{Checks, Latency};
 use super::meter::Meter;
 use super::netlink::Watcher;
+use super::truepath::{self, TruePath};
 use crate::plane::Plane;
 use crate::reload::in_force::InForce;
 
@@ -40,6 +43,8 @@ pub(crate) struct Page<'a> {
     pub(crate) plane: &'a Plane,
     /// The checks.
     pub(crate) checker: &'a Checker,
+    /// What carries those via services.
+    pub(crate) truepath: &'a TruePath,
     /// The kernel's network.
     pub(crate) watcher: &'a Watcher,
     /// The rates.
@@ -56,6 +61,8 @@ pub(crate) struct Page<'a> {
     pub(crate) admin: &'a Path,
     /// Flows that operators flushed since the start.
     pub(crate) flushed: u64,
+    /// What was told of flows.
+    pub(crate) chronicle: Told,
     /// The time of flows and ports.
     pub(crate) now: Millis,
     /// The time of checks.
@@ -89,6 +96,7 @@ impl Page<'_> {
                 "admin": self.admin.display().to_string(),
                 "operations": self.operations,
                 "turn": latency(self.turns),
+                "true_path": self.truepath.to_json(),
             },
             "process": crate::privileges::held(),
             "network": self.network(),
@@ -185,6 +193,14 @@ impl Page<'_> {
             "half_open": sum(|worker| &worker.flows.half_open),
             "half_open_displaced": sum(|worker| &worker.flows.half_open_displaced),
             "half_open_expired": sum(|worker| &worker.flows.half_open_expired),
+            "log": {
+                "one_in": self.chronicle.every,
+                "capacity": self.chronicle.capacity,
+                "open": self.chronicle.open,
+                "began": self.chronicle.began,
+                "ended": self.chronicle.ended,
+                "lost": self.chronicle.lost,
+            },
         })
     }
 
@@ -311,8 +327,10 @@ impl Page<'_> {
         let (built, scale) = (self.snapshot.backend(id), as_built.weight_scale);
         let totals = self.meter.totals(id, workers);
         let (packets, bits) = self.meter.rates(id);
-        let check = spec_of(service, backend).and_then(|spec| self.checker.report(&spec));
-        let check = check.map(|report| check_json(&report, self.at));
+        let check = spec_of(service, backend).and_then(|spec| {
+            let report = self.checker.report(&spec)?;
+            Some(check_json(&report, spec.path, self.at))
+        });
         json!({
             "address": backend.name(),
             "forward": backend.forward().as_str(),
@@ -342,15 +360,17 @@ impl Page<'_> {
 }
 
 /// What is known of a backend from its check.
-fn check_json(report: &Report, now: Instant) -> Value {
+fn check_json(report: &Report, path: Option<truepath::Path>, now: Instant) -> Value {
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     json!({
         "state": report.state.to_string(),
+        "via": path.map_or(Via::Backend, |_| Via::Service).as_str(),
+        "asked": path.map(|path| path.asked.to_string()),
         "since_ms": millis(now.saturating_duration_since(report.since)),
         "held_ms": report.held_until.map(|until| millis(until.saturating_duration_since(now))),
         "reported": report.told.map(|(told, _)| match told {
-            Told::Up => "up",
-            Told::Down => "down",
+            health::Told::Up => "up",
+            health::Told::Down => "down",
         }),
         "reported_ms_ago": report.told.map(|(_, at)| millis(now.saturating_duration_since(at))),
         "last": report.last.map(|last| match last {

@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringgate_config::{Model, Overlay};
-use ringgate_conntrack::Endpoint;
-use ringgate_dataplane::route::Fib;
+use ringgate_conntrack::{Endpoint, Secret};
+use ringgate_dataplane::route::{Fib, Neighbour};
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
 
 use super::admin::{self, Admin, AdminToken};
 use super::api::flows::Listing;
 use super::api::flush::Flushing;
 use super::api::watch::Waits;
+use super::chronicle::Chronicle;
 use super::clock;
 use super::driver::{Completion, Driver, Operation, Outcome, Refused};
 use super::events::{Event, Events};
@@ -33,6 +34,7 @@ use super::signals::{Signals, Wish};
 use super::signs::Signs;
 use super::slab::Key;
 use super::taps::{self, Showing};
+use super::truepath::TruePath;
 use crate::clock::Monotonic;
 use crate::log::limited;
 use crate::plane::Plane;
@@ -46,9 +48,11 @@ use drain::Drain;
 mod answer;
 mod changes;
 mod check;
+mod chronicle;
 mod drain;
 mod empty;
 mod flush;
+mod path;
 mod reload;
 mod sides;
 mod sources;
@@ -58,6 +62,14 @@ mod told;
 /// How often the loop looks after what has no event of its own: workers' requests for next hops,
 /// adopted snapshots, the drain. A first packet to an unknown next hop waits this long.
 const TICK: Duration = Duration::from_millis(20);
+
+/// Checks begun in a [`TICK`] from which on they are many: a thousand a second.
+const MANY_CHECKS: usize = 20;
+
+/// How long the loop rests between turns while checks are many, so that it is woken for a handful of
+/// results and not for each. A sixth of the processor time of 10,000 checks a second was waking
+/// (`scripts/checks-cost`), and no interval or timeout is as short as this.
+const GATHER: Duration = Duration::from_micros(300);
 
 /// How long the first results of checks are waited for before packets are let in.
 const READY_AT_LAST: Duration = Duration::from_secs(3);
@@ -92,6 +104,8 @@ pub(crate) enum Token {
     Admin(AdminToken),
     Exporter(AdminToken),
     Check(ProbeToken),
+    /// The device with this number of those for checks via services.
+    Path(u32),
 }
 
 /// Why the loop ended.
@@ -119,6 +133,8 @@ pub(crate) struct Steward {
     notifier: Notifier,
     checker: Checker,
     prober: Prober,
+    /// For checks that go the way of the traffic.
+    truepath: TruePath,
     builder: Builder,
     sources: Sources,
     meter: Meter,
@@ -159,12 +175,17 @@ pub(crate) struct Steward {
     flush: Option<Flushing>,
     /// The tap that an operator has opened.
     showing: Option<Showing>,
+    /// What is told of flows.
+    chronicle: Chronicle,
     /// Flows that were flushed since the start.
     flushed: u64,
     /// Pages of flows that are being searched for.
     listings: Vec<(Key, Listing)>,
     /// Who waits for backends to be drained.
     waits: Waits,
+    /// Checks begun since the last tick, and whether there were many before it.
+    begun: usize,
+    checks_are_many: bool,
     next_tick: Instant,
     next_sample: Instant,
     next_refresh: Instant,
@@ -189,6 +210,7 @@ pub(crate) struct Start {
     pub(crate) exporter: Admin,
     pub(crate) checker: Checker,
     pub(crate) prober: Prober,
+    pub(crate) truepath: TruePath,
     pub(crate) builder: Builder,
     pub(crate) sources: Sources,
     pub(crate) plane: Plane,
@@ -198,6 +220,8 @@ pub(crate) struct Start {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) config: PathBuf,
     pub(crate) clock: Monotonic,
+    /// By which flows are chosen that are logged.
+    pub(crate) choice: Secret,
 }
 
 impl Steward {
@@ -222,6 +246,7 @@ impl Steward {
             notifier,
             checker: start.checker,
             prober: start.prober,
+            truepath: start.truepath,
             builder: start.builder,
             sources: start.sources,
             sources_due: false,
@@ -249,7 +274,10 @@ impl Steward {
             drain: None,
             flush: None,
             showing: None,
+            chronicle: Chronicle::new(start.choice),
             flushed: 0,
+            begun: 0,
+            checks_are_many: false,
             next_tick: now,
             next_sample: now + SAMPLE,
             next_refresh: now,
@@ -266,12 +294,16 @@ impl Steward {
     pub(crate) fn run(mut self) -> io::Result<(End, Plane)> {
         self.listen(Token::Signals, self.signals.descriptor()?);
         self.listen(Token::Netlink, self.watcher.descriptor()?);
+        self.listen_to_path();
         self.start_admin(Vec::new());
         self.start_exporter(Vec::new());
         let mut done = Vec::new();
         loop {
-            let now = clock::now();
-            self.driver.wait(Some(self.pause(now)), &mut done)?;
+            let pause = self.pause(clock::now());
+            if self.checks_are_many && !pause.is_zero() {
+                std::thread::sleep(GATHER);
+            }
+            self.driver.wait(Some(pause), &mut done)?;
             let now = clock::now();
             for completion in done.drain(..) {
                 self.dispatch(completion, now);
@@ -281,6 +313,7 @@ impl Steward {
             self.renew_sources();
             if now >= self.next_tick {
                 self.next_tick = now + TICK;
+                self.checks_are_many = std::mem::take(&mut self.begun) > MANY_CHECKS;
                 self.tick(now);
             }
             self.renew(now);
@@ -291,6 +324,7 @@ impl Steward {
             self.feed_tap(now);
             if let Some(end) = self.end(now) {
                 self.notifier.stopping();
+                self.end_chronicle();
                 return Ok((end, self.plane));
             }
             self.turns.record(clock::now() - now);
@@ -328,7 +362,10 @@ impl Steward {
             (Token::Check(token), outcome) => self.go_on_checking(token, outcome, now),
             (Token::Admin(token), outcome) => self.answer(Door::Admin, token, outcome, now),
             (Token::Exporter(token), outcome) => self.answer(Door::Exporter, token, outcome, now),
-            (Token::Signals | Token::Netlink, _) => {}
+            (Token::Path(serial), Outcome::Readable { fd, .. }) => {
+                self.hear_of_path(serial, fd, now);
+            }
+            (Token::Signals | Token::Netlink | Token::Path(_), _) => {}
         }
     }
 
@@ -378,7 +415,12 @@ impl Steward {
                 asked.push(neighbour);
             }
         }
-        for neighbour in asked {
+        self.ask_for(asked);
+    }
+
+    /// Asks the kernel for the hardware addresses of neighbours.
+    fn ask_for(&mut self, neighbours: Vec<Neighbour>) {
+        for neighbour in neighbours {
             let address = Endpoint {
                 address: neighbour.address,
                 port: 0,
@@ -425,12 +467,14 @@ impl Steward {
             self.meter
                 .sample(&self.snapshot, &self.plane.counters(), now);
             self.in_force.look(&self.config, &self.file);
+            self.keep_path();
         }
         if self.next_alive.is_some_and(|due| now >= due) {
             self.next_alive = self.notifier.watchdog().map(|every| now + every);
             self.notifier.alive();
         }
         self.steer_when_adopted();
+        self.go_on_telling(now);
         self.count_established(now);
         self.become_ready(now);
     }

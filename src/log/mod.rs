@@ -21,10 +21,15 @@ use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+/// What flows are told under, see [`chronicle`](crate::control::chronicle).
+pub(crate) const FLOWS: &str = "flow";
+
 /// Begins. `RUST_LOG`, where it is set and makes sense, goes before the configured level.
 pub(crate) fn start(log: &Log) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(log.level().as_str()));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        // Flows are told where somebody has asked for them, whatever else is left out.
+        EnvFilter::new(format!("{},{FLOWS}=info", log.level().as_str()))
+    });
     let log_to = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

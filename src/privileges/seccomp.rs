@@ -15,6 +15,7 @@ use seccompiler::{
 };
 
 use crate::control::driver::DriverKind;
+use crate::control::truepath::TUNSETIFF;
 
 /// Calls that are allowed whatever their arguments.
 const PLAIN: &[i64] = &[
@@ -121,7 +122,7 @@ const BPF_COMMANDS: [u64; 9] = [1, 2, 3, 4, 15, 24, 25, 26, 27];
 
 /// Kinds of sockets: family, type, protocol. Without a protocol: any. Checks, the admin socket, the service manager;
 /// ICMP as ping(8) does it.
-const SOCKETS: [(i32, i32, Option<i32>); 9] = [
+const SOCKETS: [(i32, i32, Option<i32>); 10] = [
     (libc::AF_UNIX, libc::SOCK_STREAM, None),
     (libc::AF_UNIX, libc::SOCK_DGRAM, None),
     (libc::AF_INET, libc::SOCK_STREAM, None),
@@ -130,7 +131,13 @@ const SOCKETS: [(i32, i32, Option<i32>); 9] = [
     (libc::AF_INET6, libc::SOCK_STREAM, None),
     (libc::AF_INET6, libc::SOCK_DGRAM, None),
     (libc::AF_INET6, libc::SOCK_RAW, Some(libc::IPPROTO_ICMPV6)),
+    // Both are one to the kernel: the C library opens the first, our own requests go by the second.
     (libc::AF_NETLINK, libc::SOCK_RAW, Some(libc::NETLINK_ROUTE)),
+    (
+        libc::AF_NETLINK,
+        libc::SOCK_DGRAM,
+        Some(libc::NETLINK_ROUTE),
+    ),
 ];
 
 /// Type without SOCK_NONBLOCK and SOCK_CLOEXEC (include/linux/net.h, SOCK_TYPE_MASK).
@@ -159,6 +166,9 @@ fn filter(driver: DriverKind) -> Result<BpfProgram, String> {
     // Its own limits: a reload may need more descriptors, within what it was given.
     let own = rule([is(0, 0)]).map_err(failed)?;
     rules.insert(libc::SYS_prlimit64, vec![own]);
+    // A device for checks via services, should a reload ask for one.
+    let tun = rule([is(1, TUNSETIFF.into())]).map_err(failed)?;
+    rules.insert(libc::SYS_ioctl, vec![tun]);
     let mut commands = Vec::new();
     for command in BPF_COMMANDS {
         commands.push(rule([is(0, command)]).map_err(failed)?);

@@ -35,7 +35,7 @@ mod sample;
 mod stages;
 pub mod steady;
 mod steps;
-mod table;
+pub(crate) mod table;
 pub mod world;
 
 use crate::micro::report::Report;

@@ -19,7 +19,7 @@ use ringgate_dataplane::counters::WorkerCounters;
 use ringgate_dataplane::newcomers::Tables;
 use ringgate_dataplane::parse::Family;
 use ringgate_dataplane::port::memory::Rings;
-use ringgate_dataplane::port::{Batch, MemoryPort, Port as _};
+use ringgate_dataplane::port::{Batch, MemoryPort, Port};
 use ringgate_dataplane::publish::Mailbox;
 use ringgate_dataplane::route::{Fib, Link, PortIndex, Target};
 use ringgate_dataplane::snapshot::{Builder, Snapshot};
@@ -370,6 +370,69 @@ pub struct World {
     pub lanes: Vec<Lane>,
 }
 
+/// What workers are made of beside their ports.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    tables: Tables,
+    fragments: Arc<FragmentTable>,
+    /// What they work with.
+    pub(crate) snapshot: Arc<Snapshot>,
+    seats: Vec<Seat>,
+    workers: usize,
+}
+
+impl Plan {
+    /// For so many workers that share tables; how many backends the first service has, and whether
+    /// one has full NAT.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::new`].
+    pub(crate) fn new(
+        tables: Tables,
+        workers: usize,
+        services: (u16, bool),
+    ) -> Result<Self, String> {
+        let (sources, mut seats) = sources(workers)?;
+        seats.reverse();
+        let fragments = FragmentTable::new(FRAGMENTS, Secret([5, 7]));
+        Ok(Self {
+            tables,
+            fragments: Arc::new(fragments.map_err(|error| error.to_string())?),
+            snapshot: snapshot(services, sources)?,
+            seats,
+            workers,
+        })
+    }
+
+    /// The next worker's, the `index`th.
+    pub(crate) fn parts<P: Port>(
+        &mut self,
+        index: usize,
+        (ports, pool): (Vec<P>, Pool),
+    ) -> Parts<P, Still> {
+        Parts {
+            partial: vec![false; ports.len()],
+            counters: Arc::new(WorkerCounters::new(ports.len())),
+            ports,
+            pool,
+            tables: self.tables.clone(),
+            fragments: Arc::clone(&self.fragments),
+            // A storm of new flows is what is measured.
+            udp_new_flows: u32::MAX,
+            icmp_per_second: 1000,
+            seat: self.seats.pop(),
+            clock: Still,
+            mailbox: Arc::new(Mailbox::default()),
+            snapshot: Arc::clone(&self.snapshot),
+            wanted: Arc::new(ArrayQueue::new(16)),
+            index,
+            workers: self.workers,
+            busy_poll: true,
+        }
+    }
+}
+
 /// What one thread compares.
 #[derive(Debug)]
 pub struct Lane {
@@ -423,35 +486,10 @@ impl World {
         threads: usize,
         (backends, has_full_nat): (u16, bool),
     ) -> Result<Self, String> {
-        let (sources, seats) = sources(threads)?;
-        let snapshot = snapshot((backends, has_full_nat), sources)?;
-        let fragments = FragmentTable::new(FRAGMENTS, Secret([5, 7]));
-        let fragments = Arc::new(fragments.map_err(|error| error.to_string())?);
-        let lanes = (0..threads).zip(seats).map(|(index, seat)| {
-            let (ports, pool) = ports();
-            let worker = Worker::new(Parts {
-                ports,
-                pool,
-                partial: vec![false; 2],
-                tables: tables.clone(),
-                fragments: Arc::clone(&fragments),
-                // A storm of new flows is what is measured.
-                udp_new_flows: u32::MAX,
-                icmp_per_second: 1000,
-                seat: Some(seat),
-                clock: Still,
-                mailbox: Arc::new(Mailbox::default()),
-                snapshot: Arc::clone(&snapshot),
-                counters: Arc::new(WorkerCounters::new(2)),
-                wanted: Arc::new(ArrayQueue::new(16)),
-                index,
-                workers: threads,
-                busy_poll: true,
-            });
-            Lane {
-                worker,
-                bare: Bare::new(),
-            }
+        let mut plan = Plan::new(tables, threads, (backends, has_full_nat))?;
+        let lanes = (0..threads).map(|index| Lane {
+            worker: Worker::new(plan.parts(index, ports())),
+            bare: Bare::new(),
         });
         Ok(Self {
             lanes: lanes.collect(),

@@ -92,6 +92,8 @@ pub(super) fn of_process<'a>(old: &Model, new: &Model) -> Vec<Action<'a>> {
         "metrics.backends",
         [&old.metrics().backends, &new.metrics().backends],
     );
+    let every = |every: &Option<u32>| every.map_or("off".to_owned(), |every| every.to_string());
+    free.note("log.flows", [&old.log().flows, &new.log().flows], every);
     if fixed.0.is_empty() && free.0.is_empty() && is_other_balancer(old.balancer(), new.balancer())
     {
         free.0.push(Setting::unnamed());
@@ -346,6 +348,7 @@ fn health(settings: &mut Settings, both: [&Health; 2]) {
     settings.note("health.port", both.map(|one| &one.port), |port| {
         port.map_or("the backend's".to_owned(), |port| port.to_string())
     });
+    settings.shown("health.via", both.map(|one| &one.via));
     if settings.0.is_empty() && both[0] != both[1] {
         settings.0.push(Setting::unnamed());
     }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::settings::Setting;
 use super::*;
-use crate::model::{Api, Balancer, Health, Metrics, Pace, Remote, Timeouts};
+use crate::model::{Api, Balancer, Health, Log, Metrics, Pace, Remote, Timeouts};
 
 const INTERFACE: &str = "[[interface]]\nname = \"eth0\"\n";
 
@@ -171,6 +171,7 @@ fn every_key_of_the_process_is_told_under_its_name() {
     for (table, expected) in [
         ("[log]\nformat = \"json\"", &["log.format"][..]),
         ("[log]\nlevel = \"warn\"", &["log.level"]),
+        ("[log]\nflows = 10", &["log.flows"]),
         ("[process]\nuser = \"a\"", &["process.user"]),
         (
             "[process]\nuser = \"a\"\ngroup = \"b\"",
@@ -249,6 +250,7 @@ fn every_key_of_a_check_is_told_under_its_name() {
         (", flap = {}", &["health.flap"]),
         (", passive = \"check\"", &["health.passive"]),
         (", report-ttl = \"5s\"", &["health.report-ttl"]),
+        (", via = \"service\"", &["health.via"]),
     ] {
         let (old, new) = (checked(""), checked(keys));
         let diff = Diff::between(&old, &new);
@@ -311,6 +313,11 @@ fn no_field_of_the_process_is_unknown() {
         } = remote;
     };
     remote.iter().for_each(knows);
+    let Log {
+        format: _,
+        level: _,
+        flows: _,
+    } = model.log();
     let Metrics {
         listen: _,
         residence_sample: _,
@@ -370,6 +377,7 @@ fn take_apart(health: &Health) {
     let Health {
         check: _,
         port: _,
+        via: _,
         pace,
         report_ttl: _,
     } = health;

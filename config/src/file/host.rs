@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use super::Field;
 use super::keys::Keys;
+use super::{Field, TextOrWhole};
 
 /// `[log]`.
 #[derive(Debug)]
 pub(crate) struct Log<'a> {
     pub(crate) format: Field<&'a str>,
     pub(crate) level: Field<&'a str>,
+    pub(crate) flows: Field<TextOrWhole<'a>>,
 }
 
 /// `[process]`.
@@ -25,10 +26,15 @@ impl<'a> Log<'a> {
     /// The table, if the file has it.
     pub(super) fn read(top: &mut Keys<'a, '_, '_>) -> Option<Self> {
         let (mut keys, _) = top.inner("log")?;
-        keys.refuse_unknown(&["format", "level"]);
+        keys.refuse_unknown(&["format", "level", "flows"]);
         Some(Self {
             format: keys.text("format", "a word in quotes"),
             level: keys.text("level", "a word in quotes"),
+            flows: keys.text_or_whole(
+                "flows",
+                "\"off\" or a whole number",
+                "write \"off\", or of how many flows one is to be logged",
+            ),
         })
     }
 }

@@ -63,6 +63,7 @@ pub(crate) struct Health<'a> {
     pub(crate) head: Range<usize>,
     pub(crate) kind: Field<&'a str>,
     pub(crate) port: Field<i64>,
+    pub(crate) via: Field<&'a str>,
     pub(crate) pace: Pace<'a>,
     pub(crate) report_ttl: Field<&'a str>,
     pub(crate) check: Check<'a>,
@@ -183,7 +184,7 @@ impl<'a> Health<'a> {
     fn read(keys: &mut Keys<'a, '_, '_>) -> Option<Self> {
         let (mut keys, head) = keys.inner("health")?;
         let kind = keys.text("kind", "a word in quotes, like \"tcp\"");
-        let mut known = vec!["kind", "port"];
+        let mut known = vec!["kind", "port", "via"];
         known.extend(Pace::KEYS);
         known.push("report-ttl");
         known.extend(Check::keys_of(&kind));
@@ -191,6 +192,7 @@ impl<'a> Health<'a> {
         Some(Self {
             kind,
             port: keys.whole("port"),
+            via: keys.text("via", "a word in quotes"),
             pace: Pace::read(&mut keys, &head),
             report_ttl: keys.text("report-ttl", "a duration in quotes, like \"30s\""),
             check: Check::read(&mut keys),

@@ -5,13 +5,14 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Check, Passive};
+use super::{Check, Forward, Passive, Via};
 
 /// How the backends of a service are checked: the key `health`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     pub(crate) check: Option<Arc<Check>>,
     pub(crate) port: Option<NonZeroU16>,
+    pub(crate) via: Via,
     pub(crate) pace: Pace,
     pub(crate) report_ttl: Option<Duration>,
 }
@@ -25,6 +26,15 @@ impl Health {
     /// The port checked in place of the backend's; never 0.
     pub fn port(&self) -> Option<u16> {
         self.port.map(NonZeroU16::get)
+    }
+
+    /// By which way a backend with this mode is asked. Translated packets of clients go to the backend's own address and port,
+    /// as any check does: there both ways are one.
+    pub const fn via(&self, forward: Forward) -> Via {
+        match forward {
+            Forward::Nat | Forward::FullNat => Via::Backend,
+            Forward::DsrL2 | Forward::Ipip | Forward::Gue | Forward::Gre => self.via,
+        }
     }
 
     /// When checks start, and what follows from how they end.

@@ -7,6 +7,7 @@ use super::words::{LogFormat, LogLevel};
 pub struct Log {
     pub(crate) format: LogFormat,
     pub(crate) level: LogLevel,
+    pub(crate) flows: Option<u32>,
 }
 
 impl Log {
@@ -18,6 +19,11 @@ impl Log {
     /// The least weighty that is written.
     pub const fn level(&self) -> LogLevel {
         self.level
+    }
+
+    /// Of how many flows one is logged, with its beginning, its end and its bytes; at least 1. `None`: none is.
+    pub const fn flows(&self) -> Option<u32> {
+        self.flows
     }
 }
 

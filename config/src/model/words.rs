@@ -296,6 +296,16 @@ words! {
 }
 
 words! {
+    /// By which way a check reaches its backend.
+    Via {
+        /// To the backend's own address, as any other host's packets.
+        Backend = "backend",
+        /// To the service's address, handled as a client's packet for this backend.
+        Service = "service",
+    }
+}
+
+words! {
     /// What it means that a datagram is not answered.
     Silence {
         /// The backend is down.

@@ -11,7 +11,7 @@ use super::scope::Scope;
 use crate::error::Findings;
 use crate::file::{self, Field};
 use crate::limits::{REPORT_TTL, REPORT_TTL_DEFAULT};
-use crate::model::{Forward, Health, HealthKind, Protocol};
+use crate::model::{Forward, Health, HealthKind, Protocol, Via};
 
 /// What of the service a check depends on.
 pub(super) struct Checked<'s> {
@@ -34,6 +34,7 @@ pub(super) fn resolve(
     };
     let kind = scope.word("kind", &raw.kind, None, &[]);
     let port = scope.number("port", &raw.port, 1..=u16::MAX);
+    let via = scope.word("via", &raw.via, Some(Via::Backend), &[]);
     let report_ttl = scope.duration("report-ttl", &raw.report_ttl, REPORT_TTL);
     let check = kind.and_then(|kind| check::resolve(kind, &raw.check, &mut scope));
     let is_reported = kind == Some(HealthKind::Reported);
@@ -48,6 +49,9 @@ pub(super) fn resolve(
         let cure = "name the tcp port to check with port = …".to_owned();
         scope.warn("kind", &raw.head, found, cure);
     }
+    if let (Some(Via::Service), Some(kind), Some(at)) = (via, kind, at(&raw.via)) {
+        refuse_the_way(&mut scope, kind, &at);
+    }
     let shows_signs = shows_signs(&mut scope, raw, checked);
     let said = Said::read(&raw.pace, findings)?.or(checked.inherited);
     let said = if is_reported || shows_signs != Some(true) {
@@ -60,6 +64,7 @@ pub(super) fn resolve(
     Some(Health {
         check: check?.map(Arc::new),
         port: port?.and_then(NonZeroU16::new),
+        via: via?,
         pace: pace?,
         report_ttl: report_ttl.or_else(|| is_reported.then_some(REPORT_TTL_DEFAULT)),
     })
@@ -91,6 +96,26 @@ fn shows_signs(
     Some(false)
 }
 
+/// Refuses the way of a client's packets for what is not asked by such.
+fn refuse_the_way(scope: &mut Scope<'_, '_, '_>, kind: HealthKind, at: &Range<usize>) {
+    let expected = match kind {
+        HealthKind::Icmp => {
+            "a kind that asks by tcp or udp: no ping of a client is carried to a backend"
+        }
+        HealthKind::Script => "a kind that asks by itself: a program opens its own connections",
+        // Told by `refuse_asking`.
+        _ => return,
+    };
+    let found = format!("via = \"service\" with kind = \"{kind}\"");
+    scope.misfit(
+        "via",
+        at,
+        found,
+        expected.to_owned(),
+        "remove it, or name another kind",
+    );
+}
+
 /// Refuses what is about checks where there are none.
 fn refuse_asking(scope: &mut Scope<'_, '_, '_>, raw: &file::Health<'_>) {
     let pace = &raw.pace;
@@ -100,6 +125,7 @@ fn refuse_asking(scope: &mut Scope<'_, '_, '_>, raw: &file::Health<'_>) {
         ("fast-interval", &pace.fast_interval),
         ("timeout", &pace.timeout),
         ("passive", &pace.passive),
+        ("via", &raw.via),
     ];
     let numbers = [
         ("rise", &pace.rise),

@@ -1,9 +1,11 @@
 //! `[log]` and `[process]`: how the process lives on its host.
 
+use toml::Spanned;
+
 use super::scope::Scope;
 use crate::error::{Findings, quote};
-use crate::file::{self, Field};
-use crate::limits::ACCOUNT_BYTES_MAX;
+use crate::file::{self, Field, TextOrWhole};
+use crate::limits::{ACCOUNT_BYTES_MAX, LOGGED_FLOWS_MAX};
 use crate::model::{Check, Log, LogFormat, LogLevel, Process, Service};
 
 /// The log; what holds when the file says nothing of it.
@@ -16,14 +18,42 @@ pub(super) fn log(raw: Option<&file::Log<'_>>, findings: &mut Findings<'_>) -> O
     let nothing = file::Log {
         format: Field::Absent,
         level: Field::Absent,
+        flows: Field::Absent,
     };
     let raw = raw.unwrap_or(&nothing);
     let format = scope.word("format", &raw.format, Some(LogFormat::Text), &[]);
     let level = scope.word("level", &raw.level, Some(LogLevel::Info), &[]);
+    let flows = flows(&mut scope, &raw.flows);
     Some(Log {
         format: format?,
         level: level?,
+        flows: flows?,
     })
+}
+
+/// Of how many flows one is logged.
+fn flows(scope: &mut Scope<'_, '_, '_>, field: &Field<TextOrWhole<'_>>) -> Option<Option<u32>> {
+    let value = match field {
+        Field::Given(value) => value,
+        Field::Bad => return None,
+        Field::Absent => return Some(None),
+    };
+    let at = value.span();
+    match *value.get_ref() {
+        TextOrWhole::Text("off") => Some(None),
+        TextOrWhole::Whole(every) => {
+            let every = Spanned::new(at, every);
+            scope
+                .bounded("flows", &every, 1..=LOGGED_FLOWS_MAX)
+                .map(Some)
+        }
+        TextOrWhole::Text(other) => {
+            let expected = format!("\"off\" or a whole number from 1 to {LOGGED_FLOWS_MAX}");
+            let cure = "write off, or of how many flows one is to be logged".to_owned();
+            scope.refuse("flows", &at, quote(other), expected, cure);
+            None
+        }
+    }
 }
 
 /// The process; what holds when the file says nothing of it.

@@ -119,6 +119,9 @@ impl Follower {
             counters.first.add(1);
             self.remember(&piece, steering, counters);
         }
+        if let Some(log) = steering.snapshot.flow_log() {
+            log.decided(steering, &packet, &decision);
+        }
         Ok(decision)
     }
 

@@ -17,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::Ipv4Net;
 
 use super::LinkIndex;
+use crate::parse::Family;
 
 /// How far an address reaches: the kernel's `RT_SCOPE_` numbers (linux/rtnetlink.h), where a
 /// larger one reaches less far.
@@ -100,6 +101,21 @@ fn choose_v6(own: &[OwnAddress], towards: Towards, destination: Ipv6Addr) -> Opt
     best(own, rank)
 }
 
+/// An address of `family` for who is reached through `link` by the other family: one of the link's, else of another.
+pub(super) fn beside(own: &[OwnAddress], link: LinkIndex, family: Family) -> Option<IpAddr> {
+    let rank = |own: &OwnAddress| {
+        let fits = match (own.address, family) {
+            (IpAddr::V4(address), Family::V4) => own.scope < LINK && !address.is_loopback(),
+            (IpAddr::V6(address), Family::V6) => {
+                !address.is_unicast_link_local() && !address.is_loopback()
+            }
+            _ => false,
+        };
+        fits.then_some((own.link == Some(link), !own.secondary))
+    };
+    best(own, rank)
+}
+
 /// The first of those of the highest rank; those without one are left out.
 fn best<R: Ord>(own: &[OwnAddress], rank: impl Fn(&OwnAddress) -> Option<R>) -> Option<IpAddr> {
     let ranked = own.iter().rev().filter_map(|own| Some((rank(own)?, own)));
@@ -174,6 +190,29 @@ mod tests {
             "none",
             "the other family"
         );
+    }
+
+    #[test]
+    fn beside_the_way_the_links_own_addresses_come_first() {
+        let all = [
+            "127.0.0.1/8 -",
+            "::1/128 -",
+            "192.0.2.1/32 -",
+            "169.254.9.9/16 0 link",
+            "10.9.0.1/24 1",
+            "10.1.0.7/24 0 secondary",
+            "10.1.0.1/24 0",
+            "fe80::1/64 0",
+            "2001:db8:9::1/64 1",
+        ];
+        let own: Vec<_> = all.iter().map(|text| own(text)).collect();
+        let chosen = |link, family| beside(&own, link, family).map(|address| address.to_string());
+        assert_eq!(chosen(0, Family::V4).as_deref(), Some("10.1.0.1"));
+        assert_eq!(chosen(1, Family::V4).as_deref(), Some("10.9.0.1"));
+        assert_eq!(chosen(0, Family::V6).as_deref(), Some("2001:db8:9::1"));
+        assert_eq!(chosen(9, Family::V4).as_deref(), Some("192.0.2.1"), "any");
+        assert_eq!(beside(&own[..2], 0, Family::V4), None);
+        assert_eq!(beside(&own[..2], 0, Family::V6), None);
     }
 
     #[test]

@@ -36,6 +36,8 @@ impl Snapshot {
             lifetimes: self.lifetimes.clone(),
             steered: self.steered.clone(),
             sources,
+            // What is rehearsed is no flow.
+            flow_log: None,
             exchanges: self.exchanges,
             encapsulates: self.encapsulates,
         };

@@ -1,6 +1,6 @@
 //! What comes out of steering: where a packet goes and how, or why it goes nowhere.
 
-use ringgate_conntrack::{Direction, Endpoint, Tie, Whose};
+use ringgate_conntrack::{Direction, Endpoint, FlowKey, Tie, Whose};
 
 use super::Steering;
 use crate::backend::{Backend, BackendId, Treatment};
@@ -85,6 +85,26 @@ impl<'a> Decision<'a> {
         }
     }
 
+    /// The key that the client's packets have, of the flow that `packet` is of, of which this was decided.
+    pub(crate) fn client_key(&self, packet: &Packet) -> FlowKey {
+        let key = &packet.key;
+        match self.action {
+            Action::ToClient(asked) => FlowKey::new(key.protocol(), key.destination(), asked),
+            Action::Exchange(to, Direction::FromBackend) => {
+                FlowKey::new(key.protocol(), to.destination, to.source)
+            }
+            _ => *key,
+        }
+    }
+
+    /// Who sent the packet.
+    pub(crate) fn direction(&self) -> Direction {
+        match self.is_reply() {
+            true => Direction::FromBackend,
+            false => Direction::FromClient,
+        }
+    }
+
     /// Whether the packet comes from a backend.
     #[inline]
     #[must_use]
@@ -120,6 +140,25 @@ impl<'a> Way<'a> {
     #[must_use]
     pub fn backend(&self) -> BackendId {
         self.backend.id
+    }
+
+    /// Who sent it.
+    #[inline]
+    pub(crate) fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// As [`Decision::client_key`]; `None` when another worker has changed the flow meanwhile.
+    pub(crate) fn client_key(&self, steering: &Steering<'_>, packet: &Packet) -> Option<FlowKey> {
+        let key = &packet.key;
+        match (&self.backend.treatment, self.direction) {
+            (_, Direction::FromClient) => Some(*key),
+            (Treatment::Exchange, Direction::FromBackend) => steering.client_of(self.whose(), key),
+            (_, Direction::FromBackend) => {
+                let asked = self.backend.virtual_endpoint(key.source().port);
+                Some(FlowKey::new(key.protocol(), key.destination(), asked))
+            }
+        }
     }
 
     /// Whether it comes from the backend.

@@ -57,7 +57,7 @@ impl<'a> Steering<'a> {
 
     /// The key of the client's entry of the flow whose reply has `reply` for its key.
     #[inline]
-    fn client_of(&self, whose: Whose, reply: &FlowKey) -> Option<FlowKey> {
+    pub(super) fn client_of(&self, whose: Whose, reply: &FlowKey) -> Option<FlowKey> {
         let (client, its) = self.table.key_in(whose.tie.slot()?)?;
         self.is_of_one_flow(whose, its, reply).then_some(client)
     }

@@ -1,6 +1,10 @@
 //! A whole worker over memory ports, frame in to frame out.
 
 #[cfg(test)]
+mod courier;
+#[cfg(test)]
+mod flow_log;
+#[cfg(test)]
 mod fragments;
 #[cfg(test)]
 mod frames;

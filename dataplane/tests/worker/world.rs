@@ -9,6 +9,7 @@ use ringgate_conntrack::source_ports::{Layout, Rests, Seat, SourcePorts};
 use ringgate_conntrack::{Seconds, Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::counters::WorkerCounters;
+use ringgate_dataplane::flow_log::FlowLog;
 use ringgate_dataplane::newcomers::Tables;
 use ringgate_dataplane::port::MemoryPort;
 use ringgate_dataplane::port::memory::Rings;
@@ -292,6 +293,12 @@ impl World {
     /// Posts a new snapshot.
     pub(crate) fn publish(&mut self, file: &str, down: &[SocketAddr]) {
         self.publish_over(file, down, &fib());
+    }
+
+    /// The same, with flows put down there from now on.
+    pub(crate) fn log_flows(&mut self, file: &str, log: Option<&Arc<FlowLog>>) {
+        self.builder.with_flow_log(log.cloned());
+        self.publish(file, &[]);
     }
 
     /// The same over other routes and neighbours.

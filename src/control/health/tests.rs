@@ -30,6 +30,7 @@ fn spec(number: u8) -> Spec {
         address: SocketAddr::from(([10, 0, 0, number], 80)),
         check: Some(Arc::new(Check::Tcp)),
         pace: PACE,
+        path: None,
         reports: None,
     }
 }

@@ -63,6 +63,10 @@ families! {
         "What happened to flows.";
     FLUSHED: Counter "ringgate_flows_flushed_total" []
         "Flows that operators had the table forget.";
+    LOGGED: Counter "ringgate_flow_log_events_total" ["event"]
+        "Flows of which the flow log has told that they began or ended, and times that it has lost one.";
+    LOGGED_OPEN: Gauge "ringgate_flow_log_open_flows" []
+        "Flows that the flow log follows now.";
     SOURCE_PORTS: Gauge "ringgate_source_ports" ["address", "state"]
         "Source ports of full-nat, by state: held by flows, resting, or free.";
     FRAGMENTS: Counter "ringgate_fragment_events_total" ["event"]

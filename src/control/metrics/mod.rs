@@ -103,6 +103,16 @@ fn flows(text: &mut Exposition, page: &Page<'_>, workers: &[&WorkerCounters]) {
         }
     }
     text.family(&f::FLUSHED).put([], page.flushed);
+    let told = &page.chronicle;
+    let mut logged = text.family(&f::LOGGED);
+    for (event, count) in [
+        ("began", told.began),
+        ("ended", told.ended),
+        ("lost", told.lost),
+    ] {
+        logged.put([event], count);
+    }
+    text.family(&f::LOGGED_OPEN).put([], told.open);
     let mut ports = text.family(&f::SOURCE_PORTS);
     let sources = page.snapshot.sources().into_iter();
     for (address, usage) in sources.flat_map(|sources| sources.usage(page.now.seconds())) {

@@ -18,8 +18,10 @@
 //! | [`state`] | links, addresses, neighbours; the queries; the generation |
 //! | [`route`] | the routing table: reading, matching |
 //! | [`link`] | one interface |
+//! | [`ask`] | one request and its answer, where something is to be changed |
 //! | [`dump`] | which dump runs, which come next |
 
+pub(crate) mod ask;
 mod dump;
 pub(crate) mod link;
 mod route;

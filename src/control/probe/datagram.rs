@@ -11,10 +11,10 @@ use rustix::io::Errno;
 
 use super::super::driver::{Failure, Operation, Outcome};
 use super::super::health::Verdict;
-use super::Step;
 use super::complaint::Complaint;
 use super::stream::over;
 use super::tcp::of_connect;
+use super::{Dial, Step};
 
 /// Longest answer that is looked at, bytes; more is cut off.
 const LONGEST: usize = 4_096;
@@ -47,8 +47,9 @@ pub(super) struct Datagram {
 }
 
 impl Datagram {
-    pub(super) fn begin(address: SocketAddr, mut inquiry: Box<dyn Inquiry>) -> (Self, Step) {
-        let socket = inquiry.socket(address);
+    pub(super) fn begin(dial: Dial, mut inquiry: Box<dyn Inquiry>) -> (Self, Step) {
+        let Dial { address, ready } = dial;
+        let socket = ready.map_or_else(|| inquiry.socket(address), Ok);
         let datagram = Self {
             inquiry,
             received: 0,

@@ -4,16 +4,15 @@
 //! the answer has been read by then.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
 use super::super::driver::{Failure, Operation, Outcome};
 use super::super::health::{Reason, Verdict};
-use super::Step;
 use super::complaint::{Complaint, Cut, Heard};
 use super::tcp::{connect, of_connect};
+use super::{Dial, Step};
 
 /// Received at once, bytes.
 const PIECE: usize = 4_096;
@@ -63,15 +62,15 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn begin(address: SocketAddr, dialogue: Box<dyn Dialogue>) -> (Self, Step) {
+    pub(super) fn begin(dial: Dial, dialogue: Box<dyn Dialogue>) -> (Self, Step) {
         let stream = Self {
             dialogue,
             sent: 0,
             bytes: 0,
             pieces: 0,
         };
-        let step = connect(address)
-            .map_or_else(|errno| Step::Over(Verdict::Inconclusive(errno)), Step::Go);
+        let step =
+            connect(dial).map_or_else(|errno| Step::Over(Verdict::Inconclusive(errno)), Step::Go);
         (stream, step)
     }
 

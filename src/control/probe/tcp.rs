@@ -7,6 +7,7 @@
 //! seen an empty connection.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -14,15 +15,15 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::super::driver::{Failure, Operation, Outcome};
 use super::super::health::{Reason, Verdict};
-use super::Step;
+use super::{Dial, Step};
 
 /// The machine: there is but one operation.
 #[derive(Debug)]
 pub(super) struct Tcp;
 
 impl Tcp {
-    pub(super) fn begin(address: SocketAddr) -> Step {
-        connect(address).map_or_else(|errno| Step::Over(Verdict::Inconclusive(errno)), Step::Go)
+    pub(super) fn begin(dial: Dial) -> Step {
+        connect(dial).map_or_else(|errno| Step::Over(Verdict::Inconclusive(errno)), Step::Go)
     }
 
     pub(super) fn completed(&mut self, outcome: &Outcome) -> Step {
@@ -39,11 +40,20 @@ impl Tcp {
 }
 
 /// A connection to be made, which will end with a reset.
-pub(super) fn connect(address: SocketAddr) -> Result<Operation, Errno> {
+pub(super) fn connect(Dial { address, ready }: Dial) -> Result<Operation, Errno> {
+    let socket = match ready {
+        Some(socket) => socket,
+        None => socket(address)?,
+    };
+    Ok(Operation::Connect { socket, address })
+}
+
+/// A TCP socket of this address's family, whose connection will end with a reset.
+pub(super) fn socket(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family(address), SocketType::STREAM, flags, None)?;
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
-    Ok(Operation::Connect { socket, address })
+    Ok(socket)
 }
 
 pub(super) const fn family(address: SocketAddr) -> AddressFamily {

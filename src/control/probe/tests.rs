@@ -31,6 +31,7 @@ fn spec(address: SocketAddr) -> Spec {
             flap: None,
             passive: Passive::Off,
         },
+        path: None,
         reports: None,
     }
 }
@@ -48,7 +49,7 @@ fn run(
         assert!(now() < end, "{checker:?}");
         checker.tick(now(), &mut start);
         for start in start.drain(..) {
-            let progress = prober.start(&start, now(), driver);
+            let progress = prober.start(&start, None, now(), driver);
             assert_eq!(progress, Progress::Running);
         }
         let pause = checker

@@ -1,9 +1,11 @@
 //! Checks: which are due, how they end, and what follows from that.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Steward, Token};
 use crate::control::driver::Outcome;
+use crate::control::health::{Reason, Verdict};
+use crate::control::probe::complaint::Complaint;
 use crate::control::probe::trust::{Trust, said};
 use crate::control::probe::{Ended, ProbeToken, Progress};
 use crate::descriptors;
@@ -26,11 +28,21 @@ impl Steward {
     }
 
     pub(super) fn start_checks(&mut self, now: Instant) {
+        // What ended checks have left behind goes first: their ports may be the next ones'.
+        self.carry_checks(now);
         let mut starts = Vec::new();
         self.checker.tick(now, &mut starts);
         self.prober.queue(starts);
         for start in self.prober.begun_now() {
-            let progress = self.prober.start(&start, now, &mut *self.driver);
+            self.begun += 1;
+            let progress = match self.door(&start) {
+                Ok(door) => self.prober.start(&start, door, now, &mut *self.driver),
+                Err(errno) => Progress::Ended(Ended {
+                    id: start.id,
+                    verdict: Verdict::Inconclusive(errno),
+                    latency: Duration::ZERO,
+                }),
+            };
             self.follow_check(progress, now);
         }
     }
@@ -56,11 +68,23 @@ impl Steward {
             verdict,
             latency,
         } = *ended;
+        let mut verdict = verdict;
         if let Some(spec) = self.checker.spec(id) {
             self.latencies.record(spec, latency);
+            if spec.path.is_some() && is_silence(&verdict) {
+                verdict = Verdict::Failure(Reason::Unanswered);
+            }
         }
         if let Some(change) = self.checker.ended(id, verdict, latency, now) {
             self.changed(&change);
         }
     }
+}
+
+/// Whether nothing at all was heard.
+const fn is_silence(verdict: &Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::Failure(Reason::TimedOut | Reason::Answer(Complaint::NoAnswer))
+    )
 }

@@ -15,7 +15,7 @@ use ringgate_dataplane::snapshot::{Foreseen, Snapshot};
 use super::{Steward, TICK, empty, told};
 use crate::control::admin::http::Response;
 use crate::control::api::propose::{Proposal, REFUSED, Text};
-use crate::control::checks::{health, specs};
+use crate::control::checks::{health, is_checked_otherwise, specs};
 use crate::control::clock;
 use crate::control::events::Event;
 use crate::control::slab::Key;
@@ -78,11 +78,16 @@ impl Steward {
         let accepted = self
             .judge(text)
             .map_err(|refused| self.tell_refused(refused))?;
+        let path = self.want_path(&accepted.model);
+        path.map_err(|no| self.tell_refused(Refused(vec![no.to_string()])))?;
         let (since, before) = (clock::now(), Arc::clone(&self.snapshot));
         let old = self.model.clone();
         self.take_up(accepted.model);
-        self.checker.reconcile(specs(&self.model), now);
+        if is_checked_otherwise(&old, &self.model) {
+            self.checker.reconcile(specs(&self.model), now);
+        }
         self.renew_trust();
+        self.keep_path();
         self.stale = true;
         self.renew(now);
         let took = clock::now() - since;
@@ -168,6 +173,8 @@ impl Steward {
         if !std::mem::take(&mut self.stale) && !steps {
             return;
         }
+        let chronicle = self.chronicle.adapt(self.model.log().flows());
+        self.builder.with_flow_log(chronicle);
         let checker = &self.checker;
         let health = |service: &_, backend: &_| health(checker, service, backend);
         let is_draining = self.drain.is_some();
@@ -193,6 +200,7 @@ impl Steward {
         }
         self.meter.follow(&self.snapshot, &self.plane.counters());
         self.plane.publish(&self.snapshot);
+        self.chronicle.published(self.snapshot.generation);
         self.steer_after = Some(self.snapshot.generation);
         self.next_tick = self.next_tick.min(now + TICK);
     }

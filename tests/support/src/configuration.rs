@@ -219,6 +219,7 @@ impl fmt::Display for Service {
 pub struct Configuration {
     mode: &'static str,
     drain: &'static str,
+    flows: usize,
     flow_memory: Option<&'static str>,
     sources: &'static [&'static str],
     tables: String,
@@ -231,6 +232,7 @@ impl Configuration {
         Self {
             mode: "copy",
             drain: "5s",
+            flows: FLOWS,
             flow_memory: None,
             sources: &[],
             tables: String::new(),
@@ -249,6 +251,11 @@ impl Configuration {
     /// Draining for this long before it stops.
     pub fn drain(self, drain: &'static str) -> Self {
         Self { drain, ..self }
+    }
+
+    /// With room for so many entries in the flow table.
+    pub fn flows(self, flows: usize) -> Self {
+        Self { flows, ..self }
     }
 
     /// With the flow table in private memory, not in a map as by default.
@@ -303,7 +310,7 @@ impl Configuration {
     pub fn text(&self, admin: &Path) -> String {
         let mut text = String::from("[balancer]\n");
         text += &format!("admin = \"{}\"\n", admin.display());
-        text += &format!("drain = \"{}\"\nflows = {FLOWS}\n", self.drain);
+        text += &format!("drain = \"{}\"\nflows = {}\n", self.drain, self.flows);
         if let Some(word) = self.flow_memory {
             text += &format!("flow-memory = \"{word}\"\n");
         }

@@ -316,7 +316,7 @@ fn no_more_scripts_run_at_once_than_there_is_room_for() {
     let mut prober = Prober::new(256, Trust::default(), 1);
     let progresses: Vec<Progress> = starts
         .iter()
-        .map(|start| prober.start(start, now(), &mut *driver))
+        .map(|start| prober.start(start, None, now(), &mut *driver))
         .collect();
     let running = progresses.iter().filter(|one| **one == Progress::Running);
     assert_eq!(running.count(), script::MOST);
@@ -332,7 +332,7 @@ fn no_more_scripts_run_at_once_than_there_is_room_for() {
         }
     }
     let end = now() + Duration::from_secs(10);
-    while prober.start(&starts[39], now(), &mut *driver) != Progress::Running {
+    while prober.start(&starts[39], None, now(), &mut *driver) != Progress::Running {
         assert!(now() < end, "{prober:?}");
         std::thread::yield_now();
     }

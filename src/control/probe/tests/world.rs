@@ -58,6 +58,7 @@ fn specs_of(backends: &[(&str, SocketAddr)]) -> (Vec<Spec>, Trust) {
                 timeout: TIMEOUT,
                 ..*service.health().unwrap().pace()
             },
+            path: None,
             reports: None,
         })
         .collect();
@@ -79,7 +80,7 @@ pub(super) fn ask(prefer: Prefer, backends: &[(&str, SocketAddr)]) -> Vec<Answer
     let mut answers: Vec<Option<Answer>> = vec![None; specs.len()];
     let mut progresses: Vec<Progress> = starts
         .iter()
-        .map(|start| prober.start(start, now(), &mut *driver))
+        .map(|start| prober.start(start, None, now(), &mut *driver))
         .collect();
     let mut done = Vec::new();
     while answers.iter().any(Option::is_none) {

@@ -1,0 +1,185 @@
+//! What the project has set itself for whole runs, beside what was measured.
+
+use crate::method::outcome::Row;
+use crate::report::html::Table;
+
+/// One of them: what, the aim, and the figure in this run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Promise {
+    /// In words, with the conditions.
+    pub what: &'static str,
+    /// What is aimed at.
+    pub aim: f64,
+    /// Whether more is better.
+    pub more_is_better: bool,
+    /// What was measured, if it was.
+    pub value: Option<f64>,
+}
+
+impl Promise {
+    /// `met`, `missed` or `not measured`.
+    #[must_use]
+    pub fn verdict(&self) -> &'static str {
+        match self.value {
+            None => "not measured",
+            Some(value) if self.more_is_better && value >= self.aim => "met",
+            Some(value) if !self.more_is_better && value <= self.aim => "met",
+            Some(_) => "missed",
+        }
+    }
+}
+
+/// All of them.
+#[must_use]
+pub fn all(rows: &[Row]) -> Vec<Promise> {
+    let rate = |who: &str, flows: u64| {
+        let wanted = |row: &&Row| {
+            row.method == "rate" && row.who == who && row.mode == "nat" && row.size == "64"
+        };
+        rows.iter().filter(wanted).find(|row| row.flows == flows)
+    };
+    let value = |who: &str, flows| rate(who, flows).and_then(|row| row.value);
+    let of = |method: &str, who: &str| {
+        let found = rows
+            .iter()
+            .find(|row| row.method == method && row.who == who);
+        found.and_then(|row| row.value)
+    };
+    let p99 = |who: &str| {
+        let wanted = |row: &&Row| row.method == "latency" && row.who == who && row.case == "50";
+        rows.iter().find(wanted).and_then(|row| row.figure("p99"))
+    };
+    let promise = |what, aim, more_is_better, value: Option<f64>| Promise {
+        what,
+        aim,
+        more_is_better,
+        value: value.filter(|value| value.is_finite()),
+    };
+    vec![
+        promise(
+            "rate, of the bare forwarder's (nat, 64 bytes, 100,000 flows)",
+            0.95,
+            true,
+            rate("ringgate", 100_000).and_then(|row| row.ratio),
+        ),
+        promise(
+            "rate, of nftables' (the same)",
+            1.7,
+            true,
+            quotient(value("ringgate", 100_000), value("nftables", 100_000)),
+        ),
+        promise(
+            "rate lost by 1,000,000 in place of 1,000 flows, %",
+            10.0,
+            false,
+            quotient(value("ringgate", 1_000_000), value("ringgate", 1_000))
+                .map(|kept| 100.0 * (1.0 - kept)),
+        ),
+        promise(
+            "p99 of the latency at half of NDR, beyond the bare forwarder's, µs",
+            10.0,
+            false,
+            p99("ringgate")
+                .zip(p99("bare"))
+                .map(|(ours, bare)| (ours - bare) / 1000.0),
+        ),
+        promise(
+            "TCP connections/s, of HAProxy's",
+            3.0,
+            true,
+            quotient(of("connections", "ringgate"), of("connections", "haproxy")),
+        ),
+        promise(
+            "CPU of an idle balancer, % of a core",
+            1.0,
+            false,
+            of("idle", "ringgate"),
+        ),
+        promise(
+            "first packet after idling, µs",
+            100.0,
+            false,
+            of("first-packet", "ringgate"),
+        ),
+    ]
+}
+
+fn quotient(of: Option<f64>, by: Option<f64>) -> Option<f64> {
+    Some(of? / by.filter(|&by| by > 0.0)?)
+}
+
+/// As a table.
+#[must_use]
+pub fn table(promises: &[Promise]) -> Table {
+    let mut table = Table::new(&["what", "aim", "here", ""]);
+    for promise in promises {
+        let bound = if promise.more_is_better { "≥" } else { "≤" };
+        let value = promise.value.map(|value| format!("{value:.2}"));
+        table.rows.push(vec![
+            promise.what.to_owned(),
+            format!("{bound} {}", promise.aim),
+            value.unwrap_or_default(),
+            promise.verdict().to_owned(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(method: &str, who: &str, flows: u64, value: f64) -> Row {
+        Row {
+            method: method.to_owned(),
+            who: who.to_owned(),
+            mode: "nat".to_owned(),
+            size: "64".to_owned(),
+            flows,
+            value: Some(value),
+            ..Row::default()
+        }
+    }
+
+    #[test]
+    fn each_is_judged_by_its_own_rows() {
+        assert!(all(&[]).iter().all(|one| one.verdict() == "not measured"));
+        let rows = [
+            Row {
+                ratio: Some(0.94),
+                ..row("rate", "ringgate", 100_000, 180.0)
+            },
+            row("rate", "nftables", 100_000, 100.0),
+            row("rate", "ringgate", 1_000, 200.0),
+            row("rate", "ringgate", 1_000_000, 170.0),
+            row("connections", "ringgate", 0, 9.0),
+            row("connections", "haproxy", 0, 0.0),
+            row("idle", "ringgate", 0, 0.4),
+            Row {
+                case: "50".to_owned(),
+                ..row("latency", "ringgate", 0, 0.0)
+            }
+            .with("p99", Some(30_000.0)),
+            Row {
+                case: "50".to_owned(),
+                ..row("latency", "bare", 0, 0.0)
+            }
+            .with("p99", Some(21_000.0)),
+        ];
+        let verdicts: Vec<&str> = all(&rows).iter().map(Promise::verdict).collect();
+        assert_eq!(
+            verdicts,
+            [
+                "missed",
+                "met",
+                "missed",
+                "met",
+                "not measured",
+                "met",
+                "not measured"
+            ]
+        );
+        assert_eq!(all(&rows)[3].value, Some(9.0));
+        assert_eq!(table(&all(&rows)).rows.len(), 7);
+    }
+}
