@@ -242,7 +242,12 @@ cat "$FAKE/$file" 2>/dev/null || { echo "netlink error: Operation not supported"
             Some(1),
             "tuned twice, the first picture would be lost"
         );
+        is_given_back(&host);
+        assert_eq!(host.tree(), before);
+    }
 
+    /// In the opposite order.
+    fn is_given_back(host: &Host) {
         let (undone, calls) = host.tune(&["undo"]);
         assert!(undone.status.success(), "{undone:?}");
         let back = [
@@ -257,7 +262,6 @@ cat "$FAKE/$file" 2>/dev/null || { echo "netlink error: Operation not supported"
             "ethtool -X eth0 equal 4",
         ];
         assert_eq!(calls, back);
-        assert_eq!(host.tree(), before);
     }
 
     #[test]

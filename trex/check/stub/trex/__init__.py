@@ -1,0 +1,1 @@
+"""Stands for TRex's library in the check of the profiles."""

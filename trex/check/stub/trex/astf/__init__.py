@@ -1,0 +1,1 @@
+"""Stands for TRex's stateful library in the check of the profiles."""
