@@ -119,7 +119,7 @@ impl Spec {
     }
 
     /// The timeout that is used.
-    fn limit(&self) -> Duration {
+    pub(crate) fn limit(&self) -> Duration {
         self.pace.timeout.min(self.interval())
     }
 
@@ -213,6 +213,8 @@ pub(crate) enum Verdict {
     Failure(Reason),
     /// This host could not ask.
     Inconclusive(Errno),
+    /// Time was up while nobody looked for an answer.
+    Unseen,
 }
 
 /// The name of a check; never used again for another.
@@ -662,7 +664,7 @@ impl Tally {
         match verdict {
             Verdict::Success => self.successes += 1,
             Verdict::Failure(_) => self.failures += 1,
-            Verdict::Inconclusive(_) => {
+            Verdict::Inconclusive(_) | Verdict::Unseen => {
                 self.inconclusive += 1;
                 return;
             }

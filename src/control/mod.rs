@@ -42,6 +42,7 @@
 //! | [`latency`] | how long checks and turns of the loop take |
 //! | [`health`] | which backends answer: rise and fall, flaps, suspicion, what an agent reports |
 //! | [`signs`] | what the traffic of backends' new connections shows |
+//! | [`stall`] | that the thread was held up, which is no backend's fault |
 //! | [`probe`] | how a check is carried out, each kind in a file of its own |
 //! | [`truepath`] | checks that go the way of the traffic |
 //! | [`signals`] | SIGHUP, SIGTERM, SIGINT |
@@ -76,6 +77,7 @@ pub(crate) mod ring;
 pub(crate) mod signals;
 pub(crate) mod signs;
 pub(crate) mod slab;
+pub(crate) mod stall;
 pub(crate) mod status;
 pub(crate) mod steward;
 pub(crate) mod taps;

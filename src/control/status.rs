@@ -377,6 +377,7 @@ fn check_json(report: &Report, path: Option<truepath::Path>, now: Instant) -> Va
             Verdict::Success => "answered".to_owned(),
             Verdict::Failure(reason) => reason.to_string(),
             Verdict::Inconclusive(errno) => format!("this host could not ask: {errno}"),
+            Verdict::Unseen => "time was up while the balancer was held up itself".to_owned(),
         }),
         "latency_us": report.latency.map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
         "successes": report.successes,

@@ -33,6 +33,7 @@ use super::probe::{ProbeToken, Prober, SCRIPTS_MAX};
 use super::signals::{Signals, Wish};
 use super::signs::Signs;
 use super::slab::Key;
+use super::stall::Stall;
 use super::taps::{self, Showing};
 use super::truepath::TruePath;
 use crate::clock::Monotonic;
@@ -143,6 +144,8 @@ pub(crate) struct Steward {
     latencies: Checks,
     /// How long the loop works in a turn.
     turns: Latency,
+    /// When it came late.
+    stall: Stall,
     plane: Plane,
     ports: Ports,
     fib: Arc<Fib>,
@@ -254,6 +257,7 @@ impl Steward {
             signs: Signs::new(now),
             latencies,
             turns: Latency::default(),
+            stall: Stall::new(now),
             plane: start.plane,
             ports: start.ports,
             fib: start.fib,
@@ -305,6 +309,7 @@ impl Steward {
             }
             self.driver.wait(Some(pause), &mut done)?;
             let now = clock::now();
+            self.stall.turn(TICK, now);
             for completion in done.drain(..) {
                 self.dispatch(completion, now);
             }

@@ -147,7 +147,7 @@ impl Course {
         let (says, needed, reason) = match verdict {
             Verdict::Success => (State::Up, rules.pace.rise, None),
             Verdict::Failure(reason) => (State::Down, rules.pace.fall, Some(reason)),
-            Verdict::Inconclusive(_) => return None,
+            Verdict::Inconclusive(_) | Verdict::Unseen => return None,
         };
         if says == State::Up && self.suspect_since.is_some_and(|since| started >= since) {
             self.suspect_since = None;

@@ -71,7 +71,13 @@ impl Steward {
         let mut verdict = verdict;
         if let Some(spec) = self.checker.spec(id) {
             self.latencies.record(spec, latency);
-            if spec.path.is_some() && is_silence(&verdict) {
+            let is_late = matches!(verdict, Verdict::Failure(_)) && latency >= spec.limit();
+            if is_late
+                && self.stall.is_to_blame(now - latency, spec.limit())
+                && self.checker.report(spec).and_then(|report| report.last) != Some(Verdict::Unseen)
+            {
+                verdict = Verdict::Unseen;
+            } else if spec.path.is_some() && is_silence(&verdict) {
                 verdict = Verdict::Failure(Reason::Unanswered);
             }
         }
