@@ -6,6 +6,7 @@ use ringgate_config::Model;
 use rustix::thread::CapabilitySet;
 
 use crate::control::netlink::state::Network;
+use crate::control::truepath;
 use crate::descriptors::Limits;
 use crate::offload::{Offloads, offloads};
 use crate::privileges;
@@ -88,6 +89,8 @@ pub(crate) struct Facts {
     pub(crate) descriptors: Limits,
     /// The kernel forwards packets itself, in IPv4 or IPv6.
     pub(crate) forwards: bool,
+    /// Whether a TUN device can be made, as far as opening its factory tells; else why not.
+    pub(crate) tun: Result<(), String>,
     /// Whether the configured user and group can be become; else why not.
     pub(crate) account: Result<(), String>,
 }
@@ -113,6 +116,7 @@ impl Facts {
             sources: SourceFacts::gather(network),
             descriptors: Limits::gather(),
             forwards: forwarding.iter().any(|name| sysctl(name) > 0),
+            tun: truepath::can_open().map_err(|error| error.to_string()),
             account: model.map_or(Ok(()), |model| {
                 let plan = privileges::Plan::new(model.process());
                 plan.map(drop).map_err(|error| error.to_string())

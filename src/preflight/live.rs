@@ -401,7 +401,15 @@ fn side(subject: &str, backend: &Value) -> Option<Finding> {
         (None, _, Some(last)) => (
             format!("is down: {last}"),
             "an answer to its check, from this host",
-            "what the check says; is the checked port open from this host? nc -zv ADDRESS PORT",
+            match check["via"].as_str() {
+                Some("service") => {
+                    "docs/FAR-ENDS.md: does the backend take the tunnel, has it the service's address, and does rp_filter \
+                     let its answers in here? via = \"backend\" tells whether it serves at all"
+                }
+                _ => {
+                    "what the check says; is the checked port open from this host? nc -zv ADDRESS PORT"
+                }
+            },
         ),
     };
     let found = format!("{address} {found}");
@@ -642,6 +650,10 @@ mod tests {
             (
                 json!({ "reported": null, "last": refused }),
                 "is down: connection refused",
+            ),
+            (
+                json!({ "reported": null, "via": "service", "last": "no answer" }),
+                "is down: no answer",
             ),
             (
                 json!({ "last": null }),

@@ -13,6 +13,7 @@
 //! | [`facts`] | what is known of the host |
 //! | [`host`] | kernel, privileges, cores, memory |
 //! | [`interface`] | interfaces, queues, offloads |
+//! | [`path`] | what checks by the way of the traffic take |
 //! | [`ways`] | routes, neighbours, MTU, VLANs, addresses of services |
 //! | [`live`] | a running balancer's counters, turned into advice |
 
@@ -21,6 +22,7 @@ mod finding;
 mod host;
 mod interface;
 pub(crate) mod live;
+mod path;
 #[cfg(test)]
 mod tests;
 pub(crate) mod ways;
@@ -69,6 +71,7 @@ pub(crate) fn judge(model: Option<&Model>, facts: &Facts, ours: &[String]) -> Ve
         findings.extend(others.filter_map(interface::program));
         findings.extend(interface::queues(model, facts));
         findings.extend(interface::reverse_path(facts));
+        findings.extend(path::findings(model, facts));
         findings.extend(host::account(facts));
         findings.push(host::cores(model, facts));
         findings.push(host::flow_memory(model, facts));

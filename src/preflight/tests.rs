@@ -42,6 +42,7 @@ fn facts() -> Facts {
             hard: Some(524_288),
         },
         forwards: false,
+        tun: Ok(()),
         account: Ok(()),
     }
 }
@@ -223,4 +224,27 @@ fn a_running_balancers_own_program_is_no_trouble_and_settings_that_do_not_matter
         let said = |finding: &Finding| finding.subject == subject && finding.found.contains(word);
         assert!(findings.iter().any(said), "{findings:?}");
     }
+}
+
+#[test]
+fn checks_by_the_way_of_the_traffic_need_a_device_and_answers_that_are_let_in() {
+    let mut facts = facts();
+    facts.tun = Err("Permission denied".to_owned());
+    for interface in facts.interfaces.iter_mut().flatten() {
+        interface.rp_filter = 1;
+    }
+    let with = |forward: &str| {
+        format!(
+            "{FILE}[[service]]\nname = \"a\"\nlisten = \"10.100.0.1:80\"\nprotocol = \"tcp\"\nforward = \"{forward}\"\n\
+             health = {{ kind = \"tcp\", via = \"service\" }}\n[[service.backend]]\naddress = \"10.2.0.1\"\n"
+        )
+    };
+    assert_eq!(
+        troubles(&with("nat"), &facts),
+        [],
+        "it asks the backend itself"
+    );
+    let subject = || "checks via services".to_owned();
+    let both = [(Level::Refusal, subject()), (Level::Warning, subject())];
+    assert_eq!(troubles(&with("ipip"), &facts), both);
 }

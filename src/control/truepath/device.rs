@@ -119,6 +119,15 @@ impl Factory {
     }
 }
 
+/// Whether the place where devices come from can be opened now.
+///
+/// # Errors
+///
+/// Why not.
+pub(crate) fn can_open() -> io::Result<()> {
+    open_clone_device().map(drop)
+}
+
 fn open_clone_device() -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);

@@ -49,7 +49,7 @@ use device::{Device, Factory};
 use sender::Sender;
 
 pub(crate) use callers::Caller;
-pub(crate) use device::{NAME, NoDevice, TUNSETIFF};
+pub(crate) use device::{NAME, NoDevice, TUNSETIFF, can_open};
 
 mod callers;
 mod device;
