@@ -10,7 +10,7 @@ mod tests {
     use std::time::Duration;
 
     use ringgate_playground::{
-        Balancer, Configuration, Frame, Nginx, Payload, Playground, RawLink, Service, until,
+        Balancer, Configuration, Frame, Nginx, Payload, Playground, RawLink, Service, pause, until,
     };
     use rustix::process::Signal;
     use serde_json::Value;
@@ -224,11 +224,16 @@ mod tests {
         });
         // Again, until the ring of the one worker had room for nearly all.
         until(
-            PATIENCE,
+            PATIENCE * 3,
             "more flows are stored than can be followed",
             || {
-                (0..FLOWS).for_each(send);
-                (balancer.status().number("/flows/created") > FLOWS * 9 / 10).then_some(())
+                for number in 0..FLOWS {
+                    send(number);
+                    if number % 256 == 0 {
+                        pause(Duration::from_millis(1));
+                    }
+                }
+                (balancer.status().number("/flows/created") > FLOWS * 85 / 100).then_some(())
             },
         );
         let status = balancer.assert_accounts_balance();
