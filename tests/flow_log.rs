@@ -194,6 +194,15 @@ mod tests {
         assert!(ringgate_playground::request(open).is_ok());
     }
 
+    /// The lines of a log in JSON.
+    fn told_as_json(balancer: &Balancer) -> Vec<Value> {
+        let log = balancer.log();
+        let lines = log.lines();
+        lines
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect()
+    }
+
     #[test]
     #[ignore = "needs CAP_NET_ADMIN"]
     fn what_has_no_room_is_counted_and_a_stop_tells_the_rest_as_json() {
@@ -246,11 +255,7 @@ mod tests {
         let open = of("open");
         balancer.signal(Signal::TERM);
         assert!(balancer.wait(PATIENCE).success());
-        let log = balancer.log();
-        let lines: Vec<Value> = log
-            .lines()
-            .map(|line| serde_json::from_str(line).expect(line))
-            .collect();
+        let lines = told_as_json(&balancer);
         let of_message = |message: &str| {
             lines
                 .iter()

@@ -180,24 +180,26 @@ cat "$FAKE/$file" 2>/dev/null || { echo "netlink error: Operation not supported"
         }
     }
 
+    /// What is asked of ethtool and systemd for it.
+    const FORTH: [&str; 9] = [
+        // From four queues to two: first nothing may point to those that go.
+        "ethtool -X eth0 equal 2",
+        "ethtool -L eth0 combined 2",
+        "ethtool -N eth0 rx-flow-hash udp4 sdfn",
+        "ethtool -X eth0 xfrm symmetric-xor",
+        "ethtool -C eth0 adaptive-rx off",
+        "ethtool -C eth0 rx-usecs 8",
+        "ethtool -K eth0 large-receive-offload off",
+        "systemctl daemon-reload",
+        "systemctl restart irqbalance",
+    ];
+
     #[test]
     fn a_nic_is_fitted_to_the_workers_and_given_back() {
         let host = Host::with_a_good_nic(4);
         let before = host.tree();
         let (said, calls) = host.tune_well(&["--hugepages", "64", "--busy-poll", "--symmetric"]);
-        let forth = [
-            // From four queues to two: first nothing may point to those that go.
-            "ethtool -X eth0 equal 2",
-            "ethtool -L eth0 combined 2",
-            "ethtool -N eth0 rx-flow-hash udp4 sdfn",
-            "ethtool -X eth0 xfrm symmetric-xor",
-            "ethtool -C eth0 adaptive-rx off",
-            "ethtool -C eth0 rx-usecs 8",
-            "ethtool -K eth0 large-receive-offload off",
-            "systemctl daemon-reload",
-            "systemctl restart irqbalance",
-        ];
-        assert_eq!(calls, forth, "{said}");
+        assert_eq!(calls, FORTH, "{said}");
         let lines: Vec<&str> = said.lines().collect();
         for line in [
             "eth0 queues: 4 -> 2",
