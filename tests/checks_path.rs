@@ -6,15 +6,20 @@
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt as _;
+    use std::process::{Command, Stdio};
     use std::time::Duration;
 
     use ringgate_playground::{
-        Backend, Balancer, Configuration, Decapsulator, Nginx, Payload, Playground, Service,
-        Status, UdpEcho, Wrapping,
+        Backend, Balancer, Configuration, Decapsulator, Nginx, Payload, Playground, Process,
+        Service, Status, UdpEcho, Wrapping,
     };
     use rustix::process::Signal;
 
     const RINGGATE: &str = env!("CARGO_BIN_EXE_ringgate");
+    const HEALTH_SERVER: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/support/servers/health_server.py"
+    );
 
     /// How long a few checks may take, on a busy machine.
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -254,6 +259,49 @@ mod tests {
     #[ignore = "needs CAP_NET_ADMIN"]
     fn a_backend_without_the_services_address_is_seen_over_epoll() {
         a_backend_without_the_services_address_is_seen("epoll");
+    }
+
+    /// A name server and a gRPC server at the service's address alone.
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn names_and_calls_are_asked_through_it_too() {
+        let playground = Playground::plan().backends(1).up();
+        let quiet = |command: &mut Command| {
+            Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
+        };
+        let mut dnsmasq = playground.on("b1", "dnsmasq");
+        dnsmasq.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+        ]);
+        dnsmasq.args(["--user=root", "--pid-file=", "--bind-interfaces"]);
+        dnsmasq.args([
+            "--listen-address=10.100.0.2",
+            "--address=/a.example/192.0.2.1",
+        ]);
+        let mut grpc = playground.on("b1", HEALTH_SERVER);
+        grpc.arg("10.100.0.2:50051");
+        let _servers = [quiet(&mut dnsmasq), quiet(&mut grpc)];
+        let asked = |how: &str| format!("health = {{ {how}, via = \"service\", {PACE} }}");
+        let names = Service::udp("names", "10.100.0.2:53").with(asked(
+            "kind = \"dns\", name = \"a.example\", expect = \"192.0.2.1\"",
+        ));
+        let calls = Service::tcp("calls", "10.100.0.2:50051").with(asked("kind = \"grpc\""));
+        let mut configuration = Configuration::native();
+        for service in [names, calls] {
+            configuration = configuration.service(service.direct().backends(1..=1, 0));
+        }
+        let balancer = Balancer::start_unready(RINGGATE, &playground, &configuration, &[]);
+        let both = |status: &Status, wanted: &str| {
+            ["names", "calls"]
+                .iter()
+                .all(|name| state(status, name, 11) == wanted)
+        };
+        balancer.wait_for(PATIENCE, "both are up", |status| both(status, "up"));
+        playground.change("b1", "addr del 10.100.0.2/32 dev lo");
+        balancer.wait_for(PATIENCE, "both are down", |status| both(status, "down"));
     }
 
     /// Device, a rule and a route of each family.
