@@ -39,11 +39,14 @@ mod tests {
 
     /// Every service of the playground, one of `full-nat`, and one that is not checked.
     fn everything(playground: &Playground) -> Configuration {
+        all_but_metrics(playground).metrics("listen = \"127.0.0.1:9187\"\nresidence-sample = 1")
+    }
+
+    fn all_but_metrics(playground: &Playground) -> Configuration {
         let backends: Vec<u8> = playground.backends().collect();
         let full = Service::tcp("full4", "10.100.0.1:81").full_nat();
         let bare = Service::udp("bare", "10.100.0.1:53");
         Configuration::native()
-            .metrics("listen = \"127.0.0.1:9187\"\nresidence-sample = 1")
             .sources(&["10.2.0.1"])
             .web(backends.iter().copied())
             .service(full.checked().backends(backends.iter().copied(), 8080))
@@ -233,7 +236,7 @@ mod tests {
             export.text
         );
 
-        let fewer = everything(&playground);
+        let fewer = all_but_metrics(&playground);
         let fewer =
             fewer.metrics("listen = \"127.0.0.1:9187\"\nresidence-sample = 1\nbackends = false");
         balancer.reload(&fewer);

@@ -141,6 +141,8 @@ families! {
         "Their bytes, Ethernet header included.";
     CHECK_UP: Gauge "ringgate_check_up" ["service", "backend"]
         "1 if its check says up; absent where it is not checked.";
+    CHECK_STATE: Gauge "ringgate_check_state" ["service", "backend", "state"]
+        "Always 1; the label is what its check says: pending, up, suspect, down, or held because it was up and down too often.";
     CHECK_RESULTS: Counter "ringgate_check_results_total" ["service", "backend", "result"]
         "Checks by how they ended: success, failure, inconclusive.";
 }

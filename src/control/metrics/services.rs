@@ -182,6 +182,11 @@ fn of_checks(text: &mut Exposition, rows: &[Row<'_>]) {
             u8::from(matches!(report.state, State::Up | State::Suspect)),
         );
     }
+    let mut state = text.family(&f::CHECK_STATE);
+    for (row, report) in checked() {
+        let [service, backend] = row.labels();
+        state.put([service, backend, &report.state.to_string()], 1);
+    }
     let mut results = text.family(&f::CHECK_RESULTS);
     for (row, report) in checked() {
         let [service, backend] = row.labels();
