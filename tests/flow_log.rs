@@ -194,6 +194,14 @@ mod tests {
         assert!(ringgate_playground::request(open).is_ok());
     }
 
+    /// A log that is an object a line.
+    fn objects(log: &str) -> Vec<Value> {
+        let lines = log.lines();
+        lines
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect()
+    }
+
     #[test]
     #[ignore = "needs CAP_NET_ADMIN"]
     fn what_has_no_room_is_counted_and_a_stop_tells_the_rest_as_json() {
@@ -202,9 +210,9 @@ mod tests {
         let playground = Playground::plan().up();
         let service = Service::udp("deaf", "10.100.0.1:7000").backends(playground.backends(), 7000);
         let table = "[log]\nflows = 1\nformat = \"json\"\nlevel = \"error\"";
-        let configuration = Configuration::native().service(service).table(table);
-        let flood = configuration.drain("0s").flows(1 << 20);
-        let mut balancer = Balancer::start_unready(RINGGATE, &playground, &flood, &[]);
+        let configuration = Configuration::native().drain("0s").flows(1 << 20);
+        let configuration = configuration.service(service).table(table);
+        let mut balancer = Balancer::start_unready(RINGGATE, &playground, &configuration, &[]);
         let to: SocketAddr = "10.100.0.1:7000".parse().unwrap();
         let macs = [
             playground.hardware_address("client", "c0"),
@@ -246,11 +254,7 @@ mod tests {
         let open = of("open");
         balancer.signal(Signal::TERM);
         assert!(balancer.wait(PATIENCE).success());
-        let log = balancer.log();
-        let lines: Vec<Value> = log
-            .lines()
-            .map(|line| serde_json::from_str(line).expect(line))
-            .collect();
+        let lines = objects(&balancer.log());
         let of_message = |message: &str| {
             lines
                 .iter()
