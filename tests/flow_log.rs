@@ -194,9 +194,8 @@ mod tests {
         assert!(ringgate_playground::request(open).is_ok());
     }
 
-    /// The lines of a log in JSON.
-    fn told_as_json(balancer: &Balancer) -> Vec<Value> {
-        let log = balancer.log();
+    /// A log that is an object a line.
+    fn objects(log: &str) -> Vec<Value> {
         let lines = log.lines();
         lines
             .map(|line| serde_json::from_str(line).expect(line))
@@ -211,9 +210,9 @@ mod tests {
         let playground = Playground::plan().up();
         let service = Service::udp("deaf", "10.100.0.1:7000").backends(playground.backends(), 7000);
         let table = "[log]\nflows = 1\nformat = \"json\"\nlevel = \"error\"";
-        let configuration = Configuration::native().service(service).table(table);
-        let flood = configuration.drain("0s").flows(1 << 20);
-        let mut balancer = Balancer::start_unready(RINGGATE, &playground, &flood, &[]);
+        let configuration = Configuration::native().drain("0s").flows(1 << 20);
+        let configuration = configuration.service(service).table(table);
+        let mut balancer = Balancer::start_unready(RINGGATE, &playground, &configuration, &[]);
         let to: SocketAddr = "10.100.0.1:7000".parse().unwrap();
         let macs = [
             playground.hardware_address("client", "c0"),
@@ -255,7 +254,7 @@ mod tests {
         let open = of("open");
         balancer.signal(Signal::TERM);
         assert!(balancer.wait(PATIENCE).success());
-        let lines = told_as_json(&balancer);
+        let lines = objects(&balancer.log());
         let of_message = |message: &str| {
             lines
                 .iter()
