@@ -339,10 +339,23 @@ mod tests {
             ("POST", "/v1/reload", ""),
             ("POST", "/v1/save", ""),
             ("GET", "/v1/events", ""),
+            ("GET", "/v1/metrics", ""),
+            ("GET", "/v1/trace", "filter=tcp&packets=3&seconds=10"),
         ] {
             let (status, body) = ask(&scene.balancer, method, &format!("{path}?{query}"));
             assert_eq!(status, 200, "{method} {path}: {body}");
             is_as_documented(&document, (method, path, status), &body);
+        }
+        let file = fs::read_to_string(scene.balancer.file()).unwrap();
+        for (path, toml, status) in [
+            ("/v1/diff", file.as_str(), 200),
+            ("/v1/apply", file.as_str(), 200),
+            ("/v1/diff", "[balancer]\nworkers = 0", 422),
+            ("/v1/apply", "no TOML", 422),
+        ] {
+            let (found, body) = post(&scene.balancer, path, toml);
+            assert_eq!(found, status, "{path}: {body}");
+            is_as_documented(&document, ("POST", path, status), &body);
         }
         for (method, path, query, status) in [
             ("GET", "/v1/explain", "", 400),
@@ -358,6 +371,10 @@ mod tests {
             ),
             ("POST", "/v1/disable", "service=web", 400),
             ("POST", "/v1/flush", "", 400),
+            ("POST", "/v1/report", &format!("{b2}&state=up"), 409),
+            ("POST", "/v1/report", &format!("{b2}&state=well"), 400),
+            ("GET", "/v1/trace", "filter=nonsense", 400),
+            ("GET", "/v1/capture", "packets=none", 400),
         ] {
             let (found, body) = ask(&scene.balancer, method, &format!("{path}?{query}"));
             assert_eq!(found, status, "{method} {path}?{query}: {body}");
@@ -388,7 +405,8 @@ mod tests {
                     .map(|line| serde_json::from_str(line).unwrap())
                     .collect()
             }
-            _ => vec![serde_json::from_str(body).unwrap()],
+            "application/json" => vec![serde_json::from_str(body).unwrap()],
+            _ => vec![body.into()],
         };
         assert!(!values.is_empty(), "{method} {path} says nothing");
         for value in values {
@@ -523,7 +541,19 @@ mod tests {
 
     /// Asks, and takes the answer apart: its status and its body, whole.
     fn ask(balancer: &Balancer, method: &str, target: &str) -> (u16, String) {
-        let request = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        taken_apart(
+            balancer,
+            &format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        )
+    }
+
+    fn post(balancer: &Balancer, target: &str, toml: &str) -> (u16, String) {
+        let length = toml.len();
+        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        taken_apart(balancer, &(head + toml))
+    }
+
+    fn taken_apart(balancer: &Balancer, request: &str) -> (u16, String) {
         let answer = talk(&balancer.admin(), request.as_bytes());
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
