@@ -197,7 +197,12 @@ mod tests {
                 names.extend(interface.numbers(group).into_keys());
             }
         }
-        names.extend(status.numbers("/flows").into_keys());
+        let flows = status.0["flows"].as_object().unwrap();
+        names.extend(flows.keys().filter(|name| *name != "log").cloned());
+        let log = flows["log"].as_object().unwrap();
+        // Of how many flows one is told is the configuration's own word.
+        let counted = log.keys().filter(|name| *name != "one_in");
+        names.extend(counted.map(|name| format!("log.{name}")));
         names.extend(status.numbers("/fragments").into_keys());
         let worker = &status.list("/workers")[0].0;
         names.extend(worker.as_object().unwrap().keys().cloned());
