@@ -44,15 +44,17 @@ pub(crate) fn specs(model: &Model) -> impl Iterator<Item = Spec> + '_ {
 /// Whether two configurations ask for other checks, or say so in another order. Most reloads change weights
 /// or what services do, and ten thousand checks need not be looked up for that.
 pub(crate) fn is_checked_otherwise(old: &Model, new: &Model) -> bool {
-    let asked = |backend: &Backend| (backend.address(), backend.disabled());
+    // Of a backend what its check is made of, beside what its service says of health.
+    let asked = |service: &Service| {
+        let backends = service.backends().iter().map(|backend| {
+            let path = service.health();
+            let path = path.and_then(|health| Path::of(service, backend, health));
+            (backend.address(), backend.disabled(), path)
+        });
+        backends.collect::<Vec<_>>()
+    };
     let is_same = |old: &Service, new: &Service| {
-        old.name() == new.name()
-            && old.health() == new.health()
-            && old
-                .backends()
-                .iter()
-                .map(asked)
-                .eq(new.backends().iter().map(asked))
+        old.name() == new.name() && old.health() == new.health() && asked(old) == asked(new)
     };
     let (old, new) = (old.services(), new.services());
     old.len() != new.len() || !old.iter().zip(new).all(|(old, new)| is_same(old, new))
@@ -103,6 +105,15 @@ mod tests {
             assert!(is_checked_otherwise(&plain, &other), "{to}");
             assert!(specs(&plain).ne(specs(&other)) || from == "\"web\"", "{to}");
         }
+        let by_service = PLAIN.replace("\"1s\"", "\"1s\", via = \"service\"");
+        let by_service = by_service
+            .replace("\"nat\"", "\"dsr-l2\"")
+            .replace(".11:80", ".11");
+        let model_of = |text: &str| ringgate_config::parse("test", text).unwrap().model;
+        let elsewhere = model_of(&by_service.replace(".1:80", ".2:80"));
+        let by_service = model_of(&by_service);
+        assert!(specs(&by_service).ne(specs(&elsewhere)));
+        assert!(is_checked_otherwise(&by_service, &elsewhere));
         for (from, to) in [("", ""), ("weight = 7", "weight = 9"), (".1:80", ".2:80")] {
             assert!(!is_checked_otherwise(&plain, &model(from, to)), "{to}");
         }
