@@ -191,7 +191,8 @@ impl Lane {
     ///
     /// In words: a kernel without IPv6, or a signal.
     pub(crate) fn speak_ipv6(&self, stop: &Stop) -> Result<(), String> {
-        let mut settings = vec!["net.ipv6.conf.all.disable_ipv6=0".to_owned()];
+        // Not `all`: that would switch each link on before it has been told to keep still.
+        let mut settings = vec!["net.ipv6.conf.lo.disable_ipv6=0".to_owned()];
         for link in ["front", "back"] {
             let of = [
                 "addr_gen_mode=1",
@@ -206,7 +207,6 @@ impl Lane {
             settings.extend(of.map(|setting| format!("net.ipv6.conf.{link}.{setting}")));
         }
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-        // All at once also sets each: what is for a link comes after it.
         set(stop, &self.node, &settings)?;
         let mut lines = vec![
             "addr replace fd01::1/64 dev front nodad noprefixroute".to_owned(),

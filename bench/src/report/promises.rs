@@ -14,9 +14,15 @@ pub struct Promise {
     pub more_is_better: bool,
     /// What was measured, if it was.
     pub value: Option<f64>,
+    /// Of how many windows it is made, where that differs.
+    pub basis: Option<String>,
 }
 
 impl Promise {
+    fn of(self, basis: Option<String>) -> Self {
+        Self { basis, ..self }
+    }
+
     /// `met`, `missed` or `not measured`.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
@@ -34,7 +40,8 @@ impl Promise {
 pub fn all(rows: &[Row]) -> Vec<Promise> {
     let rate = |who: &str, flows: u64| {
         let wanted = |row: &&Row| {
-            row.method == "rate" && row.who == who && row.mode == "nat" && row.size == "64"
+            let is_plain = row.mode == "nat" && row.size == "64" && row.family != "ipv6";
+            row.method == "rate" && row.who == who && is_plain
         };
         rows.iter().filter(wanted).find(|row| row.flows == flows)
     };
@@ -54,6 +61,11 @@ pub fn all(rows: &[Row]) -> Vec<Promise> {
         aim,
         more_is_better,
         value: value.filter(|value| value.is_finite()),
+        basis: None,
+    };
+    let windows = |who: &str, flows: u64, of: &str| {
+        let windows = rate(who, flows).and_then(|row| row.figure(of))?;
+        Some(format!("{windows:.0} {of}"))
     };
     vec![
         promise(
@@ -61,20 +73,23 @@ pub fn all(rows: &[Row]) -> Vec<Promise> {
             0.95,
             true,
             rate("ringgate", 100_000).and_then(|row| row.ratio),
-        ),
+        )
+        .of(windows("ringgate", 100_000, "pairs")),
         promise(
             "rate, of nftables' (the same)",
             1.7,
             true,
             quotient(value("ringgate", 100_000), value("nftables", 100_000)),
-        ),
+        )
+        .of(windows("nftables", 100_000, "windows")),
         promise(
             "rate lost by 1,000,000 in place of 1,000 flows, %",
             10.0,
             false,
             quotient(value("ringgate", 1_000_000), value("ringgate", 1_000))
                 .map(|kept| 100.0 * (1.0 - kept)),
-        ),
+        )
+        .of(windows("ringgate", 1_000_000, "windows")),
         promise(
             "p99 of the latency at half of NDR, beyond the bare forwarder's, µs",
             10.0,
@@ -111,7 +126,7 @@ fn quotient(of: Option<f64>, by: Option<f64>) -> Option<f64> {
 /// As a table.
 #[must_use]
 pub fn table(promises: &[Promise]) -> Table {
-    let mut table = Table::new(&["what", "aim", "here", ""]);
+    let mut table = Table::new(&["what", "aim", "here", "", "median of"]);
     for promise in promises {
         let bound = if promise.more_is_better { "≥" } else { "≤" };
         let value = promise.value.map(|value| format!("{value:.2}"));
@@ -120,6 +135,7 @@ pub fn table(promises: &[Promise]) -> Table {
             format!("{bound} {}", promise.aim),
             value.unwrap_or_default(),
             promise.verdict().to_owned(),
+            promise.basis.clone().unwrap_or_default(),
         ]);
     }
     table
@@ -148,6 +164,12 @@ mod tests {
             Row {
                 ratio: Some(0.94),
                 ..row("rate", "ringgate", 100_000, 180.0)
+            }
+            .with("pairs", Some(12.0)),
+            // IPv6 is another matter.
+            Row {
+                family: "ipv6".to_owned(),
+                ..row("rate", "ringgate", 1_000, 1.0)
             },
             row("rate", "nftables", 100_000, 100.0),
             row("rate", "ringgate", 1_000, 200.0),
@@ -181,5 +203,6 @@ mod tests {
         );
         assert_eq!(all(&rows)[3].value, Some(9.0));
         assert_eq!(table(&all(&rows)).rows.len(), 7);
+        assert_eq!(all(&rows)[0].basis.as_deref(), Some("12 pairs"));
     }
 }
