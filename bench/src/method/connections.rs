@@ -18,8 +18,8 @@ const UNDER_WAY: u32 = 512;
 /// Seconds that flows are opened for when they are to be held.
 const HOLD: u32 = 5;
 
-/// What is waited for at the end: a SYN that was lost is sent again after a second.
-const LATE: f64 = 1.5;
+/// What is waited for at the end: a SYN that was lost is sent again after a second, and some are.
+const LATE: f64 = 0.6;
 
 /// How long it takes with so many contestants and rounds, seconds.
 pub(crate) fn estimate(plan: &Plan, who: usize, rounds: usize) -> f64 {

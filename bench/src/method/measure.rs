@@ -48,7 +48,7 @@ pub struct Arguments {
     /// These only
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<Method>,
-    /// Whether it works, in a minute or two; the figures mean little
+    /// Whether it works, in some three minutes; the figures mean little
     #[arg(long)]
     quick: bool,
     /// All has to be done in so many minutes; what does not fit is left out, and said

@@ -96,10 +96,10 @@ impl Plan {
 
     /// What a program of traffic takes beyond its traffic, seconds: to start, to open its sockets and
     /// load its programs, to see that nothing comes any more, to end.
-    pub(crate) const SHOT: f64 = 0.45;
+    pub(crate) const SHOT: f64 = 0.3;
 
     /// What starting and ending a contestant takes, with its lane, seconds.
-    pub(crate) const START: f64 = 1.2;
+    pub(crate) const START: f64 = 0.8;
 }
 
 /// The time that there is, who got some, and who did not.

@@ -83,7 +83,7 @@ impl Guest {
         for (pair, ratio) in &self.ratios {
             let ratio = ratio
                 .as_f64()
-                .map_or("-".to_owned(), |one| format!("{one:.2}"));
+                .map_or_else(|| "-".to_owned(), |one| format!("{one:.2}"));
             ratios.rows.push(vec![pair.clone(), ratio]);
         }
         let mut rates = Table::new(&["who", "packets/s", "offered", "limit"]);

@@ -38,85 +38,108 @@ impl Promise {
 /// All of them.
 #[must_use]
 pub fn all(rows: &[Row]) -> Vec<Promise> {
-    let rate = |who: &str, flows: u64| {
-        let wanted = |row: &&Row| {
-            let is_plain = row.mode == "nat" && row.size == "64" && row.family != "ipv6";
-            row.method == "rate" && row.who == who && is_plain
-        };
-        rows.iter().filter(wanted).find(|row| row.flows == flows)
-    };
-    let value = |who: &str, flows| rate(who, flows).and_then(|row| row.value);
-    let of = |method: &str, who: &str| {
-        let found = rows
-            .iter()
-            .find(|row| row.method == method && row.who == who);
-        found.and_then(|row| row.value)
-    };
-    let p99 = |who: &str| {
-        let wanted = |row: &&Row| row.method == "latency" && row.who == who && row.case == "50";
-        rows.iter().find(wanted).and_then(|row| row.figure("p99"))
-    };
-    let promise = |what, aim, more_is_better, value: Option<f64>| Promise {
-        what,
-        aim,
-        more_is_better,
-        value: value.filter(|value| value.is_finite()),
-        basis: None,
-    };
-    let windows = |who: &str, flows: u64, of: &str| {
-        let windows = rate(who, flows).and_then(|row| row.figure(of))?;
-        Some(format!("{windows:.0} {of}"))
-    };
+    let rows = Rows(rows);
+    let mut all = of_rates(&rows);
+    let p99 = rows.p99("ringgate").zip(rows.p99("bare"));
+    all.extend([
+        at_most(
+            "p99 of the latency at half of NDR, beyond the bare forwarder's, µs",
+            10.0,
+            p99.map(|(ours, bare)| (ours - bare) / 1000.0),
+        ),
+        at_least(
+            "TCP connections/s, of HAProxy's",
+            3.0,
+            quotient(
+                rows.of("connections", "ringgate"),
+                rows.of("connections", "haproxy"),
+            ),
+        ),
+        at_most(
+            "CPU of an idle balancer, % of a core",
+            1.0,
+            rows.of("idle", "ringgate"),
+        ),
+        at_most(
+            "first packet after idling, µs",
+            100.0,
+            rows.of("first-packet", "ringgate"),
+        ),
+    ]);
+    all
+}
+
+fn of_rates(rows: &Rows<'_>) -> Vec<Promise> {
+    let value = |who: &str, flows| rows.rate(who, flows).and_then(|row| row.value);
+    let ours = rows.rate("ringgate", 100_000);
     vec![
-        promise(
+        at_least(
             "rate, of the bare forwarder's (nat, 64 bytes, 100,000 flows)",
             0.95,
-            true,
-            rate("ringgate", 100_000).and_then(|row| row.ratio),
+            ours.and_then(|row| row.ratio),
         )
-        .of(windows("ringgate", 100_000, "pairs")),
-        promise(
+        .of(rows.windows("ringgate", 100_000, "pairs")),
+        at_least(
             "rate, of nftables' (the same)",
             1.7,
-            true,
             quotient(value("ringgate", 100_000), value("nftables", 100_000)),
         )
-        .of(windows("nftables", 100_000, "windows")),
-        promise(
+        .of(rows.windows("nftables", 100_000, "windows")),
+        at_most(
             "rate lost by 1,000,000 in place of 1,000 flows, %",
             10.0,
-            false,
             quotient(value("ringgate", 1_000_000), value("ringgate", 1_000))
                 .map(|kept| 100.0 * (1.0 - kept)),
         )
-        .of(windows("ringgate", 1_000_000, "windows")),
-        promise(
-            "p99 of the latency at half of NDR, beyond the bare forwarder's, µs",
-            10.0,
-            false,
-            p99("ringgate")
-                .zip(p99("bare"))
-                .map(|(ours, bare)| (ours - bare) / 1000.0),
-        ),
-        promise(
-            "TCP connections/s, of HAProxy's",
-            3.0,
-            true,
-            quotient(of("connections", "ringgate"), of("connections", "haproxy")),
-        ),
-        promise(
-            "CPU of an idle balancer, % of a core",
-            1.0,
-            false,
-            of("idle", "ringgate"),
-        ),
-        promise(
-            "first packet after idling, µs",
-            100.0,
-            false,
-            of("first-packet", "ringgate"),
-        ),
+        .of(rows.windows("ringgate", 1_000_000, "windows")),
     ]
+}
+
+/// Figures by what they are of.
+#[derive(Debug)]
+struct Rows<'a>(&'a [Row]);
+
+impl<'a> Rows<'a> {
+    fn rate(&self, who: &str, flows: u64) -> Option<&'a Row> {
+        let wanted = |row: &&Row| {
+            let is_plain = row.mode == "nat" && row.size == "64" && row.family != "ipv6";
+            row.method == "rate" && row.who == who && row.flows == flows && is_plain
+        };
+        self.0.iter().find(wanted)
+    }
+
+    /// How many windows a rate is made of.
+    fn windows(&self, who: &str, flows: u64, of: &str) -> Option<String> {
+        let windows = self.rate(who, flows)?.figure(of)?;
+        Some(format!("{windows:.0} {of}"))
+    }
+
+    fn of(&self, method: &str, who: &str) -> Option<f64> {
+        let wanted = |row: &&Row| row.method == method && row.who == who;
+        self.0.iter().find(wanted).and_then(|row| row.value)
+    }
+
+    fn p99(&self, who: &str) -> Option<f64> {
+        let wanted = |row: &&Row| row.method == "latency" && row.who == who && row.case == "50";
+        self.0.iter().find(wanted).and_then(|row| row.figure("p99"))
+    }
+}
+
+fn at_least(what: &'static str, aim: f64, value: Option<f64>) -> Promise {
+    Promise {
+        what,
+        aim,
+        more_is_better: true,
+        value: value.filter(|value| value.is_finite()),
+        basis: None,
+    }
+}
+
+fn at_most(what: &'static str, aim: f64, value: Option<f64>) -> Promise {
+    Promise {
+        more_is_better: false,
+        ..at_least(what, aim, value)
+    }
 }
 
 fn quotient(of: Option<f64>, by: Option<f64>) -> Option<f64> {
