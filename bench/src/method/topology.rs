@@ -5,13 +5,19 @@
 //! ```text
 //! rgbench-src-0              rgbench-lb-0               rgbench-sink-0
 //! c0 02:…:01:02 ─── front 02:…:01:01, 10.1.0.1/16
-//!                   back  02:…:02:01, 10.2.0.1/24 ─── s0 02:…:02:99
+//!                   back  02:…:02:01, 10.2.0.1/24 ─── s0 02:…:02:98
 //! ```
 //!
 //! Source and sink have no addresses: their kernels answer nothing, what speaks there is the
 //! generator. All clients are behind one neighbour, 10.1.0.2. IPv6 is off, so that nothing but
 //! what is measured is on the links, until [`Lane::speak_ipv6`]: then there are fd01::/64 and
 //! fd02::/64 as well, by hand, and a kernel that has said its two words about multicast.
+//!
+//! The backends' hardware address is not that of `s0`. The sink's kernel, whose work is paid by
+//! who forwards, then takes each frame for somebody else's (`PACKET_OTHERHOST`, net/ipv4/ip_input.c,
+//! `ip_rcv_core`) and drops it at once. To its own address it would look for a route first, find
+//! none and make an entry for that, for each packet: a third of a bare forwarder's time, and nothing
+//! that a backend does. AF_XDP and XDP programs of the generator at `s0` do not care.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,11 +28,14 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::method::child::{Stop, run};
 
-/// Hardware addresses of `c0`, `front`, `back` and `s0`, the same in all lanes.
+/// Hardware addresses of `c0`, `front`, `back` and of all backends, the same in all lanes.
 pub(crate) const NEAR: &str = "02:00:00:00:01:02";
 pub(crate) const FRONT: &str = "02:00:00:00:01:01";
 pub(crate) const BACK: &str = "02:00:00:00:02:01";
 pub(crate) const SINK: &str = "02:00:00:00:02:99";
+
+/// Hardware address of `s0`: not that of the backends, see above.
+const DOOR: &str = "02:00:00:00:02:98";
 
 /// What all namespaces' names begin with.
 const PREFIX: &str = "rgbench-";
@@ -144,7 +153,7 @@ impl Lane {
         let (source, node, sink) = (&self.source, &self.node, &self.sink);
         let pairs = [
             (source, "c0", NEAR, "front", FRONT, node),
-            (node, "back", BACK, "s0", SINK, sink),
+            (node, "back", BACK, "s0", DOOR, sink),
         ];
         for (node, link, address, peer, its, other) in pairs {
             let line = format!(
