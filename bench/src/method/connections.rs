@@ -64,6 +64,7 @@ pub(crate) fn hold(bench: &mut Bench, who: &str) -> Result<Vec<Row>, String> {
     if !bench.seat(who, &scene())? {
         return Ok(Vec::new());
     }
+    let words = bench.resident(who).and_then(|one| one.words.clone());
     let held = bench.plan.held;
     let result = open(bench, who, held, HOLD, true)?;
     bench.keep(json!({"method": "concurrent", "who": who}), result.clone());
@@ -72,6 +73,7 @@ pub(crate) fn hold(bench: &mut Bench, who: &str) -> Result<Vec<Row>, String> {
         method: "concurrent".to_owned(),
         unit: "connections".to_owned(),
         case: format!("{held} asked for"),
+        limit: words,
         ..named(who)
     };
     let held = number(&result, "/concurrent");

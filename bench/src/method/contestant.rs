@@ -190,6 +190,8 @@ pub(crate) struct Running {
     pub(crate) scene: Scene,
     /// What clients address.
     pub(crate) target: SocketAddr,
+    /// What it said of itself when it started, such as a limit of this host's.
+    pub(crate) words: Option<String>,
     /// When so many flows were brought in last.
     pub(crate) flows: BTreeMap<u32, Instant>,
 }
@@ -202,6 +204,7 @@ impl Running {
             lane: lane.clone(),
             scene: scene.clone(),
             target: scene.service(),
+            words: None,
             flows: BTreeMap::new(),
         }
     }
@@ -362,6 +365,7 @@ impl Peer {
             let why = ran.err.trim().lines().last().unwrap_or("").to_owned();
             return Err(Refusal::Absent(why));
         }
+        let words = ran.err.trim().lines().last().map(str::to_owned);
         let _said = ran.good(name)?;
         let target = run(&mut peer.command(&["target"]), SCRIPT, stop)?.good(name)?;
         let target = target.trim();
@@ -369,6 +373,7 @@ impl Peer {
         running.target = target
             .parse()
             .map_err(|error| format!("{name}: target {target:?}: {error}"))?;
+        running.words = words;
         running.peer = Some(peer);
         Ok(running)
     }

@@ -296,10 +296,9 @@ fn disturbances(rows: &[Row]) -> Figure {
         let Some(what) = disturbance(&row.method) else {
             continue;
         };
-        let besides = row
-            .figures
-            .iter()
-            .map(|(name, value)| format!("{name} {}", short(*value)));
+        let besides = row.figures.iter();
+        let besides = besides.map(|(name, value)| format!("{name} {}", short(*value)));
+        let besides = besides.chain(row.limit.clone());
         table.rows.push(vec![
             what.to_owned(),
             row.who.clone(),

@@ -31,6 +31,7 @@ fn every_chart_is_there_and_has_numbers() {
     assert!(!page.contains("Not measured"));
     for what in [
         "rate, nat, 64 bytes, 100000 flows",
+        "nginx: at most 9500 connections at once: no more than 20000 files may be open here (ulimit -Hn)",
         "reset time",
         "reload under load",
         "change of backends",
