@@ -18,10 +18,10 @@ use crate::method::outcome::{Row, median};
 use crate::method::plan::Plan;
 
 /// Frames per second: between two of them everybody goes to sleep.
-const SELDOM: f64 = 2.0;
+const SELDOM: f64 = 4.0;
 
 /// How long seldom packets come, seconds.
-const SPELL: f64 = 3.5;
+const SPELL: f64 = 5.0;
 
 /// Times that a thread is woken, and how long it sleeps before.
 const WAKES: usize = 6;
@@ -125,7 +125,7 @@ fn named(who: &str) -> Row {
     Row {
         method: "first-packet".to_owned(),
         who: who.to_owned(),
-        case: format!("one each {:.1} s", 1.0 / SELDOM),
+        case: format!("one each {:.2} s", 1.0 / SELDOM),
         unit: "µs".to_owned(),
         ..Row::default()
     }

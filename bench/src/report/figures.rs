@@ -137,7 +137,7 @@ fn first_packets(rows: &[Row]) -> Figure {
         .collect();
     bars(
         "First packet after idling",
-        "From the source's stamp to the sink's look at it, one packet each half second. wire: one \
+        "From the source's stamp to the sink's look at it, one packet each quarter of a second. wire: one \
          link with the same source and sink at its ends, neither of which sleeps: what the \
          generator and a link take. wake-up: a thread that sleeps in poll(2) on the forwarder's \
          CPU and is woken by another, nothing else: what this host takes to wake a CPU. The rest \
