@@ -425,6 +425,7 @@ fn numbers(rows: &[&Row]) -> Table {
 fn with_unit(value: Option<f64>, unit: &str) -> String {
     match value {
         Some(value) if unit == "frames/s" => format!("{value:.0}"),
+        Some(value) if unit == "ms" => format!("{value:.0} ms"),
         Some(value) => format!("{} {unit}", short(value)),
         None => "none".to_owned(),
     }
