@@ -62,15 +62,12 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Send traffic, and judge what arrives behind the balancer
+/// What those have in common that send.
 #[derive(Debug, clap::Args)]
-pub struct BlastArgs {
-    /// Send out of this interface
+pub struct WayArgs {
+    /// Send out of this interface: the clients are there
     #[arg(long, value_name = "IF[@NETNS]")]
     pub out: Place,
-    /// Judge what arrives at this interface
-    #[arg(long = "in", value_name = "IF[@NETNS]")]
-    pub inlet: Option<Place>,
     /// Hardware address of the interface that sends
     #[arg(long)]
     pub near: HardwareAddress,
@@ -83,6 +80,23 @@ pub struct BlastArgs {
     /// What clients address
     #[arg(long, value_name = "VIP:PORT")]
     pub to: SocketAddr,
+    /// The CPU it runs on
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Send traffic, and judge what arrives behind the balancer
+#[derive(Debug, clap::Args)]
+pub struct BlastArgs {
+    /// From where to where
+    #[command(flatten)]
+    pub way: WayArgs,
+    /// Judge what arrives at this interface
+    #[arg(long = "in", value_name = "IF[@NETNS]")]
+    pub inlet: Option<Place>,
     /// How many flows live at a time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub flows: u32,
@@ -110,12 +124,6 @@ pub struct BlastArgs {
     /// Let the kernel make and send the frames: faster on veth
     #[arg(long)]
     pub live_frames: bool,
-    /// The CPU it runs on
-    #[arg(long)]
-    pub core: Option<usize>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
     /// Of what is drawn at random
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -150,24 +158,12 @@ pub struct SinkArgs {
 /// Open TCP connections, one request and one response each, and answer them
 #[derive(Debug, clap::Args)]
 pub struct ConnectArgs {
-    /// The clients are at this interface
-    #[arg(long, value_name = "IF[@NETNS]")]
-    pub out: Place,
+    /// From where to where
+    #[command(flatten)]
+    pub way: WayArgs,
     /// The backends are at this interface; left away, they are somebody else's
     #[arg(long = "in", value_name = "IF[@NETNS]")]
     pub inlet: Option<Place>,
-    /// Hardware address of the clients' interface
-    #[arg(long)]
-    pub near: HardwareAddress,
-    /// Hardware address of the balancer's interface
-    #[arg(long)]
-    pub far: HardwareAddress,
-    /// First client address; others follow it
-    #[arg(long)]
-    pub from: IpAddr,
-    /// What clients address
-    #[arg(long, value_name = "VIP:PORT")]
-    pub to: SocketAddr,
     /// How many client addresses; each has 64,512 ports
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub clients: u32,
@@ -186,12 +182,6 @@ pub struct ConnectArgs {
     /// Bytes of a response, 1 to 1400
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1400))]
     pub size: u16,
-    /// The CPU it runs on
-    #[arg(long)]
-    pub core: Option<usize>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
     /// Of the backends' secret
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -220,8 +210,8 @@ pub struct CalibrateArgs {
 ///
 /// In words.
 pub fn run_blast(args: &BlastArgs) -> Result<ExitCode, String> {
-    let ends = ends([args.near, args.far], args.from, args.to)?;
-    pin_to(args.core)?;
+    let ends = args.way.ends()?;
+    pin_to(args.way.core)?;
     let traffic = Traffic {
         ends,
         kind: args.protocol,
@@ -233,7 +223,7 @@ pub fn run_blast(args: &BlastArgs) -> Result<ExitCode, String> {
         seed: args.seed,
     };
     let out = Out {
-        place: args.out.clone(),
+        place: args.way.out.clone(),
         live: args.live_frames,
     };
     let times = Times {
@@ -249,7 +239,7 @@ pub fn run_blast(args: &BlastArgs) -> Result<ExitCode, String> {
             report.sizes
         ));
     }
-    print(&report, args.json)
+    print(&report, args.way.json)
 }
 
 /// Runs `sink`.
@@ -277,7 +267,7 @@ pub fn run_sink(args: &SinkArgs) -> Result<ExitCode, String> {
 /// In words.
 pub fn run_connect(args: &ConnectArgs) -> Result<ExitCode, String> {
     let order = Order {
-        ends: ends([args.near, args.far], args.from, args.to)?,
+        ends: args.way.ends()?,
         clients: args.clients,
         concurrent: args.concurrent,
         rate: args.rate.0,
@@ -286,9 +276,9 @@ pub fn run_connect(args: &ConnectArgs) -> Result<ExitCode, String> {
         size: args.size.into(),
         seed: args.seed,
     };
-    pin_to(args.core)?;
-    let outcome = connect(&order, &args.out, args.inlet.as_ref())?;
-    let text = if args.json {
+    pin_to(args.way.core)?;
+    let outcome = connect(&order, &args.way.out, args.inlet.as_ref())?;
+    let text = if args.way.json {
         outcome.to_json().to_string()
     } else {
         outcome.to_text()
@@ -321,19 +311,21 @@ pub fn run_calibrate(args: &CalibrateArgs) -> Result<ExitCode, String> {
     say(&text, None)
 }
 
-fn ends(hardware: [HardwareAddress; 2], from: IpAddr, to: SocketAddr) -> Result<Ends, String> {
-    if from.is_ipv4() != to.is_ipv4() {
-        return Err(format!(
-            "--from {from} and --to {to} are of different versions of IP: give two of the same"
-        ));
+impl WayArgs {
+    fn ends(&self) -> Result<Ends, String> {
+        let Self { from, to, .. } = *self;
+        if from.is_ipv4() != to.is_ipv4() {
+            return Err(format!(
+                "--from {from} and --to {to} are of different versions of IP: give two of the same"
+            ));
+        }
+        Ok(Ends {
+            near: self.near.0,
+            far: self.far.0,
+            from,
+            to,
+        })
     }
-    let [near, far] = hardware.map(|address| address.0);
-    Ok(Ends {
-        near,
-        far,
-        from,
-        to,
-    })
 }
 
 /// Pins the thread, if it is to be.

@@ -18,63 +18,60 @@ const UNDER_WAY: u32 = 512;
 /// Seconds that flows are opened for when they are to be held.
 const HOLD: u32 = 5;
 
-/// How long it takes, seconds.
-pub(crate) fn estimate(plan: &Plan, who: usize) -> f64 {
-    (who * plan.few_rounds()) as f64 * (f64::from(seconds(plan)) + 2.0 * Plan::AROUND)
+/// What is waited for at the end: a SYN that was lost is sent again after a second, and some are.
+const LATE: f64 = 0.6;
+
+/// How long it takes with so many contestants and rounds, seconds.
+pub(crate) fn estimate(plan: &Plan, who: usize, rounds: usize) -> f64 {
+    who as f64 * (Plan::START + rounds as f64 * (f64::from(seconds(plan)) + LATE + Plan::SHOT))
 }
 
 /// How long holding takes, seconds.
 pub(crate) fn estimate_held() -> f64 {
-    f64::from(HOLD) + 4.0
+    Plan::START + f64::from(HOLD) + LATE + Plan::SHOT
 }
 
-/// Rows `connections`, contestants in turn.
-pub(crate) fn measure(bench: &mut Bench, who: &[String]) -> Result<Vec<Row>, String> {
-    let mut rates: Vec<Vec<Value>> = vec![Vec::new(); who.len()];
-    for round in 0..bench.plan.few_rounds() {
-        for (name, rates) in who.iter().zip(&mut rates) {
-            let Some(running) = bench.start(name, &scene())? else {
-                continue;
-            };
-            let connections = Connections {
-                to: running.target,
-                from: bench.newcomers(),
-                clients: CLIENTS,
-                concurrent: UNDER_WAY,
-                seconds: seconds(&bench.plan),
-                linger: false,
-            };
-            let result = connections.open(&bench.tools, &bench.stop)?;
+/// Rows `connections`, contestants in turn. What was measured before counts as well.
+pub(crate) fn measure(
+    bench: &mut Bench,
+    who: &[String],
+    rounds: usize,
+) -> Result<Vec<Row>, String> {
+    let mut seated = bench.seat_all(who, &scene())?;
+    let first = bench.next_round(&json!({"method": "connections"}));
+    for round in first..first + rounds {
+        for name in &seated {
+            let seconds = seconds(&bench.plan);
+            let result = open(bench, name, UNDER_WAY, seconds, false)?;
             bench.keep(
                 json!({"method": "connections", "who": name, "round": round}),
-                result.clone(),
+                result,
             );
-            rates.push(result);
         }
+        seated.reverse();
     }
-    let rows = who.iter().zip(&rates).filter(|(_, all)| !all.is_empty());
-    Ok(rows.map(|(name, all)| row(name, all)).collect())
+    bench.send_peers_home();
+    let rows = who.iter().filter_map(|name| {
+        let of = json!({"method": "connections", "who": name});
+        let all: Vec<&Value> = bench.kept(&of).map(|one| &one["result"]).collect();
+        (!all.is_empty()).then(|| row(name, &all))
+    });
+    Ok(rows.collect())
 }
 
 /// The row `concurrent` of one contestant.
 pub(crate) fn hold(bench: &mut Bench, who: &str) -> Result<Vec<Row>, String> {
-    let Some(running) = bench.start(who, &scene())? else {
+    if !bench.seat(who, &scene())? {
         return Ok(Vec::new());
-    };
-    let connections = Connections {
-        to: running.target,
-        from: bench.newcomers(),
-        clients: CLIENTS,
-        concurrent: bench.plan.held,
-        seconds: HOLD,
-        linger: true,
-    };
-    let result = connections.open(&bench.tools, &bench.stop)?;
+    }
+    let held = bench.plan.held;
+    let result = open(bench, who, held, HOLD, true)?;
     bench.keep(json!({"method": "concurrent", "who": who}), result.clone());
+    bench.send_peers_home();
     let row = Row {
         method: "concurrent".to_owned(),
         unit: "connections".to_owned(),
-        case: format!("{} asked for", bench.plan.held),
+        case: format!("{held} asked for"),
         ..named(who)
     };
     let held = number(&result, "/concurrent");
@@ -85,7 +82,31 @@ pub(crate) fn hold(bench: &mut Bench, who: &str) -> Result<Vec<Row>, String> {
     ])
 }
 
-fn row(who: &str, all: &[Value]) -> Row {
+/// Opens connections to who is seated.
+fn open(
+    bench: &mut Bench,
+    who: &str,
+    concurrent: u32,
+    seconds: u32,
+    linger: bool,
+) -> Result<Value, String> {
+    let from = bench.newcomers();
+    let running = bench
+        .resident(who)
+        .ok_or_else(|| format!("{who} is not seated"))?;
+    let connections = Connections {
+        lane: running.lane.clone(),
+        to: running.target,
+        from,
+        clients: CLIENTS,
+        concurrent,
+        seconds,
+        linger,
+    };
+    connections.open(&bench.tools, &bench.stop)
+}
+
+fn row(who: &str, all: &[&Value]) -> Row {
     let each = |place: &str| {
         all.iter()
             .filter_map(|one| number(one, place))
@@ -142,9 +163,9 @@ mod tests {
         let row = row(
             "haproxy",
             &[
-                answer(10.0, None),
-                answer(30.0, Some("source")),
-                answer(20.0, None),
+                &answer(10.0, None),
+                &answer(30.0, Some("source")),
+                &answer(20.0, None),
             ],
         );
         assert_eq!(

@@ -1,25 +1,19 @@
-//! Who forwards: the bare forwarder, Ringgate, or a peer by its script. One at a time; it is gone
+//! Who forwards: the bare forwarder, Ringgate, or a peer by its script, each in its lane. It is gone
 //! when [`Running`] is dropped.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::method::child::{Background, Stop, run};
-use crate::method::topology::{BACK, NAT_SOURCES, NODE, SINK, backend, inside};
+use crate::method::topology::{BACK, Lane, NAT_SOURCES, SINK, backend, inside};
 
-/// Modes and their service addresses.
-const SERVICES: [(&str, &str); 6] = [
-    ("nat", "10.100.0.1"),
-    ("dsr-l2", "10.100.0.2"),
-    ("ipip", "10.100.0.3"),
-    ("gue", "10.100.0.4"),
-    ("gre", "10.100.0.5"),
-    ("full-nat", "10.100.0.6"),
-];
+/// Modes. The services' addresses are 10.100.0.1 or fd64::1 and up, in this order.
+const MODES: [&str; 6] = ["nat", "dsr-l2", "ipip", "gue", "gre", "full-nat"];
 
 /// The CPU of whoever forwards; the generator has 0.
 const CORE: &str = "1";
@@ -39,12 +33,13 @@ const READY: Duration = Duration::from_secs(10);
 /// More than a peer's script takes.
 const SCRIPT: Duration = Duration::from_secs(60);
 
-/// Longest life of a bare forwarder, seconds: it ends by itself if nobody ends it.
-const BARE_LIFE: &str = "600";
+/// Longest life of a bare forwarder, seconds: it ends by itself if nobody ends it, and
+/// no run lasts longer.
+const BARE_LIFE: &str = "36000";
 
 /// Names of the modes.
 pub(crate) fn modes() -> impl Iterator<Item = &'static str> {
-    SERVICES.iter().map(|(mode, _)| *mode)
+    MODES.into_iter()
 }
 
 /// Programs and places that contestants need.
@@ -54,8 +49,6 @@ pub(crate) struct Tools {
     pub(crate) ringgate: PathBuf,
     /// The peers' scripts.
     pub(crate) peers: PathBuf,
-    /// A directory of this run's own.
-    pub(crate) work: PathBuf,
 }
 
 /// What is to be forwarded.
@@ -64,7 +57,9 @@ pub(crate) struct Scene {
     pub(crate) mode: &'static str,
     /// `udp` or `tcp`.
     pub(crate) protocol: &'static str,
+    pub(crate) is_ipv6: bool,
     pub(crate) backends: usize,
+    /// Most flows that there will be.
     pub(crate) flows: u32,
     /// Without flow entries: the ring alone decides.
     pub(crate) stateless: bool,
@@ -76,6 +71,7 @@ impl Scene {
         Self {
             mode: "nat",
             protocol: "udp",
+            is_ipv6: false,
             backends: 1,
             flows,
             stateless: false,
@@ -83,11 +79,30 @@ impl Scene {
     }
 
     /// What clients address.
-    pub(crate) fn service(&self) -> SocketAddrV4 {
-        let found = SERVICES.iter().find(|(mode, _)| *mode == self.mode);
-        let address = found.and_then(|(_, address)| address.parse().ok());
-        let port = if self.protocol == "udp" { 53 } else { 80 };
-        SocketAddrV4::new(address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED), port)
+    pub(crate) fn service(&self) -> SocketAddr {
+        let place = MODES.iter().zip(1..).find(|(mode, _)| **mode == self.mode);
+        let number = place.map_or(0, |(_, number)| number);
+        let address = if self.is_ipv6 {
+            IpAddr::from(Ipv6Addr::new(0xfd64, 0, 0, 0, 0, 0, 0, number.into()))
+        } else {
+            IpAddr::from(Ipv4Addr::new(10, 100, 0, number))
+        };
+        SocketAddr::new(address, if self.protocol == "udp" { 53 } else { 80 })
+    }
+
+    /// The address of a backend, with its port if `at` is given.
+    pub(crate) fn backend(&self, number: usize, at: Option<u16>) -> String {
+        let address = backend(number, self.is_ipv6);
+        match at {
+            Some(port) if self.is_ipv6 => format!("[{address}]:{port}"),
+            Some(port) => format!("{address}:{port}"),
+            None => address,
+        }
+    }
+
+    /// `ipv4` or `ipv6`.
+    pub(crate) const fn family(&self) -> &'static str {
+        if self.is_ipv6 { "ipv6" } else { "ipv4" }
     }
 
     /// The port of the backends.
@@ -129,12 +144,9 @@ impl Scene {
             self.mode
         );
         for number in 0..self.backends {
-            let mut address = backend(number);
-            if self.translates() {
-                // Writing to a string does not fail.
-                let _infallible = write!(address, ":{}", self.backend_port());
-            }
+            let address = self.backend(number, self.translates().then(|| self.backend_port()));
             let weight = if number == 0 { weight } else { 100 };
+            // Writing to a string does not fail.
             let _infallible = write!(
                 text,
                 "[[service.backend]]\naddress = \"{address}\"\nweight = {weight}\n"
@@ -171,12 +183,29 @@ impl std::fmt::Display for Refusal {
 #[derive(Debug)]
 pub(crate) struct Running {
     process: Option<Background>,
-    _peer: Option<Peer>,
+    peer: Option<Peer>,
+    /// Where it is.
+    pub(crate) lane: Lane,
+    /// What it was started for.
+    pub(crate) scene: Scene,
     /// What clients address.
-    pub(crate) target: SocketAddrV4,
+    pub(crate) target: SocketAddr,
+    /// When so many flows were brought in last.
+    pub(crate) flows: BTreeMap<u32, Instant>,
 }
 
 impl Running {
+    fn new(lane: &Lane, scene: &Scene, process: Option<Background>) -> Self {
+        Self {
+            process,
+            peer: None,
+            lane: lane.clone(),
+            scene: scene.clone(),
+            target: scene.service(),
+            flows: BTreeMap::new(),
+        }
+    }
+
     /// The process, where there is one of it alone.
     pub(crate) fn process(&self) -> Option<u32> {
         self.process.as_ref().map(Background::id)
@@ -193,25 +222,30 @@ impl Drop for Running {
         if let Some(process) = self.process.take() {
             process.end();
         }
+        drop(self.peer.take());
     }
 }
 
-/// Starts `who` for `scene` and returns when it serves.
+/// Starts `who` for `scene` in `lane` and returns when it serves.
 pub(crate) fn start(
     who: &str,
     scene: &Scene,
+    lane: &Lane,
     tools: &Tools,
     stop: &Stop,
 ) -> Result<Running, Refusal> {
+    if scene.is_ipv6 {
+        lane.speak_ipv6(stop)?;
+    }
     match who {
-        "bare" => Ok(bare(scene, tools, stop)?),
-        "ringgate" => Ok(ringgate(scene, tools, stop)?),
-        peer => Peer::start(peer, scene, tools, stop),
+        "bare" => Ok(bare(scene, lane, tools, stop)?),
+        "ringgate" => Ok(ringgate(scene, lane, tools, stop)?),
+        peer => Peer::start(peer, scene, lane, tools, stop),
     }
 }
 
-fn bare(scene: &Scene, tools: &Tools, stop: &Stop) -> Result<Running, String> {
-    let mut command = inside(NODE, &tools.bench);
+fn bare(scene: &Scene, lane: &Lane, tools: &Tools, stop: &Stop) -> Result<Running, String> {
+    let mut command = inside(&lane.node, &tools.bench);
     command.args(["bare", "--front", "front", "--back", "back"]);
     command.args(["--source", BACK, "--destination", SINK, "--core", CORE]);
     command.args(["--seconds", BARE_LIFE, "--service"]);
@@ -220,26 +254,22 @@ fn bare(scene: &Scene, tools: &Tools, stop: &Stop) -> Result<Running, String> {
     let process = until_ready(process, "bare", stop, || {
         let mut command = Command::new("ip");
         let ran = run(
-            command.args(["-n", NODE, "-d", "link", "show", "back"]),
+            command.args(["-n", &lane.node, "-d", "link", "show", "back"]),
             READY,
             stop,
         )?;
         Ok(ran.out.contains("xdp"))
     })?;
     stop.pause(Duration::from_millis(300))?;
-    Ok(Running {
-        process: Some(process),
-        _peer: None,
-        target: scene.service(),
-    })
+    Ok(Running::new(lane, scene, Some(process)))
 }
 
-fn ringgate(scene: &Scene, tools: &Tools, stop: &Stop) -> Result<Running, String> {
-    let file = configure(scene, tools, 100)?;
+fn ringgate(scene: &Scene, lane: &Lane, tools: &Tools, stop: &Stop) -> Result<Running, String> {
+    let file = configure(scene, lane, 100)?;
     // A socket of the one before, which was killed, would answer nobody.
-    let socket = tools.work.join("admin.sock");
+    let socket = lane.work.join("admin.sock");
     let _absent = fs::remove_file(&socket);
-    let mut command = inside(NODE, &tools.ringgate);
+    let mut command = inside(&lane.node, &tools.ringgate);
     let process = Background::start(command.args(["run", "--config"]).arg(file))?;
     let process = until_ready(process, "ringgate", stop, || {
         let mut command = Command::new(&tools.ringgate);
@@ -247,27 +277,23 @@ fn ringgate(scene: &Scene, tools: &Tools, stop: &Stop) -> Result<Running, String
         Ok(run(&mut command, READY, stop)?.code == Some(0))
     })?;
     stop.pause(Duration::from_millis(200))?;
-    Ok(Running {
-        process: Some(process),
-        _peer: None,
-        target: scene.service(),
-    })
+    Ok(Running::new(lane, scene, Some(process)))
 }
 
 /// Writes the configuration, and says where.
-pub(crate) fn configure(scene: &Scene, tools: &Tools, weight: u32) -> Result<PathBuf, String> {
-    let file = tools.work.join("bench.toml");
-    fs::write(&file, scene.configuration(&tools.work, weight))
+pub(crate) fn configure(scene: &Scene, lane: &Lane, weight: u32) -> Result<PathBuf, String> {
+    let file = lane.work.join("bench.toml");
+    fs::write(&file, scene.configuration(&lane.work, weight))
         .map_err(|error| format!("{}: {error}", file.display()))?;
     Ok(file)
 }
 
 /// Has Ringgate read its configuration again; returns when it is in force.
-pub(crate) fn reload(tools: &Tools, stop: &Stop) -> Result<(), String> {
+pub(crate) fn reload(lane: &Lane, tools: &Tools, stop: &Stop) -> Result<(), String> {
     let mut command = Command::new(&tools.ringgate);
     command
         .args(["reload", "--admin"])
-        .arg(tools.work.join("admin.sock"));
+        .arg(lane.work.join("admin.sock"));
     let _said = run(&mut command, READY, stop)?.good("ringgate reload")?;
     Ok(())
 }
@@ -300,14 +326,21 @@ struct Peer {
 }
 
 impl Peer {
-    fn start(name: &str, scene: &Scene, tools: &Tools, stop: &Stop) -> Result<Running, Refusal> {
-        let addresses: Vec<String> = (0..scene.backends).map(backend).collect();
+    fn start(
+        name: &str,
+        scene: &Scene,
+        lane: &Lane,
+        tools: &Tools,
+        stop: &Stop,
+    ) -> Result<Running, Refusal> {
+        let addresses = (0..scene.backends).map(|number| scene.backend(number, None));
+        let addresses: Vec<String> = addresses.collect();
         let service = scene.service();
         let set = |name, value: &str| (name, value.to_owned());
         let peer = Self {
             script: tools.peers.join(name),
             environment: vec![
-                set("RINGGATE_BENCH_NETNS", NODE),
+                set("RINGGATE_BENCH_NETNS", &lane.node),
                 set("RINGGATE_BENCH_FRONT", "front"),
                 set("RINGGATE_BENCH_BACK", "back"),
                 set("RINGGATE_BENCH_CORES", CORE),
@@ -318,7 +351,7 @@ impl Peer {
                     "RINGGATE_BENCH_BACKEND_PORT",
                     &scene.backend_port().to_string(),
                 ),
-                set("RINGGATE_BENCH_WORK", &tools.work.to_string_lossy()),
+                set("RINGGATE_BENCH_WORK", &lane.work.to_string_lossy()),
             ],
         };
         if !peer.script.exists() {
@@ -332,13 +365,12 @@ impl Peer {
         let _said = ran.good(name)?;
         let target = run(&mut peer.command(&["target"]), SCRIPT, stop)?.good(name)?;
         let target = target.trim();
-        Ok(Running {
-            target: target
-                .parse()
-                .map_err(|error| format!("{name}: target {target:?}: {error}"))?,
-            process: None,
-            _peer: Some(peer),
-        })
+        let mut running = Running::new(lane, scene, None);
+        running.target = target
+            .parse()
+            .map_err(|error| format!("{name}: target {target:?}: {error}"))?;
+        running.peer = Some(peer);
+        Ok(running)
     }
 
     fn command(&self, words: &[&str]) -> Command {

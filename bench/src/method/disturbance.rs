@@ -12,13 +12,16 @@ use crate::method::contestant::{Running, Scene, configure, reload, start};
 use crate::method::offer::{Shot, Traffic};
 use crate::method::outcome::{Row, median};
 use crate::method::plan::Plan;
-use crate::method::topology::{BACKENDS, backend};
+use crate::method::topology::{BACKENDS, Lane};
 
 /// Frames per second: far below what anybody forwards, so that losses are the disturbance's.
 const RATE: f64 = 50_000.0;
 
 /// Flows: each has some packets before and after.
 const FLOWS: u32 = 10_000;
+
+/// All flows are there by then: seconds.
+const WARM_UP: f64 = 0.5;
 
 /// Reloads of one window.
 const RELOADS: u32 = 3;
@@ -31,7 +34,7 @@ const KILLS: usize = 3;
 
 /// How long a window takes with everything around it, seconds.
 fn window(plan: &Plan) -> f64 {
-    plan.disturbed + Plan::AROUND
+    plan.disturbed + WARM_UP + Plan::SHOT + Plan::START
 }
 
 /// How long all changes of backends take, seconds.
@@ -69,9 +72,9 @@ pub(crate) fn churn(bench: &mut Bench) -> Result<Vec<Row>, String> {
                 ..scene()
             };
             let running = bench.start_ours("ringgate", &scene(before))?;
-            let shot = disturbed(bench, &running, |bench| {
-                configure(&scene(after), &bench.tools, 100)?;
-                reload(&bench.tools, &bench.stop)
+            let shot = disturbed(bench, &running, |bench, lane| {
+                configure(&scene(after), lane, 100)?;
+                reload(lane, &bench.tools, &bench.stop)
             })?;
             let case = format!("{what}, {how}");
             bench.keep(
@@ -107,11 +110,8 @@ fn churn_row(shot: &Shot, case: String, gone: f64) -> Row {
 
 /// Flows that were seen at one backend.
 fn flows_of(shot: &Shot, number: usize) -> f64 {
-    let address = format!("{}:", backend(number));
-    let own = shot
-        .backends
-        .iter()
-        .filter(|(name, _)| name.starts_with(&address));
+    let address = scene().backend(number, Some(scene().backend_port()));
+    let own = shot.backends.iter().filter(|(name, _)| **name == address);
     own.map(|(_, flows)| flows).sum()
 }
 
@@ -127,10 +127,10 @@ pub(crate) fn reloads(bench: &mut Bench) -> Result<Vec<Row>, String> {
     for round in 0..bench.plan.rounds.min(RELOAD_ROUNDS) {
         for ((case, times), shots) in cases.iter().zip(&mut shots) {
             let running = bench.start_ours("ringgate", &scene)?;
-            let shot = disturbed(bench, &running, |bench| {
+            let shot = disturbed(bench, &running, |bench, lane| {
                 for weight in 0..*times {
-                    configure(&scene, &bench.tools, 50 + 10 * weight)?;
-                    reload(&bench.tools, &bench.stop)?;
+                    configure(&scene, lane, 50 + 10 * weight)?;
+                    reload(lane, &bench.tools, &bench.stop)?;
                     bench.stop.pause(Duration::from_millis(200))?;
                 }
                 Ok(())
@@ -161,17 +161,16 @@ pub(crate) fn reloads(bench: &mut Bench) -> Result<Vec<Row>, String> {
 pub(crate) fn resets(bench: &mut Bench) -> Result<Vec<Row>, String> {
     let mut shots = Vec::new();
     for round in 0..KILLS.min(bench.plan.rounds) {
-        let mut running = Some(bench.start_ours("ringgate", &scene())?);
-        let target = running.as_ref().map(|running| running.target);
-        let target = target.ok_or("no balancer")?;
-        let shot = disturbed_at(bench, target, |bench| {
-            if let Some(running) = running.take() {
-                running.kill();
-            }
-            let again = start("ringgate", &scene(), &bench.tools, &bench.stop);
-            running = Some(again.map_err(|refusal| refusal.to_string())?);
+        let running = bench.start_ours("ringgate", &scene())?;
+        let traffic = traffic(bench, &running);
+        let mut again = None;
+        let shot = disturbed_by(bench, &traffic, |bench, lane| {
+            running.kill();
+            let started = start("ringgate", &scene(), lane, &bench.tools, &bench.stop);
+            again = Some(started.map_err(|refusal| refusal.to_string())?);
             Ok(())
         })?;
+        drop(again);
         bench.keep(
             json!({"method": "reset", "who": "ringgate", "round": round}),
             shot.raw.clone(),
@@ -198,30 +197,30 @@ pub(crate) fn resets(bench: &mut Bench) -> Result<Vec<Row>, String> {
 fn disturbed(
     bench: &Bench,
     running: &Running,
-    act: impl FnOnce(&Bench) -> Result<(), String>,
+    act: impl FnOnce(&Bench, &Lane) -> Result<(), String>,
 ) -> Result<Shot, String> {
-    disturbed_at(bench, running.target, act)
+    disturbed_by(bench, &traffic(bench, running), act)
+}
+
+fn traffic(bench: &Bench, to: &Running) -> Traffic {
+    Traffic {
+        rate: Some(RATE),
+        warmup: WARM_UP,
+        is_judged: true,
+        ..Traffic::flood(to, "64", FLOWS, bench.plan.disturbed)
+    }
 }
 
 /// Traffic, in whose second third something is done.
-fn disturbed_at(
+fn disturbed_by(
     bench: &Bench,
-    to: std::net::SocketAddrV4,
-    act: impl FnOnce(&Bench) -> Result<(), String>,
+    traffic: &Traffic,
+    act: impl FnOnce(&Bench, &Lane) -> Result<(), String>,
 ) -> Result<Shot, String> {
-    let traffic = Traffic {
-        to,
-        flows: FLOWS,
-        size: "64".to_owned(),
-        rate: Some(RATE),
-        warmup: 0.5,
-        seconds: bench.plan.disturbed,
-        is_judged: true,
-    };
     let underway = traffic.begin(&bench.tools)?;
     let before = traffic.warmup + traffic.seconds / 3.0;
     bench.stop.pause(Duration::from_secs_f64(before))?;
-    act(bench)?;
+    act(bench, &traffic.lane)?;
     underway.end(&bench.stop)
 }
 

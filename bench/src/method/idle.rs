@@ -1,12 +1,17 @@
 //! A balancer without traffic: what it takes of a core, and how long its first packet waits.
 
 use std::fs;
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::{Duration, Instant};
 
+use ringgate_dataplane::pin::pin;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde_json::json;
 
 use crate::meter;
 use crate::method::bench::Bench;
+use crate::method::child::Stop;
 use crate::method::contestant::Scene;
 use crate::method::offer::Traffic;
 use crate::method::outcome::{Row, median};
@@ -18,14 +23,22 @@ const SELDOM: f64 = 2.0;
 /// How long seldom packets come, seconds.
 const SPELL: f64 = 3.5;
 
+/// Times that a thread is woken, and how long it sleeps before.
+const WAKES: usize = 6;
+const WAKE_PAUSE: Duration = Duration::from_millis(250);
+
+/// Its CPU, which is who forwards' else, and the CPU of who wakes it, which is the generator's.
+const SLEEPER: usize = 1;
+const WAKER: usize = 0;
+
 /// How long idling takes, seconds.
 pub(crate) fn estimate(plan: &Plan) -> f64 {
-    plan.idle + Plan::AROUND + 1.0
+    plan.idle + Plan::START + 1.0
 }
 
 /// How long first packets take, seconds.
-pub(crate) fn estimate_first() -> f64 {
-    2.0 * (SPELL + Plan::AROUND)
+pub(crate) fn estimate_first(_plan: &Plan) -> f64 {
+    3.0 * (SPELL + Plan::SHOT) + 2.0 * Plan::START + WAKES as f64 * WAKE_PAUSE.as_secs_f64()
 }
 
 /// The row `idle`.
@@ -33,12 +46,33 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<Vec<Row>, String> {
     Ok(vec![idle(bench)?])
 }
 
-/// Rows `first-packet`, of both.
+/// Rows `first-packet`: of both; of the wire, which is one link with the same source and sink at its
+/// ends and nobody between; and of a thread that sleeps as a worker does and is woken by another
+/// CPU, which is what this host takes for that and nothing else.
 pub(crate) fn first_packets(bench: &mut Bench) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for who in ["bare", "ringgate"] {
-        rows.push(first_packet(bench, who)?);
+        let running = bench.start_ours(who, &Scene::plain(1))?;
+        let traffic = Traffic::flood(&running, "64", 1, SPELL);
+        rows.push(first_packet(bench, who, traffic)?);
     }
+    let wire = Traffic {
+        lane: bench.lane("wire")?.wire(),
+        to: Scene::plain(1).service(),
+        flows: 1,
+        size: "64".to_owned(),
+        rate: None,
+        warmup: 0.0,
+        seconds: SPELL,
+        is_judged: true,
+    };
+    rows.push(first_packet(bench, "wire", wire)?);
+    let woken = wake_ups(&bench.stop)?;
+    bench.keep(
+        json!({"method": "first-packet", "who": "wake-up"}),
+        json!({"microseconds": woken}),
+    );
+    rows.push(named("wake-up").of(&woken));
     Ok(rows)
 }
 
@@ -64,16 +98,11 @@ fn idle(bench: &mut Bench) -> Result<Row, String> {
     Ok(row.of(&[100.0 * used / passed]))
 }
 
-fn first_packet(bench: &mut Bench, who: &str) -> Result<Row, String> {
-    let running = bench.start_ours(who, &Scene::plain(1))?;
+fn first_packet(bench: &mut Bench, who: &str, traffic: Traffic) -> Result<Row, String> {
     let traffic = Traffic {
-        to: running.target,
-        flows: 1,
-        size: "64".to_owned(),
         rate: Some(SELDOM),
-        warmup: 0.0,
-        seconds: SPELL,
         is_judged: true,
+        ..traffic
     };
     let shot = traffic.send(&bench.tools, &bench.stop)?;
     bench.keep(
@@ -82,18 +111,74 @@ fn first_packet(bench: &mut Bench, who: &str) -> Result<Row, String> {
     );
     let micros = |name: &str| shot.latency.get(name).map(|ns| ns / 1000.0);
     let row = Row {
-        method: "first-packet".to_owned(),
-        who: who.to_owned(),
-        case: format!("one each {:.1} s", 1.0 / SELDOM),
-        unit: "µs".to_owned(),
         value: median(micros("p50")),
         least: micros("min"),
         most: micros("max"),
-        ..Row::default()
+        ..named(who)
     };
     Ok(row
         .with("packets", Some(shot.offered_frames))
         .with("lost", Some(shot.lost)))
+}
+
+fn named(who: &str) -> Row {
+    Row {
+        method: "first-packet".to_owned(),
+        who: who.to_owned(),
+        case: format!("one each {:.1} s", 1.0 / SELDOM),
+        unit: "µs".to_owned(),
+        ..Row::default()
+    }
+}
+
+/// Microseconds from one CPU's writing to an eventfd to another's having returned from poll(2),
+/// in which it slept as long as a worker would have.
+fn wake_ups(stop: &Stop) -> Result<Vec<f64>, String> {
+    let error = |error: rustix::io::Errno| format!("an eventfd: {error}");
+    let event = eventfd(0, EventfdFlags::empty()).map_err(error)?;
+    let (tell, told) = sync_channel(1);
+    std::thread::scope(|scope| {
+        let event = &event;
+        let sleeper = scope.spawn(move || -> Result<(), String> {
+            pin(SLEEPER).map_err(|error| error.to_string())?;
+            for _ in 0..WAKES {
+                let _one = poll(&mut [PollFd::new(event, PollFlags::IN)], None).map_err(error)?;
+                // Who listens no more has been interrupted.
+                let _gone = tell.send(meter::now());
+                let _one = rustix::io::read(event, &mut [0; 8]).map_err(error)?;
+            }
+            Ok(())
+        });
+        let waker = scope.spawn(move || {
+            pin(WAKER).map_err(|error| error.to_string())?;
+            let woken = wake(event, &told, stop);
+            // Whatever came between, the sleeper is let go.
+            while woken.is_err() && told.try_recv() != Err(TryRecvError::Disconnected) {
+                let _full = rustix::io::write(event, &1u64.to_ne_bytes());
+            }
+            woken
+        });
+        let woken = waker.join();
+        let woken = woken.unwrap_or_else(|_| Err("the waker ended early".to_owned()));
+        let ended = sleeper.join();
+        ended.unwrap_or_else(|_| Err("the sleeper ended early".to_owned()))?;
+        woken
+    })
+}
+
+fn wake(event: &OwnedFd, told: &Receiver<Instant>, stop: &Stop) -> Result<Vec<f64>, String> {
+    let mut woken = Vec::new();
+    for _ in 0..WAKES {
+        stop.pause(WAKE_PAUSE)?;
+        let start = meter::now();
+        let _written = rustix::io::write(event, &1u64.to_ne_bytes())
+            .map_err(|error| format!("an eventfd: {error}"))?;
+        let end = told
+            .recv()
+            .map_err(|_| "the sleeper ended early".to_owned())?;
+        woken.push(end.duration_since(start).as_secs_f64() * 1e6);
+    }
+    Ok(woken)
 }
 
 /// CPU time of all threads of a process since they began, kernel time included.

@@ -1,12 +1,11 @@
 //! Latency at 50, 90 and 100 % of what Ringgate forwards without loss (RFC 8219, section 7.2), at
 //! the same loads for the bare forwarder, in turn.
 
-use std::collections::BTreeMap;
-
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::method::bench::Bench;
 use crate::method::contestant::Scene;
+use crate::method::loss::WAKING;
 use crate::method::offer::Traffic;
 use crate::method::outcome::{Row, median};
 use crate::method::plan::Plan;
@@ -15,91 +14,60 @@ const LOADS: [u32; 3] = [50, 90, 100];
 
 const CONTESTANTS: [&str; 2] = ["bare", "ringgate"];
 
-/// How long it takes, seconds.
-pub(crate) fn estimate(plan: &Plan) -> f64 {
-    let round = LOADS.len() as f64 * (plan.window + 0.6) + plan.warmup + Plan::AROUND;
-    round * (plan.few_rounds() * CONTESTANTS.len()) as f64
+/// How long it takes with so many rounds, seconds.
+pub(crate) fn estimate(plan: &Plan, rounds: usize) -> f64 {
+    let window = plan.window + WAKING + Plan::SHOT;
+    (LOADS.len() * rounds * CONTESTANTS.len()) as f64 * window
 }
 
-/// Measures at shares of `full` frames per second.
-pub(crate) fn measure(bench: &mut Bench, full: f64) -> Result<Vec<Row>, String> {
-    let mut windows = Vec::new();
-    for round in 0..bench.plan.few_rounds() {
-        let mut order = CONTESTANTS;
-        if round % 2 == 1 {
-            order.reverse();
+/// Measures at shares of `full` frames per second, contestants in turn load by load. What was
+/// measured before counts as well.
+pub(crate) fn measure(bench: &mut Bench, full: f64, rounds: usize) -> Result<Vec<Row>, String> {
+    let scene = Scene::plain(bench.plan.flows);
+    let mut who = bench.seat_all(&CONTESTANTS.map(str::to_owned), &scene)?;
+    let first = bench.next_round(&json!({"method": "latency"}));
+    for round in first..first + rounds {
+        for load in LOADS {
+            for who in &who {
+                window(bench, who, full, load, round)?;
+            }
         }
-        for who in order {
-            windows.extend(turn(bench, who, full, round)?);
-        }
+        who.reverse();
     }
     let mut rows = Vec::new();
     for load in LOADS {
         for who in CONTESTANTS {
-            let of = windows
-                .iter()
-                .filter(|one| (one.who, one.load) == (who, load));
-            rows.push(row(bench, &of.collect::<Vec<_>>(), who, load));
+            let of = json!({"method": "latency", "who": who, "case": load.to_string()});
+            let windows: Vec<&Value> = bench.kept(&of).map(|one| &one["result"]).collect();
+            rows.push(row(bench, &windows, who, load));
         }
     }
     Ok(rows)
 }
 
-#[derive(Debug)]
-struct Window {
-    who: &'static str,
-    load: u32,
-    offered: f64,
-    latency: BTreeMap<String, f64>,
-}
-
-fn turn(
-    bench: &mut Bench,
-    who: &'static str,
-    full: f64,
-    round: usize,
-) -> Result<Vec<Window>, String> {
-    let scene = Scene::plain(bench.plan.flows);
-    let running = bench.start_ours(who, &scene)?;
-    let mut traffic = Traffic {
-        to: running.target,
-        flows: scene.flows,
-        size: "64".to_owned(),
-        rate: None,
-        warmup: 0.0,
-        seconds: bench.plan.warmup,
-        is_judged: false,
+fn window(bench: &mut Bench, who: &str, full: f64, load: u32, round: usize) -> Result<(), String> {
+    let traffic = Traffic {
+        rate: Some(full * f64::from(load) / 100.0),
+        warmup: WAKING,
+        is_judged: true,
+        seconds: bench.plan.window,
+        ..bench.warm(who, "64", bench.plan.flows)?
     };
-    traffic.send(&bench.tools, &bench.stop)?;
-    let mut windows = Vec::new();
-    for load in LOADS {
-        traffic = Traffic {
-            rate: Some(full * f64::from(load) / 100.0),
-            warmup: 0.1,
-            seconds: bench.plan.window,
-            is_judged: true,
-            ..traffic
-        };
-        let shot = traffic.send(&bench.tools, &bench.stop)?;
-        bench.keep(
-            json!({"method": "latency", "who": who, "case": load.to_string(), "round": round}),
-            json!({"offered": shot.offered.round(), "lost": shot.lost,
-                "latency_ns": shot.raw["latency_ns"], "limit": shot.limit}),
-        );
-        windows.push(Window {
-            who,
-            load,
-            offered: shot.offered,
-            latency: shot.latency,
-        });
-    }
-    Ok(windows)
+    let shot = traffic.send(&bench.tools, &bench.stop)?;
+    bench.keep(
+        json!({"method": "latency", "who": who, "case": load.to_string(), "round": round}),
+        json!({"offered": shot.offered.round(), "lost": shot.lost,
+            "latency_ns": shot.raw["latency_ns"], "limit": shot.limit}),
+    );
+    Ok(())
 }
 
-fn row(bench: &Bench, windows: &[&Window], who: &str, load: u32) -> Row {
+fn row(bench: &Bench, windows: &[&Value], who: &str, load: u32) -> Row {
     let all = |name: &str| -> Vec<f64> {
-        let values = windows.iter().filter_map(|one| one.latency.get(name));
-        values.copied().collect()
+        let values = windows
+            .iter()
+            .filter_map(|one| one["latency_ns"][name].as_f64());
+        values.collect()
     };
     let row = Row {
         method: "latency".to_owned(),
@@ -109,7 +77,7 @@ fn row(bench: &Bench, windows: &[&Window], who: &str, load: u32) -> Row {
         flows: bench.plan.flows.into(),
         case: load.to_string(),
         unit: "ns, p99".to_owned(),
-        offered: median(windows.iter().map(|one| one.offered)),
+        offered: median(windows.iter().filter_map(|one| one["offered"].as_f64())),
         ..Row::default()
     }
     .of(&all("p99"));

@@ -8,68 +8,89 @@ use crate::method::contestant::Scene;
 use crate::method::offer::Traffic;
 use crate::method::outcome::{Row, median};
 use crate::method::plan::Plan;
-use crate::method::search::{Answer, Ask, Found, Search, run};
+use crate::method::search::{Answer, Ask, Found, Search};
 
 /// Share of a load that has to be offered for a trial without much loss to count. The generator
 /// itself complains below 0.99, but a machine that is shared takes some hundredths of a short trial
 /// from it, between which it sends as was asked. What was offered in fact is what is reported.
 const OFFERED: f64 = 0.85;
 
+/// The first frames wake everybody up: seconds that are not judged.
+pub(crate) const WAKING: f64 = 0.1;
+
 /// A trial that lost more than any goal allows counts however little was offered: more would not
 /// have lost less.
 const MUCH: f64 = 0.005;
 
-/// What a trial takes beyond itself, seconds.
-const AROUND: f64 = 0.5;
-
 /// Trials of an ordinary search, half of them short: what is planned for.
-const USUAL: f64 = 14.0;
+const USUAL: f64 = 17.0;
 
-/// How long it takes with one contestant, seconds.
-pub(crate) fn estimate(plan: &Plan) -> f64 {
-    USUAL * (plan.trial * 0.75 + AROUND) + plan.warmup + Plan::AROUND
+/// How long it takes with so many contestants, seconds.
+pub(crate) fn estimate(plan: &Plan, who: usize) -> f64 {
+    let search = USUAL * (plan.trial * 0.75 + WAKING + Plan::SHOT);
+    who as f64 * (search + plan.warmup + Plan::SHOT + Plan::START)
 }
 
-/// Searches. Rows `ndr` and `pdr`; none if `who` is not to be had.
-pub(crate) fn measure(bench: &mut Bench, who: &str) -> Result<Vec<Row>, String> {
+/// Searches, contestants in turn trial by trial, so that what the host is busy with meets all.
+/// Rows `ndr` and `pdr` of those that are to be had.
+pub(crate) fn measure(bench: &mut Bench, who: &[String]) -> Result<Vec<Row>, String> {
     let scene = Scene::plain(bench.plan.flows);
-    let Some(running) = bench.start(who, &scene)? else {
-        return Ok(Vec::new());
-    };
-    let mut traffic = Traffic {
-        to: running.target,
-        flows: scene.flows,
-        size: "64".to_owned(),
-        rate: None,
-        warmup: 0.0,
-        seconds: bench.plan.warmup,
-        is_judged: false,
-    };
-    traffic.send(&bench.tools, &bench.stop)?;
-    traffic.is_judged = true;
-    let mut search = Search::new(&bench.plan.goals(), bench.plan.limits());
-    let mut offered = Vec::new();
-    let found = run(&mut search, |ask| {
-        let (answer, share) = trial(bench, &traffic, who, ask)?;
-        offered.push((ask.load, share));
-        Ok::<_, String>(answer)
-    })?;
-    let rows = found.iter().map(|found| row(who, &scene, found, &offered));
+    let who = bench.seat_all(who, &scene)?;
+    let mut searches: Vec<Searching> = Vec::new();
+    for who in who {
+        searches.push(Searching {
+            who,
+            search: Search::new(&bench.plan.goals(), bench.plan.limits()),
+            offered: Vec::new(),
+        });
+    }
+    let mut is_on = true;
+    while is_on {
+        is_on = false;
+        for one in &mut searches {
+            is_on |= one.go_on(bench, &scene)?;
+        }
+    }
+    bench.send_peers_home();
+    let rows = searches.iter().flat_map(|one| {
+        let found = one.search.results();
+        let rows = found
+            .iter()
+            .map(|found| row(&one.who, &scene, found, &one.offered));
+        rows.collect::<Vec<_>>()
+    });
     Ok(rows.collect())
 }
 
-fn trial(
-    bench: &mut Bench,
-    traffic: &Traffic,
-    who: &str,
-    ask: Ask,
-) -> Result<(Answer, f64), String> {
+/// A contestant's search.
+#[derive(Debug)]
+struct Searching {
+    who: String,
+    search: Search,
+    /// Loads, and which share of them was offered.
+    offered: Vec<(f64, f64)>,
+}
+
+impl Searching {
+    /// One trial, if there is one more to make.
+    fn go_on(&mut self, bench: &mut Bench, scene: &Scene) -> Result<bool, String> {
+        let Some(ask) = self.search.ask() else {
+            return Ok(false);
+        };
+        let (answer, share) = trial(bench, &self.who, scene.flows, ask)?;
+        self.offered.push((ask.load, share));
+        self.search.tell(answer);
+        Ok(true)
+    }
+}
+
+fn trial(bench: &mut Bench, who: &str, flows: u32, ask: Ask) -> Result<(Answer, f64), String> {
     let traffic = Traffic {
         rate: Some(ask.load),
         seconds: ask.seconds,
-        // The first frames wake everybody up.
-        warmup: 0.1,
-        ..traffic.clone()
+        warmup: WAKING,
+        is_judged: true,
+        ..bench.warm(who, "64", flows)?
     };
     let shot = traffic.send(&bench.tools, &bench.stop)?;
     bench.keep(

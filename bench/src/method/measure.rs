@@ -1,4 +1,4 @@
-//! The whole run: which methods, in which order, within which time, and the file at the end.
+//! The whole run: what is on the agenda, within its time, and the file at the end.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::machine;
+use crate::method::agenda::{self, How};
 use crate::method::bench::Bench;
 use crate::method::child::{INTERRUPTED, Stop, run as run_program};
-use crate::method::contestant::{self, Scene, Tools};
-use crate::method::outcome::{Outcome, Row};
+use crate::method::contestant::{self, Tools};
+use crate::method::outcome::{self, Outcome, Row};
 use crate::method::plan::{Budget, Plan};
-use crate::method::rate::Rates;
-use crate::method::{connections, disturbance, idle, latency, loss, step, topology};
+use crate::method::{connections, latency, loss, topology};
+use crate::{machine, meter};
 
 /// A part that can be run by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -38,6 +38,8 @@ pub enum Method {
     Churn,
     /// Cost by step, between the interfaces and in memory
     Stages,
+    /// IPv6 beside IPv4
+    Ipv6,
 }
 
 /// `ringgate-bench measure`.
@@ -45,14 +47,14 @@ pub enum Method {
 pub struct Arguments {
     /// These only
     #[arg(long, value_delimiter = ',')]
-    only: Vec<Method>,
-    /// Whether it works, in a minute or two; the figures mean little
+    pub(crate) only: Vec<Method>,
+    /// Whether it works, in some three minutes; the figures mean little
     #[arg(long)]
     quick: bool,
     /// All has to be done in so many minutes; what does not fit is left out, and said
     #[arg(long, default_value_t = 9.0)]
     minutes: f64,
-    /// Rounds in which contestants take turns
+    /// Rounds in which contestants take turns, of the comparison that matters most
     #[arg(long, alias = "pairs")]
     rounds: Option<usize>,
     /// Length of a window
@@ -64,20 +66,20 @@ pub struct Arguments {
         value_delimiter = ' ',
         default_value = "nat full-nat dsr-l2 ipip gue gre"
     )]
-    modes: Vec<String>,
+    pub(crate) modes: Vec<String>,
     /// Frame sizes, with their check sequence
     #[arg(long, value_delimiter = ' ', default_value = "64 512 1518 imix")]
-    sizes: Vec<String>,
+    pub(crate) sizes: Vec<String>,
     /// Numbers of flows
     #[arg(long, value_delimiter = ' ', default_value = "1 1000 100000 1000000")]
-    flows: Vec<u32>,
+    pub(crate) flows: Vec<u32>,
     /// Peers, as in the directory of their scripts
     #[arg(
         long,
         value_delimiter = ' ',
         default_value = "kernel nftables haproxy nginx"
     )]
-    peers: Vec<String>,
+    pub(crate) peers: Vec<String>,
     /// Where the peers' scripts are
     #[arg(long, default_value = "scripts/peers")]
     peer_scripts: PathBuf,
@@ -92,17 +94,7 @@ pub struct Arguments {
     clean: bool,
 }
 
-/// Peers that forward UDP; others take connections.
-const PACKET_PEERS: [&str; 3] = ["kernel", "nftables", "nftables-flowtable"];
-
-/// Who is asked to hold connections: one that keeps a line of a table for each, and one that keeps
-/// two sockets.
-const HOLDERS: [&str; 2] = ["ringgate", "haproxy"];
-
-/// Time that the microbenchmarks take, seconds.
-const STAGES: f64 = 10.0;
-
-/// How long they may take.
+/// How long the microbenchmarks may take.
 const STAGES_LIMIT: Duration = Duration::from_secs(180);
 
 /// Measures, prints a table, and writes the file.
@@ -127,7 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
 }
 
 impl Arguments {
-    fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         let plan = if self.quick {
             Plan::quick()
         } else {
@@ -140,7 +132,7 @@ impl Arguments {
         }
     }
 
-    fn has(&self, method: Method) -> bool {
+    pub(crate) fn has(&self, method: Method) -> bool {
         self.only.is_empty() || self.only.contains(&method)
     }
 
@@ -164,19 +156,15 @@ impl Arguments {
         }
         Ok(())
     }
-
-    fn packet_peers(&self) -> Vec<String> {
-        let is_one = |peer: &&String| PACKET_PEERS.contains(&peer.as_str());
-        self.peers.iter().filter(is_one).cloned().collect()
-    }
 }
 
-/// One thing to do: its name, its time in seconds, and how.
-type Step<'a> = (
-    String,
-    f64,
-    Box<dyn Fn(&mut Bench, &[Row]) -> Result<Vec<Row>, String> + 'a>,
-);
+/// What an item has brought.
+#[derive(Debug)]
+enum Measured {
+    Rows(Vec<Row>),
+    /// Of the microbenchmarks.
+    Stages(Vec<Value>),
+}
 
 /// A run under way.
 #[derive(Debug)]
@@ -196,7 +184,6 @@ impl<'a> Run<'a> {
             ringgate: bench.with_file_name("ringgate"),
             bench,
             peers: arguments.peer_scripts.clone(),
-            work: work.path().to_owned(),
         };
         if !tools.ringgate.exists() {
             return Err(format!(
@@ -206,220 +193,69 @@ impl<'a> Run<'a> {
         }
         Ok(Self {
             arguments,
-            bench: Bench::new(arguments.plan(), tools, stop)?,
+            bench: Bench::new(arguments.plan(), tools, work.path().to_owned(), stop)?,
             _work: work,
         })
     }
 
     fn finish(mut self) -> Result<Outcome, String> {
-        let steps = self.steps();
+        let agenda = agenda::of(self.arguments, &self.bench.plan);
         let limit = Duration::from_secs_f64(self.arguments.minutes * 60.0);
-        let mut budget = Budget::new(limit, steps.len() + 1);
-        let mut rows = Vec::new();
-        for (what, seconds, measure) in &steps {
-            if !budget.has_time_for(what, *seconds) {
+        let mut budget = Budget::new(limit, agenda.len());
+        let (mut rows, mut stages) = (Vec::new(), Vec::new());
+        for item in &agenda {
+            if !budget.has_time_for(&item.what, item.seconds) {
                 continue;
             }
-            match measure(&mut self.bench, &rows) {
-                Ok(more) => rows.extend(more),
+            let start = meter::now();
+            match self.take(&item.how, &rows) {
+                Ok(Measured::Rows(more)) => outcome::put(&mut rows, more),
+                Ok(Measured::Stages(more)) => stages = more,
                 Err(why) if why == INTERRUPTED => return Err(why),
                 Err(why) => {
-                    eprintln!("  {what}: {why}");
-                    budget.skip(what, why);
+                    eprintln!("  {}: {why}", item.what);
+                    budget.skip(&item.what, why);
                 }
             }
-        }
-        drop(steps);
-        let mut stages = Vec::new();
-        let wants_stages = self.arguments.has(Method::Stages);
-        if wants_stages && budget.has_time_for("cost by step in memory", STAGES) {
-            match self.stages() {
-                Ok(rows) => stages = rows,
-                Err(why) => budget.skip("cost by step in memory", why),
-            }
+            budget.took(&item.what, item.seconds, start.elapsed());
         }
         if rows.is_empty() && stages.is_empty() {
             return Err(format!("nothing was measured: {:?}", budget.skipped));
         }
+        let mode = if self.arguments.quick {
+            "quick"
+        } else {
+            "full"
+        };
         Ok(Outcome {
             machine: machine::describe(),
             commit: machine::commit(),
             date: machine::date(),
-            mode: if self.arguments.quick {
-                "quick"
-            } else {
-                "full"
-            }
-            .to_owned(),
+            mode: mode.to_owned(),
             command: self.arguments.command.clone(),
             seconds: budget.passed(),
             rows,
             windows: std::mem::take(&mut self.bench.windows),
             missing: std::mem::take(&mut self.bench.missing),
             skipped: budget.skipped,
+            steps: budget.taken,
             stages,
         })
     }
 
-    /// What is to be done, the weightiest first.
-    fn steps(&self) -> Vec<Step<'a>> {
-        let (arguments, plan) = (self.arguments, &self.bench.plan);
-        let mut steps: Vec<Step<'a>> = Vec::new();
-        let pair = || vec!["bare".to_owned(), "ringgate".to_owned()];
-        if arguments.has(Method::Rate) {
-            let all = [pair(), arguments.packet_peers()].concat();
-            steps.extend(self.rates(&all, "nat", "64", plan.flows, plan.rounds));
-        }
-        if arguments.has(Method::Loss) || arguments.has(Method::Latency) {
-            let ours = ["ringgate", "bare"].map(str::to_owned);
-            let peers = arguments
-                .packet_peers()
-                .into_iter()
-                .filter(|who| who != "kernel");
-            for who in ours.into_iter().chain(peers) {
-                let what = format!("rates without loss, {who}");
-                let step = Box::new(move |bench: &mut Bench, _: &[Row]| loss::measure(bench, &who));
-                steps.push((what, loss::estimate(plan), step));
-            }
-        }
-        if arguments.has(Method::Latency) {
-            let step = |bench: &mut Bench, rows: &[Row]| latency::measure(bench, full_load(rows)?);
-            steps.push((
-                "latency".to_owned(),
-                latency::estimate(plan),
-                Box::new(step),
-            ));
-        }
-        steps.extend(self.of_connections());
-        steps.extend(self.of_disturbances());
-        if arguments.has(Method::Rate) {
-            let few = plan.few_rounds();
-            let flows = arguments.flows.iter().filter(|&&flows| flows != plan.flows);
-            steps.extend(flows.flat_map(|&flows| {
-                // Bringing a million in takes longer than the window.
-                let rounds = if flows > plan.flows { few.min(2) } else { few };
-                self.rates(&pair(), "nat", "64", flows, rounds)
-            }));
-            let modes = arguments.modes.iter().filter(|mode| *mode != "nat");
-            steps.extend(modes.flat_map(|mode| self.rates(&pair(), mode, "64", plan.flows, few)));
-            let sizes = arguments.sizes.iter().filter(|size| *size != "64");
-            steps.extend(sizes.flat_map(|size| self.rates(&pair(), "nat", size, plan.flows, few)));
-        }
-        steps
-    }
-
-    /// The step of one comparison, unless it was not asked for.
-    fn rates(
-        &self,
-        who: &[String],
-        mode: &str,
-        size: &str,
-        flows: u32,
-        rounds: usize,
-    ) -> Option<Step<'a>> {
-        let arguments = self.arguments;
-        let is_wanted = arguments.modes.iter().any(|one| one == mode)
-            && arguments.sizes.iter().any(|one| one == size)
-            && arguments.flows.contains(&flows);
-        let mode = contestant::modes().find(|known| *known == mode)?;
-        let (who, size) = (who.to_vec(), size.to_owned());
-        let scene = Scene {
-            mode,
-            ..Scene::plain(flows)
+    /// Does one item; `rows` is what is known by now.
+    fn take(&mut self, how: &How, rows: &[Row]) -> Result<Measured, String> {
+        let bench = &mut self.bench;
+        let rows = match how {
+            How::Rates(rates) => rates.measure(bench),
+            How::Loss(who) => loss::measure(bench, who),
+            How::Latency(rounds) => latency::measure(bench, full_load(rows)?, *rounds),
+            How::Connections(who, rounds) => connections::measure(bench, who, *rounds),
+            How::Hold(who) => connections::hold(bench, who),
+            How::Bench(measure) => measure(bench),
+            How::Stages => return self.stages().map(Measured::Stages),
         };
-        let rates = Rates {
-            who: &who,
-            scene: scene.clone(),
-            size: size.clone(),
-            rounds,
-        };
-        let seconds = rates.estimate(&self.bench);
-        let what = format!("rate, {mode}, {size} bytes, {flows} flows");
-        let step = Box::new(move |bench: &mut Bench, _: &[Row]| {
-            let rates = Rates {
-                who: &who,
-                scene: scene.clone(),
-                size: size.clone(),
-                rounds,
-            };
-            rates.measure(bench)
-        });
-        is_wanted.then_some((what, seconds, step))
-    }
-
-    fn of_connections(&self) -> Vec<Step<'a>> {
-        let (arguments, plan) = (self.arguments, &self.bench.plan);
-        let mut steps: Vec<Step<'a>> = Vec::new();
-        let peers = arguments.peers.iter().filter(|peer| *peer != "kernel");
-        let who: Vec<String> = std::iter::once("ringgate".to_owned())
-            .chain(peers.cloned())
-            .collect();
-        if arguments.has(Method::Connections) {
-            let (count, who) = (who.len(), who.clone());
-            let step =
-                Box::new(move |bench: &mut Bench, _: &[Row]| connections::measure(bench, &who));
-            let seconds = connections::estimate(plan, count);
-            steps.push(("connections".to_owned(), seconds, step));
-        }
-        if arguments.has(Method::Concurrent) {
-            for name in who
-                .into_iter()
-                .filter(|name| HOLDERS.contains(&name.as_str()))
-            {
-                let what = format!("connections held, {name}");
-                let step =
-                    Box::new(move |bench: &mut Bench, _: &[Row]| connections::hold(bench, &name));
-                steps.push((what, connections::estimate_held(), step));
-            }
-        }
-        steps
-    }
-
-    fn of_disturbances(&self) -> Vec<Step<'a>> {
-        type How = fn(&mut Bench) -> Result<Vec<Row>, String>;
-        let plan = &self.bench.plan;
-        let all: [(Method, &str, f64, How); 6] = [
-            (
-                Method::Stages,
-                "cost between the interfaces",
-                step::estimate(plan),
-                step::measure,
-            ),
-            (Method::Idle, "idle", idle::estimate(plan), idle::measure),
-            (
-                Method::Idle,
-                "first packets after idling",
-                idle::estimate_first(),
-                idle::first_packets,
-            ),
-            (
-                Method::Reset,
-                "resets",
-                disturbance::estimate_reset(plan),
-                disturbance::resets,
-            ),
-            (
-                Method::Reload,
-                "reloads",
-                disturbance::estimate_reload(plan),
-                disturbance::reloads,
-            ),
-            (
-                Method::Churn,
-                "changes of backends",
-                disturbance::estimate_churn(plan),
-                disturbance::churn,
-            ),
-        ];
-        let wanted = all
-            .into_iter()
-            .filter(|(method, ..)| self.arguments.has(*method));
-        wanted
-            .map(|(_, what, seconds, how)| -> Step<'a> {
-                let step = Box::new(move |bench: &mut Bench, _: &[Row]| how(bench));
-                (what.to_owned(), seconds, step)
-            })
-            .collect()
+        rows.map(Measured::Rows)
     }
 
     /// Rows of the microbenchmarks.

@@ -3,7 +3,8 @@
 //!
 //! | room | owns |
 //! |---|---|
-//! | `measure` | the whole run: which methods, in which time |
+//! | `measure` | the whole run, within its time |
+//! | `agenda` | what is measured, in which order |
 //! | `rate` | greatest rates, contestants in turn |
 //! | `loss`, [`search`], [`classify`] | rates without loss: MLRsearch |
 //! | `latency` | at shares of those |
@@ -18,6 +19,7 @@
 //! Everything has an end: trials are counted, programs have limits of time, and a signal takes
 //! down what was built.
 
+mod agenda;
 mod bench;
 mod child;
 pub mod classify;

@@ -1,15 +1,15 @@
 //! Traffic: `blast` and `connect` as programs of their own, and their results read.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::method::child::{Background, Ran, Stop};
-use crate::method::contestant::Tools;
-use crate::method::topology::{FIRST_CLIENT, FRONT, NEAR};
+use crate::method::contestant::{Running, Tools};
+use crate::method::topology::{FIRST_CLIENT, FIRST_CLIENT_6, FRONT, Lane, NEAR};
 
 /// The source's CPU, and the sink's.
 const CORE: &str = "0";
@@ -26,7 +26,8 @@ const SLACK: Duration = Duration::from_secs(20);
 /// UDP traffic.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Traffic {
-    pub(crate) to: SocketAddrV4,
+    pub(crate) lane: Lane,
+    pub(crate) to: SocketAddr,
     pub(crate) flows: u32,
     /// Bytes, or `imix`.
     pub(crate) size: String,
@@ -102,6 +103,20 @@ impl Shot {
 }
 
 impl Traffic {
+    /// As fast as it can be made, nobody looking at it.
+    pub(crate) fn flood(to: &Running, size: &str, flows: u32, seconds: f64) -> Self {
+        Self {
+            lane: to.lane.clone(),
+            to: to.target,
+            flows,
+            size: size.to_owned(),
+            rate: None,
+            warmup: 0.0,
+            seconds,
+            is_judged: false,
+        }
+    }
+
     fn command(&self, tools: &Tools) -> Command {
         let mut command = Command::new(&tools.bench);
         command.args(["blast", "--json", "--core", CORE]);
@@ -109,15 +124,21 @@ impl Traffic {
         if self.rate.is_none_or(|rate| rate >= LEAST_LIVE) {
             command.arg("--live-frames");
         }
-        command.args(["--out", "c0@rgbench-src", "--near", NEAR, "--far", FRONT]);
+        command.args(["--near", NEAR, "--far", FRONT]);
+        command.args(["--out", &format!("c0@{}", self.lane.source)]);
         if self.is_judged {
-            command.args(["--in", "s0@rgbench-sink"]);
+            command.args(["--in", &format!("{}@{}", self.lane.inlet, self.lane.sink)]);
         }
+        let from = if self.to.is_ipv6() {
+            FIRST_CLIENT_6
+        } else {
+            FIRST_CLIENT
+        };
         let rate = self
             .rate
             .map_or_else(|| "max".to_owned(), |rate| format!("{:.0}", rate.max(1.0)));
         let options = [
-            ("--from", FIRST_CLIENT.to_owned()),
+            ("--from", from.to_owned()),
             ("--to", self.to.to_string()),
             ("--flows", self.flows.to_string()),
             ("--size", self.size.clone()),
@@ -162,7 +183,8 @@ impl Underway {
 /// TCP connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Connections {
-    pub(crate) to: SocketAddrV4,
+    pub(crate) lane: Lane,
+    pub(crate) to: SocketAddr,
     /// First client. Not who was before: a proxy that was killed leaves half-closed sockets in the
     /// kernel, and who comes from the same address and port gets no SYN-ACK from them.
     pub(crate) from: String,
@@ -178,7 +200,8 @@ impl Connections {
     pub(crate) fn open(&self, tools: &Tools, stop: &Stop) -> Result<Value, String> {
         let mut command = Command::new(&tools.bench);
         command.args(["connect", "--json", "--core", CORE]);
-        command.args(["--out", "c0@rgbench-src", "--in", "s0@rgbench-sink"]);
+        command.args(["--out", &format!("c0@{}", self.lane.source)]);
+        command.args(["--in", &format!("{}@{}", self.lane.inlet, self.lane.sink)]);
         command.args(["--near", NEAR, "--far", FRONT, "--from", &self.from]);
         let options = [
             ("--to", self.to.to_string()),

@@ -36,9 +36,23 @@ pub struct Outcome {
     /// What was left out for want of time, or failed, and why.
     #[serde(default)]
     pub skipped: Vec<Absence>,
+    /// What was done, in order, and how long it took.
+    #[serde(default)]
+    pub steps: Vec<Step>,
     /// Rows of `ringgate-bench micro --json`: where the time goes in memory.
     #[serde(default)]
     pub stages: Vec<Value>,
+}
+
+/// Something that was done.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Step {
+    /// What.
+    pub what: String,
+    /// Seconds that it was expected to take.
+    pub expected: f64,
+    /// Seconds that it took.
+    pub took: f64,
 }
 
 /// Something that is not there, and why.
@@ -61,6 +75,9 @@ pub struct Row {
     /// Forwarding mode, as in the configuration.
     #[serde(default)]
     pub mode: String,
+    /// `ipv4` or `ipv6`; empty where it is not compared, and then IPv4.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub family: String,
     /// Frame size with its check sequence, bytes; or `imix`.
     #[serde(default)]
     pub size: String,
@@ -95,6 +112,16 @@ pub struct Row {
     pub figures: BTreeMap<String, f64>,
 }
 
+/// Puts rows among others, in place of those of the same: what is measured again has more windows.
+pub(crate) fn put(rows: &mut Vec<Row>, more: Vec<Row>) {
+    for row in more {
+        match rows.iter_mut().find(|known| known.is_same(&row)) {
+            Some(known) => *known = row,
+            None => rows.push(row),
+        }
+    }
+}
+
 /// The median; none of nothing. What is not a number is left out.
 #[must_use]
 pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
@@ -113,6 +140,22 @@ impl Row {
         self.least = finite().reduce(f64::min);
         self.most = finite().reduce(f64::max);
         self
+    }
+
+    /// Whether both are figures of the same.
+    fn is_same(&self, other: &Self) -> bool {
+        let names = |row: &Self| {
+            [
+                &row.method,
+                &row.who,
+                &row.mode,
+                &row.size,
+                &row.case,
+                &row.family,
+            ]
+            .map(String::clone)
+        };
+        self.flows == other.flows && names(self) == names(other)
     }
 
     /// A figure beside the value.
@@ -141,6 +184,23 @@ mod tests {
         assert_eq!(median([4.0, 1.0, 2.0, 3.0]), Some(2.5));
         assert_eq!(median([f64::NAN, 7.0]), Some(7.0));
         assert_eq!(median([]), None);
+    }
+
+    #[test]
+    fn what_is_measured_again_takes_the_place_of_what_was() {
+        let row = |who: &str, flows, value| Row {
+            who: who.to_owned(),
+            flows,
+            value: Some(value),
+            ..Row::default()
+        };
+        let mut rows = vec![row("bare", 1, 1.0), row("ringgate", 1, 2.0)];
+        put(
+            &mut rows,
+            vec![row("ringgate", 1, 3.0), row("bare", 1000, 4.0)],
+        );
+        let values: Vec<_> = rows.iter().filter_map(|row| row.value).collect();
+        assert_eq!(values, [1.0, 3.0, 4.0]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::meter;
 use crate::method::classify::Goal;
-use crate::method::outcome::Absence;
+use crate::method::outcome::{Absence, Step};
 use crate::method::search::Limits;
 
 /// Lengths and numbers of a run.
@@ -34,11 +34,11 @@ impl Plan {
     /// What fits into a few minutes.
     pub(crate) const fn full() -> Self {
         Self {
-            rounds: 5,
+            rounds: 12,
             window: 1.0,
             warmup: 0.6,
             trial: 1.0,
-            width: 0.03,
+            width: 0.05,
             disturbed: 4.0,
             flows: 100_000,
             idle: 5.0,
@@ -66,6 +66,11 @@ impl Plan {
         self.rounds.min(3)
     }
 
+    /// Rounds of what is measured before all else, and again when there is time.
+    pub(crate) fn first_rounds(&self) -> usize {
+        self.rounds.min(2)
+    }
+
     /// Without loss, and with half a per cent (the draft's section 4.6).
     pub(crate) fn goals(&self) -> [Goal; 2] {
         [("ndr", 0.0), ("pdr", 0.005)].map(|(name, loss_ratio)| Goal {
@@ -89,24 +94,27 @@ impl Plan {
         }
     }
 
-    /// What starting, ending and reading add to a window, seconds.
-    pub(crate) const AROUND: f64 = 1.3;
+    /// What a program of traffic takes beyond its traffic, seconds: to start, to open its sockets and
+    /// load its programs, to see that nothing comes any more, to end.
+    pub(crate) const SHOT: f64 = 0.3;
 
-    /// Time for each contestant's windows.
-    pub(crate) fn windows(&self, count: usize) -> f64 {
-        count as f64 * (self.window + self.warmup + Self::AROUND)
-    }
+    /// What starting and ending a contestant takes, with its lane, seconds.
+    pub(crate) const START: f64 = 0.8;
 }
 
-/// The time that there is, and who did not get any.
+/// The time that there is, who got some, and who did not.
 #[derive(Debug)]
 pub(crate) struct Budget {
     start: Instant,
     limit: Duration,
     steps: usize,
     done: usize,
+    pub(crate) taken: Vec<Step>,
     pub(crate) skipped: Vec<Absence>,
 }
+
+/// How much slower than planned a host may be found to be, for what comes next.
+const SLOWEST: f64 = 3.0;
 
 impl Budget {
     /// For so many steps.
@@ -116,6 +124,7 @@ impl Budget {
             limit,
             steps,
             done: 0,
+            taken: Vec::new(),
             skipped: Vec::new(),
         }
     }
@@ -132,10 +141,17 @@ impl Budget {
             .as_secs_f64()
     }
 
+    /// By how much what was done took longer than it was expected to.
+    fn slowness(&self) -> f64 {
+        let took: f64 = self.taken.iter().map(|step| step.took).sum();
+        let expected: f64 = self.taken.iter().map(|step| step.expected).sum();
+        (took / expected.max(1.0)).clamp(1.0, SLOWEST)
+    }
+
     /// Whether there is time for a step that needs so many seconds; if not it is noted.
     pub(crate) fn has_time_for(&mut self, what: &str, seconds: f64) -> bool {
         self.done += 1;
-        let left = self.left();
+        let (left, seconds) = (self.left(), seconds * self.slowness());
         if seconds <= left {
             eprintln!(
                 "[{}/{}] {what}: about {seconds:.0} s of {left:.0} s that are left",
@@ -147,6 +163,18 @@ impl Budget {
         eprintln!("[{}/{}] {what}: {why}", self.done, self.steps);
         self.skip(what, why);
         false
+    }
+
+    /// Notes how long a step took.
+    pub(crate) fn took(&mut self, what: &str, expected: f64, took: Duration) {
+        let took = took.as_secs_f64();
+        eprintln!("  took {took:.1} s");
+        let what = what.to_owned();
+        self.taken.push(Step {
+            what,
+            expected,
+            took,
+        });
     }
 
     /// Notes what was not measured.
@@ -174,6 +202,18 @@ mod tests {
         };
         assert_eq!(skipped.what, "much");
         assert!(skipped.why.contains("101 s"), "{}", skipped.why);
+    }
+
+    #[test]
+    fn a_host_that_is_slow_is_asked_for_less() {
+        let mut budget = Budget::new(Duration::from_secs(100), 3);
+        budget.took("rates", 10.0, Duration::from_secs(20));
+        assert!(budget.has_time_for("half", 49.0));
+        assert!(!budget.has_time_for("more than half", 51.0));
+        assert_eq!(budget.taken[0].took, 20.0);
+        // And a fast one not for more than was planned.
+        budget.took("rates", 100.0, Duration::from_secs(1));
+        assert!(!budget.has_time_for("all", 101.0));
     }
 
     #[test]

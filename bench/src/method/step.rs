@@ -12,7 +12,7 @@ use crate::method::contestant::Scene;
 use crate::method::offer::Traffic;
 use crate::method::outcome::{Row, median};
 use crate::method::plan::Plan;
-use crate::method::topology::{BACK, NODE, SINK, inside};
+use crate::method::topology::{BACK, SINK, inside};
 
 /// Parts of a frame's time, in the order of a turn.
 const PARTS: [&str; 6] = ["receive", "recycle", "own", "transmit", "kick", "all"];
@@ -30,7 +30,8 @@ const SLACK: Duration = Duration::from_secs(20);
 
 /// How long it takes, seconds.
 pub(crate) fn estimate(plan: &Plan) -> f64 {
-    (CONTESTANTS.len() * plan.rounds.min(ROUNDS)) as f64 * (f64::from(SECONDS) + Plan::AROUND)
+    let window = f64::from(SECONDS) + Plan::SHOT + Plan::START;
+    (CONTESTANTS.len() * plan.rounds.min(ROUNDS)) as f64 * window
 }
 
 /// Rows `step`, contestants in turn.
@@ -67,9 +68,11 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-fn window(bench: &Bench, who: &str) -> Result<Value, String> {
+fn window(bench: &mut Bench, who: &str) -> Result<Value, String> {
     let scene = Scene::plain(bench.plan.flows);
-    let mut command = inside(NODE, &bench.tools.bench);
+    // Nobody is there.
+    let lane = bench.lane("stages")?;
+    let mut command = inside(&lane.node, &bench.tools.bench);
     command.args([
         "stages", "--front", "front", "--back", "back", "--core", "1",
     ]);
@@ -80,6 +83,7 @@ fn window(bench: &Bench, who: &str) -> Result<Value, String> {
     }
     let timed = Background::start(&mut command)?;
     let traffic = Traffic {
+        lane,
         to: scene.service(),
         flows: scene.flows,
         size: "64".to_owned(),

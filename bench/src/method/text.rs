@@ -20,15 +20,25 @@ pub(crate) fn print(outcome: &Outcome) {
         outcome.date
     );
     println!("{}", table(&outcome.rows));
+    for step in &outcome.steps {
+        println!(
+            "{:>6.1} s, {:>6.1} expected: {}",
+            step.took, step.expected, step.what
+        );
+    }
     for promise in promises::all(&outcome.rows) {
         let value = promise
             .value
             .map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
         println!(
-            "{:<13} {:<70} {value:>8}, aim {}",
+            "{:<13} {:<70} {value:>8}, aim {} {}{}",
             promise.verdict(),
             promise.what,
-            promise.aim
+            if promise.more_is_better { "≥" } else { "≤" },
+            promise.aim,
+            promise
+                .basis
+                .map_or_else(String::new, |basis| format!(", {basis}"))
         );
     }
     for absence in &outcome.missing {
@@ -50,7 +60,7 @@ fn table(rows: &[Row]) -> String {
         [
             row.method.clone(),
             row.who.clone(),
-            row.mode.clone(),
+            format!("{} {}", row.mode, row.family.replace("ipv4", "")),
             row.size.clone(),
             row.flows.to_string(),
             row.case.clone(),

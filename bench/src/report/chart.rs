@@ -9,6 +9,9 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 /// Width and height, pixels of the drawing's own; the page scales it.
 const SIZE: (u32, u32) = (860, 360);
 
+/// Room for the names of lines at their ends.
+const NAMES: u32 = 120;
+
 const FONT: &str = "sans-serif";
 
 /// Bars side by side in groups.
@@ -45,21 +48,31 @@ pub enum Scale {
     Percentiles,
 }
 
-/// Who has which colour, so that it is the same in all charts.
+/// Who has which colour, the same in all charts and dark enough on white.
+const COLOURS: [(&str, RGBColor); 9] = [
+    ("bare", RGBColor(120, 120, 120)),
+    ("ringgate", RGBColor(25, 90, 190)),
+    ("kernel", RGBColor(130, 60, 170)),
+    ("nftables", RGBColor(200, 90, 0)),
+    ("nftables-flowtable", RGBColor(150, 120, 0)),
+    ("haproxy", RGBColor(0, 135, 90)),
+    ("nginx", RGBColor(190, 30, 60)),
+    ("wire", RGBColor(90, 60, 40)),
+    ("wake-up", RGBColor(0, 140, 160)),
+];
+
 fn colour(name: &str, place: usize) -> RGBColor {
-    const OTHERS: [RGBColor; 6] = [
-        RGBColor(0, 135, 90),
-        RGBColor(200, 90, 0),
-        RGBColor(130, 60, 170),
-        RGBColor(190, 30, 60),
-        RGBColor(0, 140, 160),
-        RGBColor(150, 120, 0),
-    ];
-    match name.split_whitespace().next() {
-        Some("bare") => RGBColor(120, 120, 120),
-        Some("ringgate") => RGBColor(25, 90, 190),
-        _ => OTHERS.get(place % OTHERS.len()).copied().unwrap_or(BLACK),
-    }
+    let known = COLOURS.iter().find(|(who, _)| *who == first_word(name));
+    let other = || COLOURS.get((place + 2) % COLOURS.len());
+    known.or_else(other).map_or(BLACK, |(_, colour)| *colour)
+}
+
+/// The colour of the name at `place`. Several of one contestant differ by their strength.
+fn shade(names: &[&str], place: usize) -> RGBAColor {
+    let name = names.get(place).copied().unwrap_or("");
+    let earlier = names.iter().take(place);
+    let earlier = earlier.filter(|other| first_word(other) == first_word(name));
+    colour(name, place).mix(1.0 - 0.28 * earlier.count().min(3) as f64)
 }
 
 impl Bars {
@@ -97,15 +110,17 @@ impl Bars {
             for (place, (name, values)) in self.series.iter().enumerate() {
                 let fill = colour(name, place).filled();
                 for (group, value) in values.iter().enumerate() {
-                    let Some(value) = value.filter(|one| one.is_finite()) else {
-                        continue;
-                    };
                     let left = group as f64 + 0.1 + width * place as f64;
                     let right = left + width * 0.94;
+                    let Some(value) = value.filter(|one| one.is_finite()) else {
+                        let foot = chart.backend_coord(&((left + right) / 2.0, 0.0));
+                        labels.push(("none".to_owned(), (foot.0, foot.1 - 3), VPos::Bottom, 12));
+                        continue;
+                    };
                     let bar = Rectangle::new([(left, 0.0), (right, value)], fill);
                     chart.draw_series(std::iter::once(bar))?;
                     let top = chart.backend_coord(&((left + right) / 2.0, value));
-                    labels.push((short(value), (top.0, top.1 - 3), VPos::Bottom, 11));
+                    labels.push((short(value), (top.0, top.1 - 3), VPos::Bottom, 12));
                 }
             }
             for (group, name) in self.groups.iter().enumerate() {
@@ -152,7 +167,8 @@ impl Lines {
                 .margin(14)
                 .x_label_area_size(46)
                 .y_label_area_size(78)
-                .margin_top(34);
+                .margin_top(34)
+                .margin_right(NAMES);
             match self.scale {
                 Scale::Counts => {
                     // A single position has a way around it, too.
@@ -191,15 +207,10 @@ impl Lines {
             .label_style((FONT, 13))
             .light_line_style(TRANSPARENT)
             .draw()?;
+        let names: Vec<&str> = self.series.iter().map(|(name, _)| name.as_str()).collect();
+        let mut ends = Vec::new();
         for (place, (name, points)) in self.series.iter().enumerate() {
-            let colour = colour(name, place);
-            // Several lines of one contestant differ by their strength.
-            let same =
-                |(other, _): &&(String, Vec<(f64, f64)>)| first_word(other) == first_word(name);
-            let earlier = self.series.iter().take(place).filter(same).count();
-            let line = colour
-                .mix(1.0 - 0.28 * earlier.min(3) as f64)
-                .stroke_width(2);
+            let line = shade(&names, place).stroke_width(2);
             let points: Vec<_> = points.iter().filter(finite_point).copied().collect();
             chart.draw_series(LineSeries::new(points.iter().copied(), line))?;
             chart.draw_series(
@@ -207,16 +218,36 @@ impl Lines {
                     .iter()
                     .map(|&point| Circle::new(point, 3, line.filled())),
             )?;
-            // The last point has its line's name, so that colours are not needed.
-            if let Some(&last) = points.last() {
-                let end = chart.backend_coord(&last);
-                let style = (FONT, 11).into_text_style(root);
-                let style = style.pos(Pos::new(HPos::Right, VPos::Bottom));
-                root.draw(&Text::new(name.clone(), (end.0 - 4, end.1 - 4), style))?;
+            if let Some(last) = points.last() {
+                ends.push((chart.backend_coord(last), name));
             }
         }
-        legend(root, self.series.iter().map(|(name, _)| name.as_str()))
+        // Each line has its name at its end, so that colours are not needed.
+        for ((across, up), name) in apart(ends) {
+            let style = (FONT, 12).into_text_style(root);
+            let style = style.pos(Pos::new(HPos::Left, VPos::Center));
+            root.draw(&Text::new(name.clone(), (across + 8, up), style))?;
+        }
+        legend(root, names.into_iter())
     }
+}
+
+/// Names beside one another, their order kept, far enough from each other to be read.
+fn apart<T>(mut ends: Vec<((i32, i32), T)>) -> Vec<((i32, i32), T)> {
+    const LINE: i32 = 14;
+    ends.sort_by_key(|((_, up), _)| *up);
+    // Half of what they need goes upwards.
+    let mut lowest = i32::MIN;
+    let mut pushed = 0;
+    for ((_, up), _) in &mut ends {
+        let free = (*up).max(lowest.saturating_add(LINE));
+        pushed = pushed.max(free - *up);
+        (*up, lowest) = (free, free);
+    }
+    for ((_, up), _) in &mut ends {
+        *up -= pushed / 2;
+    }
+    ends
 }
 
 fn finite_point(point: &&(f64, f64)) -> bool {
@@ -245,8 +276,9 @@ fn svg(draw: impl FnOnce(&Drawing<'_>) -> Drawn) -> Result<String, String> {
 /// Names in their colours along the upper edge.
 fn legend<'n>(root: &Drawing<'_>, names: impl Iterator<Item = &'n str>) -> Drawn {
     let mut left = 84;
-    for (place, name) in names.enumerate() {
-        let fill = colour(name, place).filled();
+    let names: Vec<&str> = names.collect();
+    for (place, name) in names.iter().copied().enumerate() {
+        let fill = shade(&names, place).filled();
         root.draw(&Rectangle::new([(left, 10), (left + 12, 22)], fill))?;
         let style = (FONT, 13).into_text_style(root);
         root.draw(&Text::new(name.to_owned(), (left + 17, 9), style))?;
@@ -279,8 +311,14 @@ pub fn short(value: f64) -> String {
     }
 }
 
+/// Where the highest of all values stands, whatever share it is.
+pub(crate) const MOST_NINES: f64 = 5.0;
+
 /// Nines as a percentile: 2 is 99 %.
 fn percentile(nines: &f64) -> String {
+    if *nines >= MOST_NINES {
+        return "most".to_owned();
+    }
     let share = 100.0 * (1.0 - 10f64.powf(-nines));
     let text = format!("{share:.3}");
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
@@ -304,8 +342,8 @@ mod tests {
             assert_eq!(short(value), text);
         }
         assert_eq!(
-            [0.0, 1.0, 2.0, 3.0, 4.0].map(|nines| percentile(&nines)),
-            ["0 %", "90 %", "99 %", "99.9 %", "99.99 %"]
+            [0.0, 1.0, 2.0, 3.0, 4.0, 5.0].map(|nines| percentile(&nines)),
+            ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "most"]
         );
     }
 
@@ -325,9 +363,35 @@ mod tests {
             assert!(svg.contains(text), "no {text}");
         }
         assert!(!svg.contains("NaN") && !svg.contains("http"));
+        // What is not there is said.
+        assert_eq!(svg.matches("none\n").count(), 3, "{svg}");
         // Three bars, a legend of three.
         assert_eq!(svg.matches("<rect").count(), 6, "{svg}");
         assert!(Bars::default().draw().is_err());
+    }
+
+    #[test]
+    fn names_do_not_lie_upon_each_other() {
+        let ends = vec![
+            ((9, 100), "a"),
+            ((9, 103), "b"),
+            ((9, 20), "c"),
+            ((9, 104), "d"),
+        ];
+        let apart = apart(ends);
+        let order: Vec<&str> = apart.iter().map(|(_, name)| *name).collect();
+        assert_eq!(order, ["c", "a", "b", "d"]);
+        for pair in apart.windows(2) {
+            assert!(pair[1].0.1 - pair[0].0.1 >= 14, "{apart:?}");
+        }
+    }
+
+    #[test]
+    fn a_contestant_has_one_colour_in_all_charts() {
+        assert_eq!(colour("nftables 50 %", 0), colour("nftables", 3));
+        assert_ne!(colour("haproxy", 0), colour("nginx", 0));
+        let names = ["bare 50 %", "ringgate 50 %", "bare 90 %"];
+        assert_ne!(shade(&names, 0), shade(&names, 2));
     }
 
     #[test]

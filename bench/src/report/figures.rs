@@ -1,7 +1,7 @@
 //! Which charts there are, and which rows of a run are in which.
 
 use crate::method::outcome::{Outcome, Row};
-use crate::report::chart::{Bars, Lines, Scale, short};
+use crate::report::chart::{Bars, Lines, MOST_NINES, Scale, short};
 use crate::report::html::{Figure, Table};
 
 /// The size that is compared unless sizes are.
@@ -13,6 +13,8 @@ const FLOWS: u64 = 100_000;
 /// The mode that is compared unless modes are.
 const MODE: &str = "nat";
 
+const IPV6: &str = "ipv6";
+
 /// Percentiles of the latency curves: names in the files, and nines.
 const PERCENTILES: [(&str, f64); 6] = [
     ("p50", 0.301),
@@ -20,7 +22,7 @@ const PERCENTILES: [(&str, f64); 6] = [
     ("p99", 2.0),
     ("p99.9", 3.0),
     ("p99.99", 4.0),
-    ("max", 5.0),
+    ("max", MOST_NINES),
 ];
 
 /// All figures of a run, whether it has the rows or not.
@@ -32,9 +34,11 @@ pub fn all(outcome: &Outcome) -> Vec<Figure> {
         by_size(rows),
         by_flows(rows),
         side_by_side(rows),
+        by_family(rows),
         searched(rows),
         latency(rows),
         connections(rows),
+        first_packets(rows),
         steps(rows),
         stages(outcome),
         disturbances(rows),
@@ -63,7 +67,10 @@ fn by_size(rows: &[Row]) -> Figure {
         "Rate by frame size",
         "Mode nat, 100,000 flows. imix is 7 of 64, 4 of 594 and 1 of 1518 bytes.",
         &rows,
-        |row| row.size.clone(),
+        |row| match row.size.as_str() {
+            "imix" => "imix".to_owned(),
+            size => format!("{size} bytes"),
+        },
     )
 }
 
@@ -106,6 +113,40 @@ fn side_by_side(rows: &[Row]) -> Figure {
     )
 }
 
+fn by_family(rows: &[Row]) -> Figure {
+    let is_there = |row: &&Row| row.method == "rate" && row.family == IPV6;
+    let six: Vec<&Row> = rows.iter().filter(is_there).collect();
+    let has_six = |who: &str| six.iter().any(|row| row.who == who);
+    let mut all = rates(rows, |row| {
+        let is_plain = row.mode == MODE && row.size == SIZE && row.flows == FLOWS;
+        is_plain && has_six(&row.who)
+    });
+    all.extend(&six);
+    bars(
+        "IPv4 and IPv6",
+        "Mode nat, 100,000 flows, the smallest frames: 64 bytes, and 84 with a header of IPv6.",
+        &all,
+        |row| if row.family == IPV6 { "IPv6" } else { "IPv4" }.to_owned(),
+    )
+}
+
+fn first_packets(rows: &[Row]) -> Figure {
+    let rows: Vec<&Row> = rows
+        .iter()
+        .filter(|row| row.method == "first-packet")
+        .collect();
+    bars(
+        "First packet after idling",
+        "From the source's stamp to the sink's look at it, one packet each half second. wire: one \
+         link with the same source and sink at its ends, neither of which sleeps: what the \
+         generator and a link take. wake-up: a thread that sleeps in poll(2) on the forwarder's \
+         CPU and is woken by another, nothing else: what this host takes to wake a CPU. The rest \
+         is the forwarder's, with cold caches, and its second link.",
+        &rows,
+        |_| "median".to_owned(),
+    )
+}
+
 fn searched(rows: &[Row]) -> Figure {
     let rows: Vec<&Row> = rows
         .iter()
@@ -134,7 +175,7 @@ fn latency(rows: &[Row]) -> Figure {
     });
     let lines = Lines {
         series: series.collect(),
-        across: "percentile (the last point is the highest)".to_owned(),
+        across: "percentile; most: the greatest of all".to_owned(),
         up: "microseconds".to_owned(),
         scale: Scale::Percentiles,
     };
@@ -155,7 +196,7 @@ fn latency(rows: &[Row]) -> Figure {
         title: "Latency".to_owned(),
         caption: "From the source's stamp to the sink's look at it, both links and both kernels \
                   in it, at 50, 90 and 100 % of the rate that Ringgate forwards without loss \
-                  (RFC 8219): the same load for both."
+                  (RFC 8219): the same load for both. The fainter a line, the higher its load."
             .to_owned(),
         drawing: lines.draw().ok(),
         table,
@@ -220,7 +261,7 @@ fn stages(outcome: &Outcome) -> Figure {
         let flows = row["flows"].as_u64().unwrap_or(0);
         let mut name = text("stage").to_owned();
         if name == "pipeline" {
-            name = format!("all, {}", short(flows as f64));
+            name = format!("all, {} flows", short(flows as f64));
         }
         table
             .rows
@@ -289,14 +330,14 @@ fn disturbance(method: &str) -> Option<&'static str> {
         "churn" => "change of backends",
         "concurrent" => "flows held at once",
         "idle" => "idle",
-        "first-packet" => "first packet after idling",
         _ => return None,
     })
 }
 
-/// Rows of the greatest rate that are wanted.
+/// Rows of the greatest rate over IPv4 that are wanted.
 fn rates(rows: &[Row], wanted: impl Fn(&Row) -> bool) -> Vec<&Row> {
     let of_rate = rows.iter().filter(|row| row.method == "rate");
+    let of_rate = of_rate.filter(|row| row.family != IPV6);
     of_rate.filter(|row| wanted(row)).collect()
 }
 
@@ -358,6 +399,7 @@ fn numbers(rows: &[&Row]) -> Table {
         let what = [
             row.method.clone(),
             row.mode.clone(),
+            row.family.clone().replace("ipv4", ""),
             row.size.clone(),
             if row.flows == 0 {
                 String::new()

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`chart`] | bars and lines as SVG |
 //! | [`figures`] | which charts there are, and which rows are in which |
+//! | [`guest`] | peers in a virtual machine |
 //! | [`promises`] | what the project has set itself |
 //! | [`html`] | text, tables and the page |
 //!
@@ -11,14 +12,16 @@
 
 pub mod chart;
 pub mod figures;
+pub mod guest;
 pub mod html;
 pub mod promises;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::method::outcome::Outcome;
+use crate::report::guest::Guest;
 use crate::report::html::{Table, escape};
 
 /// `ringgate-bench report`.
@@ -27,6 +30,9 @@ pub struct Arguments {
     /// What `measure`, or `micro --json`, has written
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    /// What `scripts/peers-in-guest --json` has written, for a chapter of its own
+    #[arg(long, value_name = "FILE")]
+    guest: Option<PathBuf>,
     /// The page
     #[arg(long)]
     out: PathBuf,
@@ -40,15 +46,24 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), String> {
     let mut runs = Vec::new();
     for path in &arguments.files {
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
-        runs.push((
-            name.clone(),
-            read(&text).map_err(|error| format!("{name}: {error}"))?,
-        ));
+        runs.push(file(path, read)?);
     }
-    std::fs::write(&arguments.out, page(&runs))
+    let guest = arguments.guest.as_ref();
+    let guest = guest.map(|path| file(path, guest::read)).transpose()?;
+    let guest = guest.as_ref().map(|(name, guest)| (name.as_str(), guest));
+    std::fs::write(&arguments.out, page(&runs, guest))
         .map_err(|error| format!("{}: {error}", arguments.out.display()))
+}
+
+/// A file's name, and what is in it.
+fn file<T>(
+    path: &Path,
+    read: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<(String, T), String> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
+    let read = read(&text).map_err(|error| format!("{name}: {error}"))?;
+    Ok((name, read))
 }
 
 /// A run as `measure` wrote it, or one of `micro --json`, which has nothing but steps.
@@ -73,9 +88,9 @@ pub fn read(text: &str) -> Result<Outcome, String> {
     })
 }
 
-/// The page of these runs, each with the name of its file.
+/// The page of these runs and of a guest, each with the name of its file.
 #[must_use]
-pub fn page(runs: &[(String, Outcome)]) -> String {
+pub fn page(runs: &[(String, Outcome)], guest: Option<(&str, &Guest)>) -> String {
     let mut body = "<h1>Ringgate, measured</h1>\n".to_owned();
     body.push_str(
         "<p>Rates, latencies and disturbances of Ringgate, of the bare AF_XDP forwarder that is its \
@@ -85,6 +100,9 @@ pub fn page(runs: &[(String, Outcome)]) -> String {
     );
     for (name, outcome) in runs {
         body.push_str(&chapter(name, outcome));
+    }
+    if let Some((name, guest)) = guest {
+        body.push_str(&guest.html(name));
     }
     html::page("Ringgate, measured", &body)
 }
@@ -133,6 +151,10 @@ fn chapter(name: &str, outcome: &Outcome) -> String {
         }
         html.push_str(&format!("<h3>{title}</h3>\n{}", table.html()));
     }
+    if !outcome.steps.is_empty() {
+        let steps = steps(outcome).html();
+        html.push_str(&format!("<h3>What was done, in this order</h3>\n<details><summary>how long each step took</summary>\n{steps}</details>\n"));
+    }
     let raw = serde_json::to_string(outcome).unwrap_or_default();
     html.push_str(&format!(
         "<h3>Raw</h3>\n<details><summary>every window, as in {}</summary>\n<pre>{}</pre></details>\n",
@@ -140,6 +162,16 @@ fn chapter(name: &str, outcome: &Outcome) -> String {
         escape(&raw)
     ));
     html
+}
+
+fn steps(outcome: &Outcome) -> Table {
+    let mut table = Table::new(&["step", "expected, s", "took, s"]);
+    for step in &outcome.steps {
+        let seconds = [step.expected, step.took].map(|seconds| format!("{seconds:.0}"));
+        let [expected, took] = seconds;
+        table.rows.push(vec![step.what.clone(), expected, took]);
+    }
+    table
 }
 
 /// What a figure belongs to.

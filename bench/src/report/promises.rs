@@ -14,9 +14,15 @@ pub struct Promise {
     pub more_is_better: bool,
     /// What was measured, if it was.
     pub value: Option<f64>,
+    /// Of how many windows it is made, where that differs.
+    pub basis: Option<String>,
 }
 
 impl Promise {
+    fn of(self, basis: Option<String>) -> Self {
+        Self { basis, ..self }
+    }
+
     /// `met`, `missed` or `not measured`.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
@@ -32,76 +38,108 @@ impl Promise {
 /// All of them.
 #[must_use]
 pub fn all(rows: &[Row]) -> Vec<Promise> {
-    let rate = |who: &str, flows: u64| {
-        let wanted = |row: &&Row| {
-            row.method == "rate" && row.who == who && row.mode == "nat" && row.size == "64"
-        };
-        rows.iter().filter(wanted).find(|row| row.flows == flows)
-    };
-    let value = |who: &str, flows| rate(who, flows).and_then(|row| row.value);
-    let of = |method: &str, who: &str| {
-        let found = rows
-            .iter()
-            .find(|row| row.method == method && row.who == who);
-        found.and_then(|row| row.value)
-    };
-    let p99 = |who: &str| {
-        let wanted = |row: &&Row| row.method == "latency" && row.who == who && row.case == "50";
-        rows.iter().find(wanted).and_then(|row| row.figure("p99"))
-    };
-    let promise = |what, aim, more_is_better, value: Option<f64>| Promise {
-        what,
-        aim,
-        more_is_better,
-        value: value.filter(|value| value.is_finite()),
-    };
-    vec![
-        promise(
-            "rate, of the bare forwarder's (nat, 64 bytes, 100,000 flows)",
-            0.95,
-            true,
-            rate("ringgate", 100_000).and_then(|row| row.ratio),
-        ),
-        promise(
-            "rate, of nftables' (the same)",
-            1.7,
-            true,
-            quotient(value("ringgate", 100_000), value("nftables", 100_000)),
-        ),
-        promise(
-            "rate lost by 1,000,000 in place of 1,000 flows, %",
-            10.0,
-            false,
-            quotient(value("ringgate", 1_000_000), value("ringgate", 1_000))
-                .map(|kept| 100.0 * (1.0 - kept)),
-        ),
-        promise(
+    let rows = Rows(rows);
+    let mut all = of_rates(&rows);
+    let p99 = rows.p99("ringgate").zip(rows.p99("bare"));
+    all.extend([
+        at_most(
             "p99 of the latency at half of NDR, beyond the bare forwarder's, µs",
             10.0,
-            false,
-            p99("ringgate")
-                .zip(p99("bare"))
-                .map(|(ours, bare)| (ours - bare) / 1000.0),
+            p99.map(|(ours, bare)| (ours - bare) / 1000.0),
         ),
-        promise(
+        at_least(
             "TCP connections/s, of HAProxy's",
             3.0,
-            true,
-            quotient(of("connections", "ringgate"), of("connections", "haproxy")),
+            quotient(
+                rows.of("connections", "ringgate"),
+                rows.of("connections", "haproxy"),
+            ),
         ),
-        promise(
+        at_most(
             "CPU of an idle balancer, % of a core",
             1.0,
-            false,
-            of("idle", "ringgate"),
+            rows.of("idle", "ringgate"),
         ),
-        promise(
+        at_most(
             "first packet after idling, µs",
             100.0,
-            false,
-            of("first-packet", "ringgate"),
+            rows.of("first-packet", "ringgate"),
         ),
+    ]);
+    all
+}
+
+fn of_rates(rows: &Rows<'_>) -> Vec<Promise> {
+    let value = |who: &str, flows| rows.rate(who, flows).and_then(|row| row.value);
+    let ours = rows.rate("ringgate", 100_000);
+    vec![
+        at_least(
+            "rate, of the bare forwarder's (nat, 64 bytes, 100,000 flows)",
+            0.95,
+            ours.and_then(|row| row.ratio),
+        )
+        .of(rows.windows("ringgate", 100_000, "pairs")),
+        at_least(
+            "rate, of nftables' (the same)",
+            1.7,
+            quotient(value("ringgate", 100_000), value("nftables", 100_000)),
+        )
+        .of(rows.windows("nftables", 100_000, "windows")),
+        at_most(
+            "rate lost by 1,000,000 in place of 1,000 flows, %",
+            10.0,
+            quotient(value("ringgate", 1_000_000), value("ringgate", 1_000))
+                .map(|kept| 100.0 * (1.0 - kept)),
+        )
+        .of(rows.windows("ringgate", 1_000_000, "windows")),
     ]
+}
+
+/// Figures by what they are of.
+#[derive(Debug)]
+struct Rows<'a>(&'a [Row]);
+
+impl<'a> Rows<'a> {
+    fn rate(&self, who: &str, flows: u64) -> Option<&'a Row> {
+        let wanted = |row: &&Row| {
+            let is_plain = row.mode == "nat" && row.size == "64" && row.family != "ipv6";
+            row.method == "rate" && row.who == who && row.flows == flows && is_plain
+        };
+        self.0.iter().find(wanted)
+    }
+
+    /// How many windows a rate is made of.
+    fn windows(&self, who: &str, flows: u64, of: &str) -> Option<String> {
+        let windows = self.rate(who, flows)?.figure(of)?;
+        Some(format!("{windows:.0} {of}"))
+    }
+
+    fn of(&self, method: &str, who: &str) -> Option<f64> {
+        let wanted = |row: &&Row| row.method == method && row.who == who;
+        self.0.iter().find(wanted).and_then(|row| row.value)
+    }
+
+    fn p99(&self, who: &str) -> Option<f64> {
+        let wanted = |row: &&Row| row.method == "latency" && row.who == who && row.case == "50";
+        self.0.iter().find(wanted).and_then(|row| row.figure("p99"))
+    }
+}
+
+fn at_least(what: &'static str, aim: f64, value: Option<f64>) -> Promise {
+    Promise {
+        what,
+        aim,
+        more_is_better: true,
+        value: value.filter(|value| value.is_finite()),
+        basis: None,
+    }
+}
+
+fn at_most(what: &'static str, aim: f64, value: Option<f64>) -> Promise {
+    Promise {
+        more_is_better: false,
+        ..at_least(what, aim, value)
+    }
 }
 
 fn quotient(of: Option<f64>, by: Option<f64>) -> Option<f64> {
@@ -111,7 +149,7 @@ fn quotient(of: Option<f64>, by: Option<f64>) -> Option<f64> {
 /// As a table.
 #[must_use]
 pub fn table(promises: &[Promise]) -> Table {
-    let mut table = Table::new(&["what", "aim", "here", ""]);
+    let mut table = Table::new(&["what", "aim", "here", "", "median of"]);
     for promise in promises {
         let bound = if promise.more_is_better { "≥" } else { "≤" };
         let value = promise.value.map(|value| format!("{value:.2}"));
@@ -120,6 +158,7 @@ pub fn table(promises: &[Promise]) -> Table {
             format!("{bound} {}", promise.aim),
             value.unwrap_or_default(),
             promise.verdict().to_owned(),
+            promise.basis.clone().unwrap_or_default(),
         ]);
     }
     table
@@ -148,6 +187,12 @@ mod tests {
             Row {
                 ratio: Some(0.94),
                 ..row("rate", "ringgate", 100_000, 180.0)
+            }
+            .with("pairs", Some(12.0)),
+            // IPv6 is another matter.
+            Row {
+                family: "ipv6".to_owned(),
+                ..row("rate", "ringgate", 1_000, 1.0)
             },
             row("rate", "nftables", 100_000, 100.0),
             row("rate", "ringgate", 1_000, 200.0),
@@ -181,5 +226,6 @@ mod tests {
         );
         assert_eq!(all(&rows)[3].value, Some(9.0));
         assert_eq!(table(&all(&rows)).rows.len(), 7);
+        assert_eq!(all(&rows)[0].basis.as_deref(), Some("12 pairs"));
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 const SAMPLE: &str = include_str!("sample.json");
 
 fn sample() -> String {
-    page(&[("sample.json".to_owned(), read(SAMPLE).unwrap())])
+    page(&[("sample.json".to_owned(), read(SAMPLE).unwrap())], None)
 }
 
 #[test]
@@ -15,9 +15,11 @@ fn every_chart_is_there_and_has_numbers() {
         "Rate by frame size",
         "Scaling with flows",
         "Peers side by side",
+        "IPv4 and IPv6",
         "Rates without loss, and with 0.5 %",
         "Latency",
         "TCP connections per second",
+        "First packet after idling",
         "Cost between the interfaces",
         "Cost in memory",
     ];
@@ -28,6 +30,7 @@ fn every_chart_is_there_and_has_numbers() {
     assert_eq!(page.matches("</svg>").count(), charts.len());
     assert!(!page.contains("Not measured"));
     for what in [
+        "rate, nat, 64 bytes, 100000 flows",
         "reset time",
         "reload under load",
         "change of backends",
@@ -35,6 +38,18 @@ fn every_chart_is_there_and_has_numbers() {
     ] {
         assert!(page.contains(&format!("<td>{what}</td>")), "{what}");
     }
+}
+
+#[test]
+fn families_are_not_mixed() {
+    let page = sample();
+    // The rate over IPv6 is in its own chart and in no other's table.
+    assert_eq!(
+        page.matches("<td>rate, nat, ipv6, 84, 100k flows</td>")
+            .count(),
+        3
+    );
+    assert_eq!(page.matches("aria-label=\"IPv4 and IPv6\"").count(), 1);
 }
 
 #[test]
@@ -107,7 +122,7 @@ fn a_run_that_measured_little_is_a_page_that_says_so() {
         "missing":[{"what":"haproxy","why":"not installed"}]}"#,
     )
     .unwrap();
-    let page = page(&[("little.json".to_owned(), little)]);
+    let page = page(&[("little.json".to_owned(), little)], None);
     assert!(page.contains("Not measured") && page.contains("not installed"));
     assert!(!page.contains("<b>") && !page.contains("NaN") && !page.contains("<svg"));
 }
@@ -118,9 +133,9 @@ fn what_micro_writes_is_a_chapter_of_steps() {
         {"stage":"parse","mode":null,"family":"ipv4","direction":null,"flows":1000,"order":null,"ns":4.5},
         {"stage":"rewrite","mode":"gue","family":"ipv4","direction":"to-backend","flows":1000,"order":null,"ns":9.5},
         {"stage":"pipeline","mode":"nat","family":"ipv4","direction":"to-backend","flows":1000,"order":"uniform","ns":40.0}]}"#;
-    let page = page(&[("micro.json".to_owned(), read(micro).unwrap())]);
+    let page = page(&[("micro.json".to_owned(), read(micro).unwrap())], None);
     assert_eq!(page.matches("<svg").count(), 1);
-    assert!(page.contains("<td>all, 1k</td>") && page.contains("<td>4.5</td>"));
+    assert!(page.contains("<td>all, 1k flows</td>") && page.contains("<td>4.5</td>"));
     assert!(!page.contains("<td>9.5</td>"));
 }
 
