@@ -133,8 +133,8 @@ mod tests {
         assert_eq!(playground.checksum_errors(), 0);
         let mut dropped = status.dropped();
         dropped.remove("no_neighbour");
-        // A worker whom the host stops while it writes to a bucket has the other drop what would begin a
-        // flow there, and the client's stack sends it again.
+        // One that runs is waited for; a worker whom the host stops while it writes to a bucket has the other
+        // drop what would begin a flow there, and the client's stack sends it again.
         let unstored = dropped.remove("unstored").unwrap_or_default();
         assert!(unstored <= STOPPED_MID_WRITE, "{unstored} unstored");
         assert!(dropped.is_empty(), "{dropped:?}");

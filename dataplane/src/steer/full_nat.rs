@@ -200,7 +200,7 @@ impl<'a> Steering<'a> {
             reach: keep::seen(packet),
         };
         let is_closed = |found: &Found| found.state.is_closed();
-        let (slot, more) = match home.store(&packet.key, hash, new, is_closed) {
+        let (slot, more) = match home.store_with_patience(&packet.key, hash, new, is_closed) {
             Stored::Yes { slot, displaced } => (slot, displaced),
             Stored::Conflict(_) | Stored::Contended => {
                 self.give_back(packet.key.protocol(), lease);
@@ -291,7 +291,7 @@ impl<'a> Steering<'a> {
             profile: backend.profile,
             reach: keep::unseen(packet),
         };
-        let stored = self.store(&key, self.table.hash(&key), new, |_| true);
+        let stored = self.store_with_patience(&key, self.table.hash(&key), new, |_| true);
         let (_, client) = self.table.key_in(slot)?;
         match stored {
             Stored::Yes { displaced, .. } if client.tie == lease.to_tie() => Some(displaced),

@@ -19,6 +19,8 @@
 //! flow is in the other: then it looks again. What goes by a trail is forwarded, and noted nowhere: a FIN
 //! or RST that comes in that moment leaves its flow to the timeouts.
 
+use std::hint::spin_loop;
+
 use ringgate_conntrack::source_ports::Lease;
 use ringgate_conntrack::{Direction, FlowHash, FlowKey, Found, NewFlow, Whose};
 
@@ -35,6 +37,11 @@ use crate::verdict::DropReason;
 /// a worker takes it in hand and puts it back between two looks of a few hundred instructions; one such
 /// round is allowed for.
 const LOOKS: u32 = 4;
+
+/// How often an entry is stored where another worker writes, and how many pauses are between two tries: more than
+/// a worker that runs stays there, also where its lines come from memory and in a build that is not optimised.
+const STORES: u32 = 4;
+const PAUSES: u32 = 64;
 
 impl<'a> Steering<'a> {
     /// Goes on with a flow that is somewhere: half open where `there` says, or where it is found.
@@ -56,8 +63,32 @@ impl<'a> Steering<'a> {
                 return Ok(begun);
             }
             there = self.half_open().flow_of(packet, hash);
+            if there.is_none() {
+                let_others_finish();
+            }
         }
         Err(DropReason::Unstored.into())
+    }
+
+    /// As [`store`](Self::store), and again while another worker writes in that place: what has no entry is
+    /// lost here, which is worse than waiting for some ten stores. In vain only where that worker is stopped
+    /// in the middle of them.
+    pub(super) fn store_with_patience(
+        &self,
+        key: &FlowKey,
+        hash: FlowHash,
+        new: NewFlow,
+        may_replace: impl Fn(&Found) -> bool,
+    ) -> Stored {
+        let mut stored = self.store(key, hash, new, &may_replace);
+        for _ in 1..STORES {
+            if !matches!(stored, Stored::Contended) {
+                break;
+            }
+            let_others_finish();
+            stored = self.store(key, hash, new, &may_replace);
+        }
+        stored
     }
 
     /// Goes on with a flow that was not in the flow table when that was looked at, if it is there now.
@@ -161,7 +192,7 @@ impl<'a> Steering<'a> {
         (new, lease): (NewFlow, Lease),
     ) -> Result<FlowEvent, Option<FlowEvent>> {
         let is_closed = |found: &Found| found.state.is_closed();
-        let stored = self.store(&packet.key, hash, new, is_closed);
+        let stored = self.store_with_patience(&packet.key, hash, new, is_closed);
         let Stored::Yes { slot, .. } = stored else {
             return Err(Some(stored.event(false)));
         };
@@ -213,5 +244,14 @@ impl<'a> Steering<'a> {
             },
             _ => whose,
         }
+    }
+}
+
+/// Some microseconds at most, for a worker that is writing to come to its end.
+#[cold]
+#[inline(never)]
+fn let_others_finish() {
+    for _ in 0..PAUSES {
+        spin_loop();
     }
 }
