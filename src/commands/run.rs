@@ -51,6 +51,13 @@ pub(crate) fn run(args: &Run) -> ExitCode {
     }
 }
 
+/// The checks that the configuration asks for, all of them due at once.
+fn checks(model: &Model) -> Result<(Checker, Roster), Box<dyn std::error::Error>> {
+    let (mut checker, mut roster) = (Checker::new(random()?), Roster::default());
+    roster.follow(model, &mut checker, control::clock::now());
+    Ok((checker, roster))
+}
+
 /// Start, control, stop.
 fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let signals = Signals::block()?; // before any thread starts, and so is this:
@@ -64,9 +71,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     let admin = admin(&model)?;
     let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
-    let mut checker = Checker::new(random()?);
-    let mut roster = Roster::default();
-    roster.follow(&model, &mut checker, control::clock::now());
+    let (checker, roster) = checks(&model)?;
     let ports = Ports::new(model.interfaces().iter().map(|i| (i.name(), i.vlan_tags())));
     let fib = ports.fib(watcher.network());
     let secret = Secret([random()?, random()?]);
