@@ -303,11 +303,9 @@ fn the_backends_check_is_named_with_its_path() {
         "none is configured"
     );
     let checked = |from: &str, to: &str| {
-        let text = format!(
-            "[[interface]]\nname = \"front\"\n[[service]]\nname = \"web\"\nlisten = \"10.100.0.1:80\"\n\
-             protocol = \"tcp\"\nforward = \"ipip\"\nhealth = {{ kind = \"tcp\", interval = \"2s\" }}\n\
-             [[service.backend]]\naddress = \"10.2.0.11\"\n"
-        );
+        let text = "[[interface]]\nname = \"front\"\n[[service]]\nname = \"web\"\nlisten = \"10.100.0.1:80\"\n\
+            protocol = \"tcp\"\nforward = \"ipip\"\nhealth = { kind = \"tcp\", interval = \"2s\" }\n\
+            [[service.backend]]\naddress = \"10.2.0.11\"\n";
         let model = ringgate_config::parse("test.toml", &text.replace(from, to))
             .unwrap()
             .model;
