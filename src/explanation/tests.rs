@@ -316,12 +316,9 @@ fn the_backends_check_is_named_with_its_path() {
     };
     let told = |kind: &str, via: &str, asked: &str| serde_json::json!({ "kind": kind, "interval_ms": 2000, "via": via, "asked": asked });
     let (by_service, by_backend) = ("10.100.0.1:80", "10.2.0.11:80");
-    assert_eq!(checked("", ""), told("tcp", "service", by_service));
-    let plain = ("\"2s\"", "\"2s\", via = \"backend\"");
-    assert_eq!(
-        checked(plain.0, plain.1),
-        told("tcp", "backend", by_backend)
-    );
+    assert_eq!(checked("", ""), told("tcp", "backend", by_backend));
+    let (plain, by_path) = ("\"2s\"", "\"2s\", via = \"service\"");
+    assert_eq!(checked(plain, by_path), told("tcp", "service", by_service));
     assert_eq!(
         checked("\"10.2.0.11\"\n", "\"10.2.0.11\"\ndisabled = true\n"),
         Value::Null
