@@ -310,7 +310,7 @@ fn the_backends_check_is_named_with_its_path() {
             .unwrap()
             .model;
         check_of(
-            &serde_json::json!({ "service": "web", "backend": "10.2.0.11" }),
+            &serde_json::json!({ "service": "web", "backend": "10.2.0.11:80" }),
             &model,
         )
     };
