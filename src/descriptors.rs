@@ -7,7 +7,7 @@
 use ringgate_config::Model;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::control::checks::specs;
+use crate::control::checks::count;
 use crate::control::probe::SCRIPTS_MAX;
 use crate::preflight::Finding;
 
@@ -44,7 +44,7 @@ impl Limits {
 
 /// The descriptors that a configuration needs.
 pub(crate) fn needed(model: &Model) -> u64 {
-    specs(model).count() as u64 + SCRIPTS_MAX as u64 * EACH_SCRIPT + OTHERS
+    count(model) as u64 + SCRIPTS_MAX as u64 * EACH_SCRIPT + OTHERS
 }
 
 /// Judges the limits for `model`.

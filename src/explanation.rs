@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ringgate_config::Choose;
+use ringgate_config::{Choose, Model, Via};
 use ringgate_conntrack::fragments::FragmentTable;
 use ringgate_conntrack::{Endpoint, FlowKey};
 use ringgate_dataplane::backend::Backend;
@@ -22,6 +22,8 @@ use ringgate_dataplane::steer::Steering;
 use ringgate_dataplane::wire::ethernet::Mac;
 use ringgate_dataplane::wire::vlan::{TPID_CUSTOMER, TPID_SERVICE, Tag, Tags};
 use serde_json::{Map, Value, json};
+
+use crate::control::checks::{kind_of, spec_of};
 
 pub(crate) mod layers;
 mod sample;
@@ -64,7 +66,9 @@ pub(crate) struct Question {
 /// By what it is answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scene<'a> {
-    /// The configuration and state.
+    /// What the operator said.
+    pub(crate) model: &'a Model,
+    /// What became of it.
     pub(crate) snapshot: &'a Snapshot,
     /// The flows.
     pub(crate) tables: &'a Tables,
@@ -216,7 +220,32 @@ pub(crate) fn explain(question: &Question, scene: &Scene<'_>) -> Result<Value, S
     if let (Some(key), Some(answer)) = (question.key(), answer.as_object_mut()) {
         answer.append(&mut of_flow(&key, scene));
     }
+    answer["check"] = check_of(&answer, scene.model);
     Ok(answer)
+}
+
+/// How the backend of an answer is checked; null if it is not, or if there is none.
+fn check_of(answer: &Value, model: &Model) -> Value {
+    let is_named = |service: &&ringgate_config::Service| answer["service"] == service.name();
+    let service = model.services().iter().find(is_named);
+    let check = service.and_then(|service| {
+        let mut backends = service.backends().iter();
+        let backend = backends.find(|one| answer["backend"] == one.name())?;
+        Some((kind_of(service)?, spec_of(service, backend)?))
+    });
+    let Some((kind, spec)) = check else {
+        return Value::Null;
+    };
+    let (via, asked) = match spec.path {
+        Some(path) => (Via::Service, path.asked),
+        None => (Via::Backend, spec.address),
+    };
+    json!({
+        "kind": kind,
+        "interval_ms": u64::try_from(spec.pace.interval.as_millis()).unwrap_or(u64::MAX),
+        "via": via.as_str(),
+        "asked": asked.to_string(),
+    })
 }
 
 /// Which backend a client's flow has or would get, whether or not a packet reaches it now; nothing where

@@ -14,7 +14,7 @@ mod tests {
 
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     use ringgate_playground::{
-        Backend, Balancer, Configuration, Playground, Process, Service, Status, until,
+        Backend, Balancer, Configuration, Playground, Process, Service, Status, until, visit,
     };
     use tempfile::TempDir;
 
@@ -23,6 +23,10 @@ mod tests {
         env!("CARGO_MANIFEST_DIR"),
         "/tests/support/servers/health_server.py"
     );
+
+    /// Where those who come by TLS are answered.
+    const REMOTE: &str = "127.0.0.1:9443";
+    const REMOTE_PORT: u16 = 9443;
 
     /// How long servers may take to start, and all checks to have had a result.
     const PATIENCE: Duration = Duration::from_secs(40);
@@ -355,6 +359,87 @@ x-grpc-silent | 10.2.0.12:1001  | kind = "grpc" | connected, then time was up
     #[ignore = "needs CAP_NET_ADMIN"]
     fn every_backend_is_seen_for_what_it_is_over_epoll() {
         every_backend_is_seen_for_what_it_is("epoll");
+    }
+
+    /// Confined before any of it was there, a reload asks for every kind of check that executes nothing, and for
+    /// flows in the log; and somebody comes by TLS.
+    fn a_confined_process_has_all_calls_that_it_needs(driver: &str) {
+        let playground = Playground::plan().backends(2).up();
+        let papers = Papers::new();
+        let _servers = servers(&playground, &papers);
+        let mut all = cases(GOOD, &papers);
+        all.retain(|case| case.0 != "script");
+        let api = format!(
+            "[api]\nlisten = \"{REMOTE}\"\ncertificate = \"{}\"\nkey = \"{}\"\nclient-ca = \"{}\"\n\
+             read-names = [\"www.example.com\"]",
+            papers.path("balancer.example.pem"),
+            papers.path("balancer.example.key"),
+            papers.path("authority.pem"),
+        );
+        let with = |cases: &[Case], log: &str| {
+            let process = "[process]\nuser = \"root\"\nseccomp = true";
+            configuration(cases).table(process).table(&api).table(log)
+        };
+        let environment = [("RINGGATE_DRIVER", driver)];
+        let little = with(&all[..1], "[log]\nflows = \"off\"");
+        let mut balancer = Balancer::start_unready(RINGGATE, &playground, &little, &environment);
+        balancer.wait_until_ready();
+        assert_eq!(balancer.status().0["process"]["seccomp"], true);
+        balancer.reload(&with(&all, "[log]\nflows = 1"));
+        let status = until(PATIENCE, "every check has had its results", || {
+            let status = balancer.try_status()?;
+            let is_done = |case: &Case| check_of(&status, case).number("/successes") >= 3;
+            all.iter().all(is_done).then_some(status)
+        });
+        for case in &all {
+            let check = check_of(&status, case);
+            let wrong = ["/failures", "/inconclusive"].map(|count| check.number(count));
+            assert_eq!(
+                (check.text("/state"), wrong),
+                ("up".to_owned(), [0, 0]),
+                "{}",
+                check.0
+            );
+        }
+        // The first service's backend is a web server.
+        let target = "10.100.0.1:2000".parse().unwrap();
+        let page = playground.inside("client", || visit(target));
+        assert_eq!(page.unwrap(), "all is well");
+        until(PATIENCE, "the flow is told of", || {
+            let log = balancer.log();
+            (log.contains("flow began") && log.contains("flow ended")).then_some(())
+        });
+        let files = [
+            ("--cacert", "authority.pem"),
+            ("--cert", "www.example.com.pem"),
+            ("--key", "www.example.com.key"),
+        ];
+        let files = files
+            .map(|(option, name)| [option.to_owned(), papers.path(name)])
+            .concat();
+        let resolve = format!("balancer.example:{REMOTE_PORT}:127.0.0.1");
+        let url = format!("https://balancer.example:{REMOTE_PORT}/v1/status");
+        let mut arguments: Vec<&str> = files.iter().map(String::as_str).collect();
+        arguments.extend(["-sSf", "-m", "10", "--resolve", &resolve, &url]);
+        let told = playground.run_on("lb", "curl", &arguments);
+        assert!(told.contains("\"seccomp\":true"), "{told}");
+        assert!(
+            !balancer.log().contains("Operation not permitted"),
+            "{}",
+            balancer.log()
+        );
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn a_confined_process_has_all_calls_that_it_needs_over_io_uring() {
+        a_confined_process_has_all_calls_that_it_needs("io_uring");
+    }
+
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn a_confined_process_has_all_calls_that_it_needs_over_epoll() {
+        a_confined_process_has_all_calls_that_it_needs("epoll");
     }
 
     /// What `ringgate check` says of this file, and its exit status.

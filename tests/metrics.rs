@@ -27,6 +27,29 @@ mod tests {
         Export::read(&text)
     }
 
+    /// Who asks for OpenMetrics has the same series, and the end.
+    fn as_openmetrics(playground: &Playground, export: &Export) {
+        let url = format!("http://{LISTEN}/metrics");
+        let accept = "accept: application/openmetrics-text; version=1.0.0, text/plain; q=0.5";
+        let ask = ["-sSf", "-i", "-m", "10", "-H", accept, &url];
+        let answer = playground.run_on("lb", "curl", &ask);
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.to_lowercase()
+                .contains("content-type: application/openmetrics-text"),
+            "{head}"
+        );
+        assert!(text.ends_with("\n# EOF\n"), "{text}");
+        let name = |line: &str| line.split(['{', ' ']).next().unwrap().to_owned();
+        let open: BTreeSet<String> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(name)
+            .collect();
+        let plain: BTreeSet<String> = export.series.keys().map(|series| name(series)).collect();
+        assert_eq!(open, plain);
+    }
+
     /// Asks the admin socket.
     fn scrape_admin(balancer: &Balancer) -> Export {
         let mut curl = std::process::Command::new("curl");
@@ -210,6 +233,7 @@ mod tests {
             .map(|row| (row[1].clone(), row[2].clone()))
             .collect();
         assert_eq!(export.types, documented);
+        as_openmetrics(&playground, &export);
 
         let each = |what: &str| -> usize {
             let row = rows

@@ -6,6 +6,7 @@
 //! worker that the flow's backend is gone.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 
 use ringgate_config::{Forward, Listen};
 use ringgate_conntrack::{Endpoint, Profile};
@@ -311,6 +312,21 @@ impl Registry {
         &mut self,
         identities: impl Iterator<Item = BackendIdentity> + Clone,
     ) -> Result<Vec<BackendId>, NoSlot> {
+        let owners: Vec<BackendIdentity> = self.ids.keys().copied().collect();
+        self.exchange(&owners, identities)
+    }
+
+    /// The ids of these identities, in their order, and those of `owners` only if they are among them;
+    /// all others keep what they have. For the cost of those that are named.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSlot`] when every slot is taken.
+    pub fn exchange(
+        &mut self,
+        owners: &[BackendIdentity],
+        identities: impl Iterator<Item = BackendIdentity> + Clone,
+    ) -> Result<Vec<BackendId>, NoSlot> {
         self.round += 1;
         let round = self.round;
         let known = identities.clone().map(|identity| {
@@ -319,15 +335,19 @@ impl Registry {
             Some(*id)
         });
         let known: Vec<Option<BackendId>> = known.collect();
-        let free = &mut self.free;
-        self.ids.retain(|_, (id, last)| {
-            let keep = *last == round;
-            if !keep {
-                // The high half is the generation; it wraps, and slots wait in line for reuse.
-                free.push_back(BackendId(id.0.wrapping_add(1 << 16)));
+        let mut gone = Vec::new();
+        for owner in owners {
+            if let Entry::Occupied(entry) = self.ids.entry(*owner)
+                && entry.get().1 != round
+            {
+                gone.push(entry.remove().0);
             }
-            keep
-        });
+        }
+        // In the same line whoever is asked first.
+        gone.sort_unstable_by_key(|id| id.0);
+        // The high half is the generation; it wraps, and slots wait in line for reuse.
+        let next = gone.iter().map(|id| BackendId(id.0.wrapping_add(1 << 16)));
+        self.free.extend(next);
         let ids = known.into_iter().zip(identities);
         ids.map(|(known, identity)| match known {
             Some(id) => Ok(id),

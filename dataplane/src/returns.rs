@@ -21,6 +21,8 @@ pub struct Returns {
     exact: FxHashMap<(Endpoint, u8), Return>,
     /// Backends that answer from the port that the client asked for, where there are several.
     wide: FxHashMap<([u64; 2], u8), Vec<Ports>>,
+    /// Some backend [is shared](Self::is_shared).
+    has_shared: bool,
 }
 
 /// Ports of one backend, and whose they are.
@@ -54,6 +56,7 @@ impl Returns {
     #[must_use]
     pub fn new(backends: &[(u16, BackendIdentity)]) -> Self {
         let mut returns = Self::default();
+        returns.exact.reserve(backends.len());
         for (service, backend) in backends {
             let BackendIdentity {
                 listen,
@@ -81,6 +84,9 @@ impl Returns {
             }
         }
         returns.mix();
+        let wide = returns.wide.values().flatten().map(|ports| ports.whose);
+        let mut all = wide.chain(returns.exact.values().copied());
+        returns.has_shared = all.any(|whose| whose == Return::Ambiguous);
         returns
     }
 
@@ -107,6 +113,12 @@ impl Returns {
             let mut found = ports.iter().filter(|ports| ports.have(source.port));
             found.next().map(|ports| ports.whose)
         })
+    }
+
+    /// Whether there is a backend that [is shared](Self::is_shared).
+    #[must_use]
+    pub const fn has_shared(&self) -> bool {
+        self.has_shared
     }
 
     /// Whether replies of `backend` alone do not tell which service they are of.

@@ -3,14 +3,14 @@
 //! A snapshot is immutable. Control builds one with a [`Builder`] whenever the configuration, a
 //! backend's state, a route or a neighbour has changed, and publishes it
 //! ([`crate::publish`]). The builder outlives snapshots: it remembers which backend has which
-//! id, so that flows find theirs in every later snapshot, and which ring was built from what,
-//! so that only rings of changed services are built anew.
+//! id, so that flows find theirs in every later snapshot, and what the last one has of each service
+//! ([`parts`]), so that only what has changed is made anew, rings above all.
 
 use std::sync::Arc;
 
 use ringgate_config::{Choose, Forward, Listen, Model};
-use ringgate_conntrack::Endpoint;
 use ringgate_conntrack::source_ports::SourcePorts;
+use ringgate_conntrack::{Endpoint, Profile};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::backend::{Backend, BackendId, BackendIdentity, Health, NoSlot, Registry};
@@ -27,12 +27,13 @@ use crate::route::Fib;
 use crate::service::{Order, Service};
 use crate::steered::Steered;
 
+use parts::{Found, Part, Parts, members_of};
 use place::Place;
-
-use standing::{Standing, Standings};
+use standing::Standings;
 
 mod apart;
 mod foreseen;
+mod parts;
 mod place;
 mod quorum;
 mod standing;
@@ -50,7 +51,8 @@ pub struct Snapshot {
     listens: Listens,
     fragments: Policies,
     returns: Returns,
-    backends: Vec<Option<Backend>>,
+    /// By slot. Behind a pointer of the same kind as a vector's, and the builder has it too.
+    backends: Arc<[Option<Backend>]>,
     fib: Arc<Fib>,
     lifetimes: Lifetimes,
     steered: Steered,
@@ -188,7 +190,7 @@ impl CachedRing {
 }
 
 /// What the ring of `service` is built from, by the weights of its backends in file order.
-fn members_of(service: &ringgate_config::Service, weights: &[u32]) -> Vec<Member> {
+fn weighed(service: &ringgate_config::Service, weights: &[u32]) -> Vec<Member> {
     let members = identities_of(service).zip(weights);
     let members = members.map(|(identity, weight)| Member {
         identity: identity.address,
@@ -207,8 +209,8 @@ pub struct Builder {
     foreseen: FxHashMap<(Listen, u8), CachedRing>,
     /// How many turns each service's backends have had.
     turns: FxHashMap<(Listen, u8), Turns>,
-    /// What each backend was in the last snapshot, by slot.
-    past: Vec<Option<(BackendId, Standing)>>,
+    /// What the last snapshot was made of.
+    parts: Parts,
     now: Millis,
     next_step: Option<Millis>,
     generation: u64,
@@ -250,7 +252,8 @@ impl Builder {
 
     /// The next snapshot.
     ///
-    /// `health` gives the result of a backend's check; it is asked once for each backend.
+    /// `health` gives the result of the check of the backend at a position of a service; it is asked once
+    /// for each.
     ///
     /// # Errors
     ///
@@ -258,67 +261,97 @@ impl Builder {
     pub fn build(
         &mut self,
         model: &Model,
-        health: impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> Health,
+        health: impl Fn(&ringgate_config::Service, usize) -> Health,
         fib: &Arc<Fib>,
         draining: bool,
     ) -> Result<Snapshot, NoSlot> {
         self.next_step = None;
-        let ids = self
-            .registry
-            .assign(model.services().iter().flat_map(identities_of))?;
-        let returns = returns(model);
-        let kept: FxHashSet<(Listen, u8)> = model.services().iter().map(listen_of).collect();
-        let profiles = self.profiles.number(model);
-        let mut services = Vec::with_capacity(model.services().len());
-        let slots = ids.iter().map(|id| id.slot() + 1).max().unwrap_or(0);
-        let mut backends: Vec<Option<Backend>> = vec![None; slots];
-        let mut past = vec![None; slots];
-        let mut left = ids.as_slice();
-        let mut next_step = None;
-        let numbered = model.services().iter().zip(profiles);
-        for (index, (service, profile)) in (0..=u16::MAX).zip(numbered) {
-            let is_new = !self.rings.contains_key(&listen_of(service));
-            let members;
-            (members, left) = left.split_at(service.backends().len().min(left.len()));
-            let was = members.iter().map(|id| self.past_of(*id));
-            let standings = Standings::of(service, &health, was, is_new, self.now);
-            next_step = [next_step, standings.next_step].into_iter().flatten().min();
-            let each = standings.each.iter().zip(&standings.weights);
-            let named = service.backends().iter().zip(identities_of(service));
-            for (((configured, identity), (standing, weight)), id) in named.zip(each).zip(members) {
-                let place = Place {
-                    id: *id,
-                    service: index,
-                    shared: returns.is_shared(&identity),
-                    profile,
-                    bound: service.vlan().is_some(),
-                };
-                let backend = place.backend(configured, &identity, (standing.state, *weight), fib);
-                let slots = (backends.get_mut(id.slot()), past.get_mut(id.slot()));
-                if let (Some(slot), Some(last)) = slots {
-                    (*slot, *last) = (Some(backend), Some((*id, *standing)));
-                }
+        let last = std::mem::take(&mut self.parts);
+        let configured = model.services();
+        let found: Vec<Found<'_>> = configured.iter().map(|one| last.find(one)).collect();
+        let ids = match self.ids(configured, &last, &found) {
+            Ok(ids) => ids,
+            Err(error) => {
+                self.parts = last.doubted();
+                return Err(error);
             }
-            services.push(Service {
-                half_open: is_half_open(service, &returns),
-                quic: service
-                    .quic()
-                    .map(|quic| Routes::new(quic, service, members)),
-                members: members.to_vec(),
-                ..self.service(service, &standings)
-            });
+        };
+        let members = members_of(configured, &found, &ids);
+        let returns = last.returns(configured, &found);
+        let returns = returns.unwrap_or_else(|| of_replies(model));
+        let profiles = self.profiles.number(model);
+        let all = members.iter().flat_map(|ids| ids.iter());
+        let count = all.map(|id| id.slot() + 1).max().unwrap_or(0);
+        let mut backends = last.slots(count, &found);
+        let mut sites = Sites {
+            still: last.still_reach(fib, &returns),
+            last: &last,
+            returns: &returns,
+            fib,
+            slots: Arc::make_mut(&mut backends),
+        };
+        let mut parts = Vec::with_capacity(configured.len());
+        let numbered = configured.iter().zip(profiles).zip(&found).zip(members);
+        for (index, (((service, profile), found), members)) in (0..=u16::MAX).zip(numbered) {
+            let past = found.past(service).into_iter();
+            let standings = Standings::of(service, &health, past, found.is_new(), self.now);
+            let steps = [self.next_step, standings.next_step];
+            self.next_step = steps.into_iter().flatten().min();
+            let is_same = |part: &&Arc<Part>| {
+                sites.still && part.profile == profile && part.standings == standings
+            };
+            if let Some(part) = found.unchanged(index).filter(is_same) {
+                parts.push(Arc::clone(part));
+                continue;
+            }
+            sites.fill((index, profile), (service, *found), members, &standings);
+            parts.push(Arc::new(Part {
+                service: self.service((service, members), &standings, &returns),
+                configured: service.clone(),
+                standings,
+                profile,
+            }));
         }
+        let snapshot = self.snapshot(model, (&parts, backends), returns, (fib, draining));
+        self.parts = Parts::new(parts, &snapshot);
+        Ok(snapshot)
+    }
+
+    /// The ids of all backends of services that are not what they were, in file order.
+    fn ids(
+        &mut self,
+        services: &[ringgate_config::Service],
+        last: &Parts,
+        found: &[Found<'_>],
+    ) -> Result<Vec<BackendId>, NoSlot> {
+        let services = services.iter().zip(found);
+        let other = services.filter(|(_, found)| !matches!(found, Found::Same(..)));
+        let identities = other.flat_map(|(service, _)| identities_of(service));
+        if last.are_known() {
+            self.registry.exchange(&last.owners(found), identities)
+        } else {
+            self.registry.assign(identities)
+        }
+    }
+
+    /// The snapshot of these services, with what follows from the model alone.
+    fn snapshot(
+        &mut self,
+        model: &Model,
+        (parts, backends): (&[Arc<Part>], Arc<[Option<Backend>]>),
+        returns: Returns,
+        (fib, draining): (&Arc<Fib>, bool),
+    ) -> Snapshot {
         let listens: Vec<(Listen, u8)> = model.services().iter().map(listen_of).collect();
+        let kept: FxHashSet<(Listen, u8)> = listens.iter().copied().collect();
         self.rings.retain(|listen, _| kept.contains(listen));
         self.turns.retain(|listen, _| kept.contains(listen));
         self.foreseen.clear();
-        self.past = past;
-        self.next_step = next_step;
         self.generation += 1;
-        Ok(Snapshot {
+        Snapshot {
             generation: self.generation,
             draining,
-            services,
+            services: parts.iter().map(|part| part.service.clone()).collect(),
             listens: Listens::new(&listens),
             fragments: fragments(model),
             returns,
@@ -330,25 +363,20 @@ impl Builder {
             encapsulates: model.services().iter().any(is_tunnelled),
             sources: self.sources.clone(),
             flow_log: self.flow_log.clone(),
-        })
+        }
     }
 
-    /// What a backend was in the last snapshot.
-    fn past_of(&self, id: BackendId) -> Option<Standing> {
-        let (owner, standing) = (*self.past.get(id.slot())?)?;
-        (owner == id).then_some(standing)
-    }
-
-    /// `service` but for its members, and for what others make of it.
+    /// `service` as workers see it.
     fn service(
         &mut self,
-        service: &ringgate_config::Service,
+        (service, members): (&ringgate_config::Service, &[BackendId]),
         Standings {
             weights,
             scale,
             quorum,
             ..
         }: &Standings,
+        returns: &Returns,
     ) -> Service {
         Service {
             name: service.name().into(),
@@ -359,7 +387,9 @@ impl Builder {
             mss_clamp: service.mss_clamp(),
             fragments: service.fragments(),
             stateless: service.stateless(),
-            quic: None,
+            quic: service
+                .quic()
+                .map(|quic| Routes::new(quic, service, members)),
             choose: service.choose(),
             ring: self.ring(service, weights),
             order: self.order(service, weights),
@@ -369,8 +399,8 @@ impl Builder {
             healthy: quorum.healthy,
             needs_healthy: quorum.needed,
             trusts_suspects: quorum.trusts_suspects,
-            half_open: false,
-            members: Vec::new(),
+            half_open: is_half_open(service, returns),
+            members: members.to_vec(),
         }
     }
 
@@ -390,7 +420,7 @@ impl Builder {
     /// The ring of `service`, the last one again if it was built from the same.
     fn ring(&mut self, service: &ringgate_config::Service, weights: &[u32]) -> Option<Arc<Ring>> {
         let (listen, size) = (listen_of(service), service.table_size());
-        let members = members_of(service, weights);
+        let members = weighed(service, weights);
         if let Some(cached) = self.rings.get(&listen)
             && cached.is_of(size, &members)
         {
@@ -402,6 +432,52 @@ impl Builder {
         let ring = cached.ring.clone();
         self.rings.insert(listen, cached);
         ring
+    }
+}
+
+/// The slots of backends, while they are filled.
+struct Sites<'a> {
+    /// Backends of which nothing else has changed are reached as in the last snapshot.
+    still: bool,
+    last: &'a Parts,
+    returns: &'a Returns,
+    fib: &'a Fib,
+    slots: &'a mut [Option<Backend>],
+}
+
+impl Sites<'_> {
+    /// Fills those of a service, `members` in file order.
+    #[inline]
+    fn fill(
+        &mut self,
+        (index, profile): (u16, Profile),
+        (service, found): (&ringgate_config::Service, Found<'_>),
+        members: &[BackendId],
+        standings: &Standings,
+    ) {
+        let stand = standings.each.iter().zip(&standings.weights);
+        let stand = stand.map(|(standing, weight)| (standing.state, *weight));
+        let named = service.backends().iter().zip(identities_of(service));
+        for (at, (((configured, identity), stands), id)) in
+            named.zip(stand).zip(members).enumerate()
+        {
+            let place = Place {
+                id: *id,
+                service: index,
+                shared: self.returns.is_shared(&identity),
+                profile,
+                bound: service.vlan().is_some(),
+            };
+            let last = self.last.backend(*id);
+            let last = last.filter(|_| self.still && found.is_reached_alike(service, at));
+            let backend = match last {
+                Some(last) => place.renewed(last, stands),
+                None => place.backend(configured, &identity, stands, self.fib),
+            };
+            if let Some(slot) = self.slots.get_mut(id.slot()) {
+                *slot = Some(backend);
+            }
+        }
     }
 }
 
@@ -435,7 +511,7 @@ fn is_tunnelled(service: &ringgate_config::Service) -> bool {
 }
 
 /// What replies from each NAT backend's address and port belong to.
-fn returns(model: &Model) -> Returns {
+fn of_replies(model: &Model) -> Returns {
     let numbered = (0..=u16::MAX).zip(model.services());
     let backends = numbered.flat_map(|(index, service)| {
         let named = service.backends().iter().zip(identities_of(service));
@@ -458,6 +534,16 @@ fn fragments(model: &Model) -> Policies {
 /// What makes a service the same one after a reload.
 fn listen_of(service: &ringgate_config::Service) -> (Listen, u8) {
     (*service.listen(), service.protocol().number())
+}
+
+/// What a backend's check says, for a [builder](Builder), which asks by position.
+pub fn by_backend(
+    health: impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> Health,
+) -> impl Fn(&ringgate_config::Service, usize) -> Health {
+    move |service, at| {
+        let backend = service.backends().get(at);
+        backend.map_or(Health::Pending, |backend| health(service, backend))
+    }
 }
 
 /// The identities of a service's backends, in file order.

@@ -7,6 +7,7 @@ use std::io::Cursor;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pcap_file::DataLink;
 use pcap_file::pcap::PcapReader;
@@ -16,7 +17,7 @@ use ringgate_conntrack::{Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::clock::Millis;
 use ringgate_dataplane::newcomers::Tables;
-use ringgate_dataplane::snapshot::{Builder, Snapshot};
+use ringgate_dataplane::snapshot::{Builder, Snapshot, by_backend};
 use serde_json::Value;
 
 use super::told;
@@ -173,6 +174,7 @@ fn of_file(file: &Path, args: &Explain, parameters: &Parameters) -> Result<Value
         .map(|one| one.name().into())
         .collect();
     let scene = Scene {
+        model: &model,
         snapshot: &snapshot,
         tables: &tables,
         fragments: None,
@@ -195,7 +197,7 @@ fn proposed(model: &Model, health: &HashMap<(String, String), Health>) -> Result
         let name = (service.name().to_owned(), backend.name());
         health.get(&name).copied().unwrap_or(Health::Up)
     };
-    let snapshot = builder.build(model, of, &Arc::clone(&fib), false);
+    let snapshot = builder.build(model, by_backend(of), &Arc::clone(&fib), false);
     snapshot.map_err(|error| error.to_string())
 }
 
@@ -238,6 +240,16 @@ fn render(answer: &Value, bytes: bool) -> String {
             None if is_always => page += &format!("{name:<9}none\n"),
             None => {}
         }
+    }
+    let check = &answer["check"];
+    if let (Some(kind), Some(every)) = (check["kind"].as_str(), check["interval_ms"].as_u64()) {
+        let (via, asked) = (&check["via"], check["asked"].as_str().unwrap_or_default());
+        let via = via.as_str().unwrap_or_default();
+        let every = Duration::from_millis(every);
+        page += &match kind {
+            "reported" => "check    reported by an agent\n".to_owned(),
+            _ => format!("check    {kind} every {every:?}, via {via}: asks {asked}\n"),
+        };
     }
     page + "stages:\n" + &told::render(answer, bytes)
 }

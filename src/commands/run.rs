@@ -13,7 +13,7 @@ use crate::clock::Monotonic;
 use crate::commands::{REFUSED, read};
 use crate::control;
 use crate::control::admin::{Admin, secure::Secure, socket::Claimed};
-use crate::control::checks::{health, specs};
+use crate::control::checks::count;
 use crate::control::driver::{self, DRIVER_VARIABLE, Prefer};
 use crate::control::exporter;
 use crate::control::fib::Ports;
@@ -21,6 +21,7 @@ use crate::control::health::Checker;
 use crate::control::netlink;
 use crate::control::probe::Prober;
 use crate::control::probe::trust::{self, Trust};
+use crate::control::roster::Roster;
 use crate::control::signals::Signals;
 use crate::control::steward::{End, Start, Steward, driver_capacity};
 use crate::control::truepath::{TruePath, is_wanted};
@@ -50,6 +51,13 @@ pub(crate) fn run(args: &Run) -> ExitCode {
     }
 }
 
+/// The checks that the configuration asks for, all of them due at once.
+fn checks(model: &Model) -> Result<(Checker, Roster), Box<dyn std::error::Error>> {
+    let (mut checker, mut roster) = (Checker::new(random()?), Roster::default());
+    roster.follow(model, &mut checker, control::clock::now());
+    Ok((checker, roster))
+}
+
 /// Start, control, stop.
 fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let signals = Signals::block()?; // before any thread starts, and so is this:
@@ -63,8 +71,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     let admin = admin(&model)?;
     let exporter = exporter::open(model.metrics().listen())?;
     let clock = Monotonic;
-    let mut checker = Checker::new(random()?);
-    checker.reconcile(specs(&model), control::clock::now());
+    let (checker, roster) = checks(&model)?;
     let ports = Ports::new(model.interfaces().iter().map(|i| (i.name(), i.vlan_tags())));
     let fib = ports.fib(watcher.network());
     let secret = Secret([random()?, random()?]);
@@ -72,7 +79,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     let (sources, seats) = Sources::new(&model, workers(&model, &facts), order)?;
     let mut builder = Builder::default();
     builder.with_sources(sources.ports());
-    let health = |service: &_, backend: &_| health(&checker, service, backend);
+    let health = |service: &_, at| roster.health(&checker, service, at);
     let snapshot = Arc::new(builder.build(&model, health, &fib, false)?);
     let plan = Plan {
         model: &model,
@@ -93,7 +100,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
     let prefer = Prefer::from_variable(std::env::var(DRIVER_VARIABLE).ok().as_deref())?;
     let trust = Trust::load(&model).map_err(trust::said)?;
     descriptors::raise(&model);
-    let capacity = driver_capacity(specs(&model).count());
+    let capacity = driver_capacity(count(&model));
     let mut truepath = TruePath::new(capacity);
     truepath.want(is_wanted(&model), true)?;
     let (driver, kind) = driver::open(prefer, capacity)?;
@@ -105,6 +112,7 @@ fn live(config: &Path, model: Model) -> Result<ExitCode, Box<dyn std::error::Err
         admin,
         exporter,
         checker,
+        roster,
         prober: Prober::new(capacity, trust, random()?),
         truepath,
         builder,

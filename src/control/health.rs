@@ -37,7 +37,7 @@
 //! that.
 //!
 //! # Reloads
-//! [`Checker::reconcile`] keeps a check whose [`Spec`] is unchanged as it is, mid-flight. One whose
+//! [`Checker::exchange`] keeps a check whose [`Spec`] is unchanged as it is, mid-flight. One whose
 //! parameters have changed keeps its state and starts anew within it; a new one is pending.
 //!
 //! # What does not count
@@ -63,6 +63,7 @@ pub(crate) use course::Told;
 use course::{Course, Rules, Turn};
 
 mod course;
+mod succession;
 
 /// Intervals below this are raised to it: a checker that only checks does nothing else.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
@@ -292,6 +293,8 @@ struct Tally {
 
 #[derive(Debug)]
 struct Watched {
+    /// How many want it.
+    users: usize,
     spec: Spec,
     course: Course,
     tally: Tally,
@@ -311,54 +314,11 @@ struct Watched {
     draw: u64,
 }
 
-/// What checks leave behind for those that come after them.
-#[derive(Debug, Default)]
-struct Heirs(FxHashMap<Heritage, (Course, Tally, Option<Target>)>);
-
-/// Of which backend, asked in which way and by which path, and of which target, or of any. What one path has shown says
-/// nothing of another.
-type Heritage = (SocketAddr, Option<Arc<Check>>, Option<Path>, Option<Target>);
-
-impl Heirs {
-    fn leave(&mut self, check: &Watched) {
-        let Spec {
-            address,
-            check: way,
-            path,
-            ..
-        } = &check.spec;
-        let target = check.spec.target();
-        let leaves = || (check.course.clone(), check.tally, target.cloned());
-        // Once for all, and once for those of the same target.
-        let whose = [None, target.cloned()];
-        for whose in whose.into_iter().take(1 + usize::from(target.is_some())) {
-            let heir = self
-                .0
-                .entry((*address, way.clone(), *path, whose))
-                .or_insert_with(leaves);
-            if heir.0.since < check.course.since {
-                *heir = leaves();
-            }
-        }
-    }
-
-    fn of(&self, spec: &Spec) -> Option<(Course, Tally)> {
-        let whose = |target| {
-            let heritage = (spec.address, spec.check.clone(), spec.path, target);
-            self.0.get(&heritage)
-        };
-        let target = spec.target().cloned();
-        let (course, tally, from) = whose(target).or_else(|| whose(None))?;
-        let is_same = spec.target() == from.as_ref();
-        Some((course.inherited(is_same), *tally))
-    }
-}
-
 /// All checks.
 #[derive(Debug)]
 pub(crate) struct Checker {
     checks: BTreeMap<CheckId, Watched>,
-    /// Asked for each backend of each snapshot. Nobody but the operator chooses what is in it.
+    /// Nobody but the operator chooses what is in it.
     by_spec: FxHashMap<Spec, CheckId>,
     by_target: FxHashMap<Target, CheckId>,
     /// Those that are asked and not running, by the time of their next start.
@@ -381,72 +341,6 @@ impl Checker {
             next_id: 0,
             seed,
         }
-    }
-
-    /// Makes the wanted checks the ones that are run. Naming one twice is naming it once.
-    pub(crate) fn reconcile(&mut self, wanted: impl IntoIterator<Item = Spec>, now: Instant) {
-        let mut old = std::mem::take(&mut self.by_spec);
-        self.by_spec.reserve(old.len());
-        let mut new = Vec::new();
-        for spec in wanted {
-            if let Some(id) = old.remove(&spec) {
-                self.by_spec.insert(spec, id);
-            } else if !self.by_spec.contains_key(&spec) {
-                new.push(spec);
-            }
-        }
-        // What is left in `old` goes; its state is handed to its successor of the same address and kind,
-        // and target if there is one. Where several know the backend, the one that learnt something
-        // last is believed.
-        let mut heirs = Heirs::default();
-        for id in old.into_values() {
-            if let Some(check) = self.checks.remove(&id) {
-                self.due.remove(&(check.due, id));
-                if let Some(lapse) = check.lapse {
-                    self.lapses.remove(&(lapse, id));
-                }
-                heirs.leave(&check);
-            }
-        }
-        if !new.is_empty() {
-            self.checks.values().for_each(|check| heirs.leave(check));
-        }
-        for spec in new {
-            if !self.by_spec.contains_key(&spec) {
-                let (course, tally) = heirs
-                    .of(&spec)
-                    .unwrap_or_else(|| (Course::new(now), Tally::default()));
-                self.add(spec, course, tally, now);
-            }
-        }
-        self.by_target = self
-            .by_spec
-            .iter()
-            .filter_map(|(spec, id)| Some((spec.target()?.clone(), *id)))
-            .collect();
-    }
-
-    fn add(&mut self, spec: Spec, course: Course, tally: Tally, now: Instant) {
-        let id = CheckId(self.next_id);
-        self.next_id += 1;
-        if spec.check.is_some() {
-            self.due.insert((now, id));
-        }
-        self.by_spec.insert(spec.clone(), id);
-        let check = Watched {
-            draw: hash(self.seed, &spec),
-            spec,
-            course,
-            tally,
-            running: false,
-            begun: false,
-            started: now,
-            due: now,
-            is_urgent: false,
-            lapse: None,
-        };
-        self.checks.insert(id, check);
-        self.time(id);
     }
 
     /// Sets the time at which time alone changes this check, as it is now.
@@ -480,6 +374,11 @@ impl Checker {
             failures: tally.failures,
             inconclusive: tally.inconclusive,
         })
+    }
+
+    /// Where the backend of this check is; none if there is no such check any more.
+    pub(crate) fn state(&self, id: CheckId) -> Option<State> {
+        self.checks.get(&id).map(|check| check.course.state)
     }
 
     /// What a check asks; none if there is no such check any more.

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ringgate_config::{Model, Service};
+use ringgate_config::Model;
 use rustc_hash::FxHashMap;
 
-use super::checks::spec_of;
+use super::checks::{kind_of, spec_of};
 use super::health::Spec;
 
 /// The shortest time that is told from none, and the unit of the histograms.
@@ -168,15 +168,6 @@ impl Checks {
     pub(crate) fn of(&self, service: &str) -> Option<&Checked> {
         self.each.get(*self.by_name.get(service)?)
     }
-}
-
-/// How a service is checked, if it is.
-fn kind_of(service: &Service) -> Option<&'static str> {
-    service.health().map(|health| {
-        health
-            .check()
-            .map_or("reported", |check| check.kind().as_str())
-    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use ringgate_dataplane::backend::BackendId;
 use ringgate_dataplane::counters::WorkerCounters;
+use ringgate_dataplane::service::Service;
 use ringgate_dataplane::snapshot::Snapshot;
 use rustc_hash::FxHashMap;
 
@@ -76,10 +77,24 @@ struct Base {
     totals: Totals,
 }
 
+/// A service of the last snapshot.
+#[derive(Debug)]
+struct Followed {
+    name: Arc<str>,
+    members: Vec<BackendId>,
+}
+
+impl Followed {
+    fn is(&self, service: &Service) -> bool {
+        self.name == service.name && self.members == service.members
+    }
+}
+
 /// Remembers where counters stood: when a backend got its slot, and at the last sample.
 #[derive(Debug)]
 pub(crate) struct Meter {
     bases: FxHashMap<BackendId, Base>,
+    followed: Vec<Followed>,
     /// What backends had that are gone, by service.
     gone: FxHashMap<Arc<str>, Totals>,
     last: FxHashMap<BackendId, Totals>,
@@ -92,6 +107,7 @@ impl Meter {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             bases: FxHashMap::default(),
+            followed: Vec::new(),
             gone: FxHashMap::default(),
             last: FxHashMap::default(),
             sampled: now,
@@ -102,19 +118,30 @@ impl Meter {
     /// A new snapshot is about to be published: backends that appear with it start at zero, and what
     /// those had that are gone stays with their service, as long as there is one of that name.
     pub(crate) fn follow(&mut self, snapshot: &Snapshot, workers: &[&WorkerCounters]) {
-        let gone = &mut self.gone;
-        self.bases.retain(|id, base| {
-            let stays = snapshot.backend(*id).is_some();
-            if !stays {
+        let services = snapshot.services();
+        // Most snapshots have the same backends as the last.
+        let others = self.followed.iter().enumerate();
+        let others = others.filter(|(at, one)| !services.get(*at).is_some_and(|now| one.is(now)));
+        for id in others.flat_map(|(_, followed)| &followed.members) {
+            if snapshot.backend(*id).is_none()
+                && let Some(base) = self.bases.remove(id)
+            {
                 let had = Totals::of(*id, workers).since(&base.totals);
-                let sum = gone.entry(Arc::clone(&base.service)).or_default();
+                let sum = self.gone.entry(base.service).or_default();
                 *sum = sum.and(&had);
             }
-            stays
-        });
+        }
+        let mut followed = Vec::with_capacity(services.len());
         let mut names = rustc_hash::FxHashSet::default();
-        for service in snapshot.services() {
+        for (at, service) in services.iter().enumerate() {
             names.insert(&service.name);
+            followed.push(Followed {
+                name: Arc::clone(&service.name),
+                members: service.members.clone(),
+            });
+            if self.followed.get(at).is_some_and(|known| known.is(service)) {
+                continue;
+            }
             for id in &service.members {
                 let base = self.bases.entry(*id).or_insert_with(|| Base {
                     service: Arc::clone(&service.name),
@@ -127,6 +154,7 @@ impl Meter {
             }
         }
         self.gone.retain(|name, _| names.contains(name));
+        self.followed = followed;
     }
 
     /// What this backend has had since it appeared.

@@ -74,6 +74,7 @@ pub(crate) mod netlink;
 pub(crate) mod notify;
 pub(crate) mod probe;
 pub(crate) mod ring;
+pub(crate) mod roster;
 pub(crate) mod signals;
 pub(crate) mod signs;
 pub(crate) mod slab;

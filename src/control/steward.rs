@@ -30,6 +30,7 @@ use super::meter::Meter;
 use super::netlink::Watcher;
 use super::notify::Notifier;
 use super::probe::{ProbeToken, Prober, SCRIPTS_MAX};
+use super::roster::Roster;
 use super::signals::{Signals, Wish};
 use super::signs::Signs;
 use super::slab::Key;
@@ -133,6 +134,8 @@ pub(crate) struct Steward {
     events: Events,
     notifier: Notifier,
     checker: Checker,
+    /// Whose its checks are.
+    roster: Roster,
     prober: Prober,
     /// For checks that go the way of the traffic.
     truepath: TruePath,
@@ -212,6 +215,7 @@ pub(crate) struct Start {
     pub(crate) admin: Admin,
     pub(crate) exporter: Admin,
     pub(crate) checker: Checker,
+    pub(crate) roster: Roster,
     pub(crate) prober: Prober,
     pub(crate) truepath: TruePath,
     pub(crate) builder: Builder,
@@ -248,6 +252,7 @@ impl Steward {
             events: Events::default(),
             notifier,
             checker: start.checker,
+            roster: start.roster,
             prober: start.prober,
             truepath: start.truepath,
             builder: start.builder,

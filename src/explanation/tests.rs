@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use ringgate_conntrack::{Secret, Timeouts};
 use ringgate_dataplane::backend::Health;
 use ringgate_dataplane::route::{Exit, Fib, Link, Target};
-use ringgate_dataplane::snapshot::Builder;
+use ringgate_dataplane::snapshot::{Builder, by_backend};
 
 use super::*;
 
@@ -91,9 +91,10 @@ fn ask(parameters: &[(&str, &str)]) -> Result<Value, String> {
         false => Health::Up,
     };
     let snapshot = Builder::default()
-        .build(&model, health, &Arc::new(fib()), false)
+        .build(&model, by_backend(health), &Arc::new(fib()), false)
         .unwrap();
     let scene = Scene {
+        model: &model,
         snapshot: &snapshot,
         tables: &Tables::new(64, Secret([1, 2]), Timeouts::default()).unwrap(),
         fragments: None,
@@ -292,4 +293,34 @@ fn an_operators_own_packet_is_taken_as_it_is() {
         let error = ask(parameters).unwrap_err();
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[test]
+fn the_backends_check_is_named_with_its_path() {
+    assert_eq!(
+        syn("10.100.0.1:80", &[])["check"],
+        Value::Null,
+        "none is configured"
+    );
+    let checked = |from: &str, to: &str| {
+        let text = "[[interface]]\nname = \"front\"\n[[service]]\nname = \"web\"\nlisten = \"10.100.0.1:80\"\n\
+            protocol = \"tcp\"\nforward = \"ipip\"\nhealth = { kind = \"tcp\", interval = \"2s\" }\n\
+            [[service.backend]]\naddress = \"10.2.0.11\"\n";
+        let model = ringgate_config::parse("test.toml", &text.replace(from, to))
+            .unwrap()
+            .model;
+        check_of(
+            &serde_json::json!({ "service": "web", "backend": "10.2.0.11:80" }),
+            &model,
+        )
+    };
+    let told = |kind: &str, via: &str, asked: &str| serde_json::json!({ "kind": kind, "interval_ms": 2000, "via": via, "asked": asked });
+    let (by_service, by_backend) = ("10.100.0.1:80", "10.2.0.11:80");
+    assert_eq!(checked("", ""), told("tcp", "backend", by_backend));
+    let (plain, by_path) = ("\"2s\"", "\"2s\", via = \"service\"");
+    assert_eq!(checked(plain, by_path), told("tcp", "service", by_service));
+    assert_eq!(
+        checked("\"10.2.0.11\"\n", "\"10.2.0.11\"\ndisabled = true\n"),
+        Value::Null
+    );
 }

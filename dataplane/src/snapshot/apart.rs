@@ -31,7 +31,7 @@ impl Snapshot {
             listens: self.listens.clone(),
             fragments: self.fragments.clone(),
             returns: self.returns.clone(),
-            backends: self.backends.clone(),
+            backends: Arc::clone(&self.backends),
             fib: Arc::clone(&self.fib),
             lifetimes: self.lifetimes.clone(),
             steered: self.steered.clone(),

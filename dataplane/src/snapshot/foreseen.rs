@@ -6,7 +6,7 @@ use ringgate_config::Model;
 use rustc_hash::FxHashMap;
 
 use super::standing::Standings;
-use super::{Builder, CachedRing, identities_of, listen_of, members_of};
+use super::{Builder, CachedRing, listen_of, weighed};
 use crate::backend::Health;
 use crate::maglev::{Member, Ring};
 
@@ -24,20 +24,20 @@ impl Builder {
     /// without consequences: the last snapshot stays the one that the next is compared with. Rings
     /// that had to be built are kept for that next one.
     ///
-    /// `health` is what each backend's check is taken to say.
+    /// `health` is what the check of the backend at a position is taken to say.
     pub fn foresee(
         &mut self,
         model: &Model,
-        health: impl Fn(&ringgate_config::Service, &ringgate_config::Backend) -> Health,
+        health: impl Fn(&ringgate_config::Service, usize) -> Health,
     ) -> Vec<Foreseen> {
         let (mut last, mut kept) = (std::mem::take(&mut self.foreseen), FxHashMap::default());
         let foreseen = model.services().iter().map(|service| {
             let (listen, size) = (listen_of(service), service.table_size());
             let known = self.rings.get(&listen);
-            let past =
-                identities_of(service).map(|identity| self.past_of(self.registry.get(&identity)?));
-            let standings = Standings::of(service, &health, past, known.is_none(), self.now);
-            let members = members_of(service, &standings.weights);
+            let found = self.parts.find(service);
+            let past = found.past(service).into_iter();
+            let standings = Standings::of(service, &health, past, found.is_new(), self.now);
+            let members = weighed(service, &standings.weights);
             if let Some(cached) = known.filter(|cached| cached.is_of(size, &members)) {
                 let ring = cached.ring.clone();
                 return Foreseen { members, ring };

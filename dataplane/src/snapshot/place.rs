@@ -11,6 +11,7 @@ use crate::rewrite::Encapsulation;
 use crate::route::{Fib, Hop, Miss};
 
 /// What a snapshot makes of a backend's position in it.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) id: BackendId,
     pub(super) service: u16,
@@ -21,6 +22,23 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// A backend that is reached as before, at this place.
+    #[inline]
+    pub(super) const fn renewed(
+        self,
+        last: &Backend,
+        (state, weight): (BackendState, u32),
+    ) -> Backend {
+        Backend {
+            service: self.service,
+            profile: self.profile,
+            state,
+            is_open: state.serves() && !self.bound,
+            weight,
+            ..*last
+        }
+    }
+
     // With its only caller, which is generic, and so in the caller's crate: here it would change how
     // the worker's turn is inlined, by 2 % of its instructions.
     #[inline]

@@ -70,7 +70,7 @@ impl Standing {
 }
 
 /// Where the backends of a service stand, in file order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Standings {
     pub(super) each: Vec<Standing>,
     /// The effective weights: 0 for those that take no new flows.
@@ -87,15 +87,16 @@ impl Standings {
     /// From what was before: `past` has it in file order, and nobody of a service that is new.
     pub(super) fn of(
         service: &Service,
-        health: &impl Fn(&Service, &Backend) -> Health,
+        health: &impl Fn(&Service, usize) -> Health,
         past: impl Iterator<Item = Option<Standing>>,
         service_is_new: bool,
         now: Millis,
     ) -> Self {
         let mut each: Vec<Standing> = past
             .zip(service.backends())
-            .map(|(past, backend)| {
-                let said = (backend, health(service, backend));
+            .enumerate()
+            .map(|(at, (past, backend))| {
+                let said = (backend, health(service, at));
                 Standing::of(said, past.as_ref(), service_is_new, now)
             })
             .collect();

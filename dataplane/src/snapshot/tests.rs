@@ -5,6 +5,7 @@ use crate::backend::{BackendState, Health};
 use crate::testing::at;
 
 mod quorum;
+mod reuse;
 
 const FILE: &str = r#"
     [[interface]]
@@ -41,7 +42,12 @@ fn build(builder: &mut Builder, text: &str, down: &[&str]) -> Snapshot {
         false => Health::Up,
     };
     builder
-        .build(&model(text), health, &Arc::new(Fib::default()), false)
+        .build(
+            &model(text),
+            by_backend(health),
+            &Arc::new(Fib::default()),
+            false,
+        )
         .unwrap()
 }
 

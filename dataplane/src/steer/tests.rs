@@ -9,7 +9,7 @@ use crate::clock::Millis;
 use crate::newcomers::{Newcomers, Tables};
 use crate::parse::parse;
 use crate::route::{Fib, Link, Neighbour, Target};
-use crate::snapshot::Builder;
+use crate::snapshot::{Builder, by_backend};
 use crate::testing::{at, set_ttl, tcp, tcp_at, udp};
 use crate::wire::ethernet::Mac;
 
@@ -133,7 +133,7 @@ impl World {
             };
         let built = self
             .builder
-            .build(&self.model, health, &self.fib, self.draining);
+            .build(&self.model, by_backend(health), &self.fib, self.draining);
         self.snapshot = built.unwrap();
         self.snapshot.lifetimes().apply(&Tables {
             flows: Arc::clone(&self.table),

@@ -13,7 +13,7 @@ use ringgate_dataplane::flush::{Flush, Scope};
 use ringgate_dataplane::newcomers::{Newcomers, Tables};
 use ringgate_dataplane::parse::parse;
 use ringgate_dataplane::route::{Fib, Link, Target};
-use ringgate_dataplane::snapshot::{Builder, Snapshot};
+use ringgate_dataplane::snapshot::{Builder, Snapshot, by_backend};
 use ringgate_dataplane::steer::{Action, Decision, FlowEvent, Steering};
 use ringgate_dataplane::verdict::DropReason;
 use ringgate_dataplane::wire::ethernet::Mac;
@@ -254,7 +254,7 @@ fn build(builder: &mut Builder, pool: &Pool, fib: &Arc<Fib>, now: Millis) -> Sna
     };
     builder
         .at(now)
-        .build(&pool.model(), health, fib, false)
+        .build(&pool.model(), by_backend(health), fib, false)
         .unwrap()
 }
 

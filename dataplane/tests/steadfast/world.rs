@@ -15,7 +15,7 @@ use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::port::{BATCH, MemoryPort};
 use ringgate_dataplane::publish::Mailbox;
 use ringgate_dataplane::route::{Fib, Link, Target};
-use ringgate_dataplane::snapshot::{Builder, Snapshot};
+use ringgate_dataplane::snapshot::{Builder, Snapshot, by_backend};
 use ringgate_dataplane::wire::ethernet::Mac;
 use ringgate_dataplane::worker::{Parts, Worker};
 
@@ -90,7 +90,11 @@ fn build(
     fib: &Arc<Fib>,
 ) -> Arc<Snapshot> {
     let model = ringgate_config::parse("test.toml", file).unwrap().model;
-    Arc::new(builder.build(&model, health, fib, false).unwrap())
+    Arc::new(
+        builder
+            .build(&model, by_backend(health), fib, false)
+            .unwrap(),
+    )
 }
 
 impl World {

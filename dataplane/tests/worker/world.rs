@@ -15,7 +15,7 @@ use ringgate_dataplane::port::MemoryPort;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::publish::Mailbox;
 use ringgate_dataplane::route::{Fib, Link, Neighbour, Target};
-use ringgate_dataplane::snapshot::{Builder, Snapshot};
+use ringgate_dataplane::snapshot::{Builder, Snapshot, by_backend};
 use ringgate_dataplane::verdict::DropReason;
 use ringgate_dataplane::wire::ethernet::Mac;
 use ringgate_dataplane::worker::{Parts, Worker};
@@ -200,7 +200,11 @@ fn snapshot(
         true => Health::Down,
         false => Health::Up,
     };
-    Arc::new(builder.build(&model, health, fib, false).unwrap())
+    Arc::new(
+        builder
+            .build(&model, by_backend(health), fib, false)
+            .unwrap(),
+    )
 }
 
 impl World {

@@ -26,6 +26,8 @@ pub(crate) struct Request<'a> {
     pub(crate) path: &'a str,
     /// After the question mark, as it came; empty if there is none.
     pub(crate) query: &'a str,
+    /// Which media types are wanted, as it came; empty if it does not say.
+    pub(crate) accept: &'a str,
     /// All of it; empty if there is none.
     pub(crate) body: &'a [u8],
     /// What who asks may do.
@@ -262,10 +264,15 @@ pub(super) fn read(
     }
     let target = request.path.unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut headers = request.headers.iter();
+    let accept = headers.find(|header| header.name.eq_ignore_ascii_case("accept"));
     Ok(Request {
         method: request.method.unwrap_or_default(),
         path,
         query,
+        accept: accept.map_or("", |header| {
+            str::from_utf8(header.value).unwrap_or_default()
+        }),
         body,
         access,
     })

@@ -198,6 +198,7 @@ mod tests {
             method: "POST",
             path: "/v1/flush",
             query,
+            accept: "",
             body: b"",
             access: Access::Write,
         };

@@ -4,7 +4,7 @@ use ringgate_config::Said;
 use serde_json::{Value, json};
 
 use super::super::admin::http::{Request, Response};
-use super::super::metrics::exposition::CONTENT_TYPE;
+use super::super::metrics::exposition::Format;
 use super::super::metrics::render;
 use super::super::status::Page;
 use super::name;
@@ -19,8 +19,9 @@ pub(super) fn status(_: &Request<'_>, page: &Page<'_>) -> Response {
 }
 
 /// `GET /v1/metrics`, and `GET /metrics` of the listener for collectors.
-pub(crate) fn metrics(_: &Request<'_>, page: &Page<'_>) -> Response {
-    Response::text(CONTENT_TYPE, render(page))
+pub(crate) fn metrics(request: &Request<'_>, page: &Page<'_>) -> Response {
+    let format = Format::for_accept(request.accept);
+    Response::text(format.content_type(), render(page, format))
 }
 
 /// `GET /v1/services`: those of `status`, or the one that is named.
@@ -106,6 +107,7 @@ pub(super) fn config(_: &Request<'_>, page: &Page<'_>) -> Response {
 pub(super) fn explain(request: &Request<'_>, page: &Page<'_>) -> Response {
     let names = page.plane.interfaces().iter().map(|one| one.name.clone());
     let scene = Scene {
+        model: page.model,
         snapshot: page.snapshot,
         tables: page.plane.tables(),
         fragments: Some(page.plane.fragments()),

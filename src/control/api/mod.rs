@@ -285,6 +285,7 @@ mod tests {
             method,
             path,
             query: "",
+            accept: "",
             body: b"",
             access,
         };
@@ -329,6 +330,7 @@ mod tests {
                 method: "POST",
                 path: "/v1/save",
                 query: "",
+                accept: "",
                 body: b"",
                 access,
             };

@@ -111,6 +111,7 @@ mod tests {
             method: "POST",
             path: "/v1/apply",
             query,
+            accept: "",
             body,
             access: Access::Write,
         };

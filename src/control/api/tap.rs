@@ -127,6 +127,7 @@ mod tests {
             method: "GET",
             path: "/v1/trace",
             query,
+            accept: "",
             body: b"",
             access: Access::Read,
         };

@@ -301,3 +301,14 @@ fn of_several_that_know_a_backend_the_last_to_learn_is_believed() {
         assert_eq!(play.state(&new), State::Down);
     }
 }
+
+impl Checker {
+    /// Makes these checks the ones that are run, whichever were. Naming one twice is naming it once.
+    pub(crate) fn reconcile(&mut self, wanted: impl IntoIterator<Item = Spec>, now: Instant) {
+        let users = self.checks.iter().map(|(id, check)| (*id, check.users));
+        let gone: Vec<CheckId> = users
+            .flat_map(|(id, users)| std::iter::repeat_n(id, users))
+            .collect();
+        self.exchange(wanted.into_iter().collect(), &gone, now);
+    }
+}

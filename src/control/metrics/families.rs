@@ -52,6 +52,14 @@ families! {
         "What is known of the kernel's network: links, addresses, routes, neighbours.";
     NETLINK: Counter "ringgate_netlink_events_total" ["event"]
         "Messages of the kernel about its network, and what went wrong with them.";
+    PATH_CHECKS: Gauge "ringgate_true_path_checks" []
+        "Checks under way that go the way of the traffic.";
+    PATH_WAITING: Gauge "ringgate_true_path_waiting_packets" []
+        "Their packets that wait for a neighbour's hardware address.";
+    PATH_PACKETS: Counter "ringgate_true_path_packets_total" ["fate"]
+        "Their packets: sent, unsent because the interface did not take them, and strays of nobody's check.";
+    PATH_DROPPED: Counter "ringgate_true_path_dropped_packets_total" ["reason"]
+        "Their packets that were dropped as a client's would be, by reason.";
     // --- flows ---
     FLOW_ENTRIES: Gauge "ringgate_flow_table_entries" ["table"]
         "Entries stored now, ended ones that were not swept yet included; a NAT flow takes two.";

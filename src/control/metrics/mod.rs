@@ -1,4 +1,4 @@
-//! What collectors of metrics are told: everything that `status` counts, as Prometheus text.
+//! What collectors of metrics are told: everything that `status` counts, as Prometheus text or OpenMetrics.
 //!
 //! [`render`] goes once over what a [`Page`] shows and writes as it goes: nothing is kept from one time to
 //! the next, nothing is added up on the packet path. So counters agree with `status` and only grow.
@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use super::latency::Latency;
 use super::status::Page;
-use exposition::{Exposition, Family, Series};
+use exposition::{Exposition, Family, Format, Series};
 use families as f;
 
 /// Bounds of the exported histograms of the control thread: turns of its loop and checks. Ascending.
@@ -47,9 +47,9 @@ const BOUNDS: [Duration; 14] = [
 ];
 
 /// The whole text.
-pub(crate) fn render(page: &Page<'_>) -> Vec<u8> {
+pub(crate) fn render(page: &Page<'_>, format: Format) -> Vec<u8> {
     let workers = page.plane.counters();
-    let mut text = Exposition::default();
+    let mut text = Exposition::new(format);
     process(&mut text, page);
     flows(&mut text, page, &workers);
     of_workers(&mut text, page, &workers);
@@ -80,6 +80,26 @@ fn process(text: &mut Exposition, page: &Page<'_>) {
     let mut netlink = text.family(&f::NETLINK);
     for (event, count) in page.watcher.counters().named() {
         netlink.put([event], count);
+    }
+    true_path(text, page);
+}
+
+/// What is carried for checks that go the way of the traffic.
+fn true_path(text: &mut Exposition, page: &Page<'_>) {
+    let carried = page.truepath.carried();
+    text.family(&f::PATH_CHECKS).put([], carried.checks);
+    text.family(&f::PATH_WAITING).put([], carried.waiting);
+    let mut packets = text.family(&f::PATH_PACKETS);
+    for (fate, count) in [
+        ("sent", carried.sent),
+        ("unsent", carried.unsent),
+        ("strays", carried.strays),
+    ] {
+        packets.put([fate], count);
+    }
+    let mut dropped = text.family(&f::PATH_DROPPED);
+    for (reason, count) in carried.dropped {
+        dropped.put([reason.name()], count);
     }
 }
 

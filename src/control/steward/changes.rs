@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use super::Steward;
 use crate::control::admin::http::Response;
 use crate::control::admin::secure::Secure;
-use crate::control::checks::specs;
 use crate::control::events::Event;
 use crate::control::slab::Key;
 use crate::reload::in_force::InForce;
@@ -73,8 +72,8 @@ impl Steward {
     }
 
     /// Takes up what the file says now. What was changed stays where the file says the same of its
-    /// backend as before.
-    pub(super) fn take_up(&mut self, file: Model) {
+    /// backend as before. Gives back what was in force.
+    pub(super) fn take_up(&mut self, file: Model) -> Model {
         for (service, address, dropped) in self.overlay.rebase(&file) {
             let backend = match address.port() {
                 0 => address.ip().to_string(),
@@ -101,15 +100,16 @@ impl Steward {
                 Err(error) => tracing::warn!(%error, "those who come by TLS find what was before"),
             }
         }
-        self.model = self.overlay.over(&file);
+        let model = self.overlay.over(&file);
         self.file = file;
+        std::mem::replace(&mut self.model, model)
     }
 
     fn apply_overlay(&mut self, now: Instant) {
         self.model = self.overlay.over(&self.file);
         self.in_force.forget();
         // One that is disabled is not checked.
-        self.checker.reconcile(specs(&self.model), now);
+        self.roster.follow(&self.model, &mut self.checker, now);
         self.latencies.follow(&self.model);
         self.stale = true;
     }

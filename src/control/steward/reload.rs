@@ -7,15 +7,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringgate_config::{Backend, Model, Service};
+use ringgate_config::Model;
 use ringgate_dataplane::backend::{BackendId, Health};
 use ringgate_dataplane::clock::Clock as _;
-use ringgate_dataplane::snapshot::{Foreseen, Snapshot};
+use ringgate_dataplane::snapshot::{Foreseen, Snapshot, by_backend};
 
 use super::{Steward, TICK, empty, told};
 use crate::control::admin::http::Response;
 use crate::control::api::propose::{Proposal, REFUSED, Text};
-use crate::control::checks::{health, is_checked_otherwise, specs};
+use crate::control::checks::health;
 use crate::control::clock;
 use crate::control::events::Event;
 use crate::control::slab::Key;
@@ -81,16 +81,17 @@ impl Steward {
         let path = self.want_path(&accepted.model);
         path.map_err(|no| self.tell_refused(Refused(vec![no.to_string()])))?;
         let (since, before) = (clock::now(), Arc::clone(&self.snapshot));
-        let old = self.model.clone();
-        self.take_up(accepted.model);
-        if is_checked_otherwise(&old, &self.model) {
-            self.checker.reconcile(specs(&self.model), now);
-        }
+        let old = self.take_up(accepted.model);
+        self.roster.follow(&self.model, &mut self.checker, now);
+        self.stale = true;
+        let last = self.publish(now);
+        let took = clock::now() - since;
+        // Of the checks that come none has begun yet.
         self.renew_trust();
         self.keep_path();
-        self.stale = true;
-        self.renew(now);
-        let took = clock::now() - since;
+        if let Some(last) = last {
+            self.tell_changes(&last);
+        }
         self.in_force = in_force;
         self.sources_due = self.sources.differ(&self.model);
         self.latencies.follow(&self.model);
@@ -138,14 +139,21 @@ impl Steward {
     /// Who gets the new flows of a configuration, or of the one in force. Whoever is new is taken to
     /// answer its check: else nothing would ever seem to move to it.
     fn foresee(&mut self, model: Option<&Model>) -> Vec<Foreseen> {
-        let checker = &self.checker;
-        let expected =
-            |service: &Service, backend: &Backend| match health(checker, service, backend) {
-                Health::Pending => Health::Up,
-                known => known,
-            };
+        let (checker, roster) = (&self.checker, &self.roster);
+        let expected = |known| match known {
+            Health::Pending => Health::Up,
+            known => known,
+        };
         let builder = self.builder.at(self.clock.now());
-        builder.foresee(model.unwrap_or(&self.model), expected)
+        match model {
+            None => builder.foresee(&self.model, |service, at| {
+                expected(roster.health(checker, service, at))
+            }),
+            Some(model) => builder.foresee(
+                model,
+                by_backend(|service, backend| expected(health(checker, service, backend))),
+            ),
+        }
     }
 
     fn plan(
@@ -168,41 +176,49 @@ impl Steward {
 
     /// Builds and publishes a new snapshot if anything in it has changed.
     pub(super) fn renew(&mut self, now: Instant) {
+        if let Some(last) = self.publish(now) {
+            self.tell_changes(&last);
+        }
+    }
+
+    /// The first half of that: workers come first. Gives back the last snapshot if there is another.
+    fn publish(&mut self, now: Instant) -> Option<Arc<Snapshot>> {
         let moment = self.clock.now();
         let steps = self.builder.next_step().is_some_and(|due| due <= moment);
         if !std::mem::take(&mut self.stale) && !steps {
-            return;
+            return None;
         }
         let chronicle = self.chronicle.adapt(self.model.log().flows());
         self.builder.with_flow_log(chronicle);
-        let checker = &self.checker;
-        let health = |service: &_, backend: &_| health(checker, service, backend);
+        let (checker, roster) = (&self.checker, &self.roster);
+        let health = |service: &_, at| roster.health(checker, service, at);
         let is_draining = self.drain.is_some();
-        match self
-            .builder
-            .at(moment)
-            .build(&self.model, health, &self.fib, is_draining)
-        {
-            Ok(snapshot) => {
-                // Before, nobody knows who is up.
-                if self.is_ready {
-                    empty::announce(&empty::changes(&self.snapshot, &snapshot));
-                    for event in told::between(&self.snapshot, &snapshot) {
-                        self.events.tell(&event);
-                    }
-                }
-                self.snapshot = Arc::new(snapshot);
-            }
+        let builder = self.builder.at(moment);
+        let snapshot = match builder.build(&self.model, health, &self.fib, is_draining) {
+            Ok(snapshot) => Arc::new(snapshot),
             Err(error) => {
                 limited!(error, %error, "the configuration does not fit; the last one stays");
-                return;
+                return None;
             }
-        }
+        };
+        let last = std::mem::replace(&mut self.snapshot, snapshot);
         self.meter.follow(&self.snapshot, &self.plane.counters());
         self.plane.publish(&self.snapshot);
         self.chronicle.published(self.snapshot.generation);
         self.steer_after = Some(self.snapshot.generation);
         self.next_tick = self.next_tick.min(now + TICK);
+        Some(last)
+    }
+
+    /// What is otherwise than in the last snapshot, for the log and those who follow events.
+    fn tell_changes(&mut self, last: &Snapshot) {
+        // Before, nobody knows who is up.
+        if self.is_ready {
+            empty::announce(&empty::changes(last, &self.snapshot));
+            for event in told::between(last, &self.snapshot) {
+                self.events.tell(&event);
+            }
+        }
     }
 
     /// Workers know a service before its packets come, and still know it when the last arrive.

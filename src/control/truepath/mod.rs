@@ -391,28 +391,52 @@ impl TruePath {
 
     /// What `status` shows.
     pub(crate) fn to_json(&self) -> Value {
-        let Counters {
-            sent,
-            strays,
-            unsent,
-            dropped,
-        } = &self.counters;
-        let dropped: Map<String, Value> = DropReason::ALL
-            .iter()
-            .zip(dropped)
-            .filter(|(_, count)| **count > 0)
-            .map(|(reason, count)| (reason.name().to_owned(), (*count).into()))
+        let carried = self.carried();
+        let dropped: Map<String, Value> = carried
+            .dropped
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| (reason.name().to_owned(), count.into()))
             .collect();
         json!({
             "device": self.device.as_ref().map(|_| NAME),
-            "checks": self.callers.len(),
-            "waiting": self.waiting.len(),
-            "sent": sent,
-            "strays": strays,
-            "unsent": unsent,
+            "checks": carried.checks,
+            "waiting": carried.waiting,
+            "sent": carried.sent,
+            "strays": carried.strays,
+            "unsent": carried.unsent,
             "dropped": dropped,
         })
     }
+
+    /// The same in numbers.
+    pub(crate) fn carried(&self) -> Numbers<impl Iterator<Item = (DropReason, u64)>> {
+        let dropped = DropReason::ALL.iter().copied();
+        Numbers {
+            checks: self.callers.len(),
+            waiting: self.waiting.len(),
+            sent: self.counters.sent,
+            unsent: self.counters.unsent,
+            strays: self.counters.strays,
+            dropped: dropped.zip(self.counters.dropped.iter().copied()),
+        }
+    }
+}
+
+/// What is carried, and what became of it.
+#[derive(Debug)]
+pub(crate) struct Numbers<D> {
+    /// Checks under way.
+    pub(crate) checks: usize,
+    /// Packets that wait for a neighbour.
+    pub(crate) waiting: usize,
+    /// Packets that left.
+    pub(crate) sent: u64,
+    /// Packets that the interface did not take.
+    pub(crate) unsent: u64,
+    /// Packets of nobody's check.
+    pub(crate) strays: u64,
+    /// Packets that were dropped, by reason.
+    pub(crate) dropped: D,
 }
 
 /// Whether a configuration's checks need the device; also those of backends that are disabled, who may be enabled.

@@ -30,7 +30,7 @@ fn plan(old: &str, new: &str, flows: Option<u64>) -> Plan {
         model(&format!("{INTERFACE}{new}")),
     );
     let mut builder = Builder::default();
-    let up = |_: &Service, _: &Backend| Health::Up;
+    let up = |_: &Service, _: usize| Health::Up;
     let before = builder
         .build(&old, up, &Arc::new(Fib::default()), false)
         .unwrap();

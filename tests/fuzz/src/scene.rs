@@ -23,7 +23,7 @@ use ringgate_dataplane::port::MemoryPort;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::publish::Mailbox;
 use ringgate_dataplane::route::{Exit, Fib, Link, Neighbour, OwnAddress, Target};
-use ringgate_dataplane::snapshot::{Builder, Snapshot};
+use ringgate_dataplane::snapshot::{Builder, Snapshot, by_backend};
 use ringgate_dataplane::verdict::DropReason;
 use ringgate_dataplane::wire::ethernet::Mac;
 use ringgate_dataplane::wire::vlan::{TPID_CUSTOMER, Tag, Tags};
@@ -147,7 +147,7 @@ impl Stage {
                 }
             };
             self.builder
-                .build(&self.model, health, &self.fib, draining)
+                .build(&self.model, by_backend(health), &self.fib, draining)
                 .unwrap()
         });
         built.map(Arc::new).into()

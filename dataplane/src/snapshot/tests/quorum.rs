@@ -24,7 +24,7 @@ fn built(text: &str, health: &[Health]) -> Snapshot {
     };
     let fib = Arc::new(Fib::default());
     Builder::default()
-        .build(&model(text), of, &fib, false)
+        .build(&model(text), by_backend(of), &fib, false)
         .unwrap()
 }
 
@@ -152,7 +152,9 @@ fn a_suspicion_does_not_begin_a_slow_start() {
             true => health,
             false => U,
         };
-        let snapshot = builder.build(&model(&text), of, &fib, false).unwrap();
+        let snapshot = builder
+            .build(&model(&text), by_backend(of), &fib, false)
+            .unwrap();
         let scale = snapshot.services()[0].weight_scale;
         let ids = ids(&snapshot).into_iter();
         ids.map(|id| snapshot.backend(id).unwrap().weight / scale)
