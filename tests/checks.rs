@@ -394,12 +394,7 @@ x-grpc-silent | 10.2.0.12:1001  | kind = "grpc" | connected, then time was up
         for case in &all {
             let check = check_of(&status, case);
             let wrong = ["/failures", "/inconclusive"].map(|count| check.number(count));
-            assert_eq!(
-                (check.text("/state"), wrong),
-                ("up".to_owned(), [0, 0]),
-                "{}",
-                check.0
-            );
+            assert_eq!((check.text("/state"), wrong), ("up", [0, 0]), "{}", check.0);
         }
         // The first service's backend is a web server.
         let target = "10.100.0.1:2000".parse().unwrap();

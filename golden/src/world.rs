@@ -18,7 +18,7 @@ use ringgate_dataplane::port::MemoryPort;
 use ringgate_dataplane::port::memory::Rings;
 use ringgate_dataplane::publish::Mailbox;
 use ringgate_dataplane::route::{Fib, Neighbour};
-use ringgate_dataplane::snapshot::{Builder, Snapshot};
+use ringgate_dataplane::snapshot::{Builder, Snapshot, by_backend};
 use ringgate_dataplane::worker::{Parts, Worker};
 
 use crate::case::{Case, CaseError, Counts, Crossing, Step, duration};
@@ -344,7 +344,9 @@ fn build(
         true => Health::Down,
         false => Health::Up,
     };
-    let built = builder.at(clock.now()).build(model, health, fib, draining);
+    let built = builder
+        .at(clock.now())
+        .build(model, by_backend(health), fib, draining);
     Ok(Arc::new(
         built.map_err(|error| CaseError::new(error.to_string()))?,
     ))

@@ -420,9 +420,9 @@ fn wrap_inline(
     let end = start + usize::from(contents.len);
     let inner = frame.bytes_mut().get_mut(start..end);
     let inner = inner.ok_or(DropReason::Truncated)?;
-    let traffic_class = age(inner, contents.family).ok_or(DropReason::Truncated)?;
+    let (traffic_class, first) = age(inner, contents.family).ok_or(DropReason::Truncated)?;
     let payload = if encapsulation.has_checksum {
-        inner_sum(inner, contents)
+        inner_sum(inner, contents, first)
     } else {
         0
     };
@@ -454,9 +454,11 @@ fn shrink_to_window(frame: &mut Frame, network: u16) -> bool {
     frame.shrink_head(network.wrapping_sub(WINDOW_BYTES))
 }
 
-/// Takes one hop from an inner packet. Returns its type of service or traffic class.
+/// Takes one hop from an inner packet. Returns its type of service or traffic class, and what its sum has
+/// beyond [`Contents::rest_sum`]: over IPv6 its first eight bytes as they are now. Those are not for anybody to read
+/// back from memory: a load of eight bytes waits until a store to one of them is through.
 #[inline]
-fn age(inner: &mut [u8], family: Family) -> Option<u8> {
+fn age(inner: &mut [u8], family: Family) -> Option<(u8, u64)> {
     match family {
         Family::V4 => {
             let header: &mut [u8; ipv4::HEADER] = inner.first_chunk_mut()?;
@@ -464,25 +466,22 @@ fn age(inner: &mut [u8], family: Family) -> Option<u8> {
             let field = [header[10], header[11]];
             let adjustment = Delta::default().decrement_high_byte().folded();
             header[10..12].copy_from_slice(&adjustment.apply(field));
-            Some(header[1])
+            Some((header[1], 0))
         }
         Family::V6 => {
             let header: &mut [u8; ipv6::HEADER] = inner.first_chunk_mut()?;
-            header[7] = header[7].wrapping_sub(1);
-            Some(header[0] << 4 | header[1] >> 4)
+            let mut first = *header.first_chunk::<8>()?;
+            first[7] = first[7].wrapping_sub(1);
+            header[7] = first[7];
+            let traffic_class = first[0] << 4 | first[1] >> 4;
+            Some((traffic_class, u64::from_be_bytes(first)))
         }
     }
 }
 
-/// The sum of an inner packet.
+/// The sum of an inner packet, of which [`age`] has told the `first`.
 #[inline]
-fn inner_sum(inner: &[u8], contents: &Contents) -> u64 {
-    let first = match contents.family {
-        Family::V4 => 0,
-        Family::V6 => inner
-            .first_chunk()
-            .map_or(0, |first| u64::from_be_bytes(*first)),
-    };
+fn inner_sum(inner: &[u8], contents: &Contents, first: u64) -> u64 {
     match contents.rest_sum {
         Some(rest) => checksum::add(first, rest),
         None => sum(inner),
