@@ -4,7 +4,7 @@
 //! backend's state, a route or a neighbour has changed, and publishes it
 //! ([`crate::publish`]). The builder outlives snapshots: it remembers which backend has which
 //! id, so that flows find theirs in every later snapshot, and what the last one has of each service
-//! ([`parts`]), so that only what has changed is made anew, rings above all.
+//! (`parts.rs`), so that only what has changed is made anew, rings above all.
 
 use std::sync::Arc;
 
