@@ -283,7 +283,9 @@ fn threads_lose_nothing_that_is_not_counted() {
         begun,
         "each begins once and ends once"
     );
-    assert_eq!(told, ends.len() as u64);
+    // The end of one that was told can be lost: when control is held up, the queue of those that were closed is full.
+    let unended = told.checked_sub(ends.len() as u64).unwrap();
+    assert!(unended <= log.lost(), "{unended} of {}", log.lost());
     let counted: u64 = ends.iter().map(|account| account.client.packets).sum();
     assert!(counted <= begun && counted > 0);
     assert!(all(&log).is_empty());
