@@ -1,6 +1,6 @@
 //! Promise: whoever asks why it does not forward is told by `ringgate doctor`, before the start and while it runs:
-//! no route, no neighbour, another link, the wrong VLAN, an MTU that is too small, a queue without a worker, the
-//! service's address on the kernel, too, a program that is in the way, a backend that takes no tunnel off. Each
+//! no route, no neighbour, another link, the wrong VLAN, an MTU that is too small, a queue without a worker, an
+//! offload that hides traffic, the service's address on the kernel, too, a program that is in the way, a backend that takes no tunnel off. Each
 //! finding says what was found, what was expected and what to do.
 
 #[cfg(test)]
@@ -107,6 +107,44 @@ mod tests {
             "one queue for each worker",
             "ethtool -L front",
         );
+    }
+
+    /// Packets that somebody has merged before the program sees them are larger than a frame.
+    #[test]
+    #[ignore = "needs CAP_NET_ADMIN"]
+    fn an_offload_that_hides_traffic_is_told_before_the_start() {
+        let playground = Playground::plan().generic(true).up();
+        // A device of another kind than a veth, which can do no more than the one below it.
+        playground.change("lb", "link add x0 type veth peer name x1");
+        let _said = playground.run_on("lb", "ethtool", &["-K", "x0", "gro", "on"]);
+        playground.change("lb", "link add m0 link x0 type macvlan mode bridge");
+        for link in ["x0", "x1", "m0"] {
+            playground.change("lb", &format!("link set {link} up"));
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ringgate.toml");
+        let service = Service::tcp("web", "10.100.0.1:80").backends(1..=1, 8080);
+        let configuration = Configuration::generic().service(service);
+        let text = configuration.text(&directory.path().join("admin.sock"));
+        let merging = "[[interface]]\nname = \"m0\"\nmode = \"generic\"\n";
+        fs::write(&file, format!("{text}\n{merging}")).unwrap();
+        let gro = "GRO merges packets before generic XDP sees them";
+        let (text, _) = doctor(&playground, &file, &[]);
+        assert_told(
+            &text,
+            "generic XDP on a veth gets super-packets, and drops them",
+            "no more than its MTU",
+            "on the peer: ethtool -K PEER tso off",
+        );
+        assert_told(
+            &text,
+            gro,
+            "generic-receive-offload: off",
+            "ethtool -K m0 gro off",
+        );
+        let _said = playground.run_on("lb", "ethtool", &["-K", "x0", "gro", "off"]);
+        let (text, _) = doctor(&playground, &file, &[]);
+        assert!(!text.contains(gro), "{text}");
     }
 
     #[test]
