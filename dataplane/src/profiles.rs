@@ -58,10 +58,7 @@ impl Profiles {
         let wanted: Vec<((Listen, u8), Timeouts)> = model
             .services()
             .iter()
-            .map(|service| {
-                let listen = (*service.listen(), service.protocol().number());
-                (listen, spans(service.timeouts()))
-            })
+            .map(|service| (service.identity(), spans(service.timeouts())))
             .collect();
         // Sets that have a number keep it; then those that have none get the others.
         for numbered in &mut self.sets {

@@ -342,7 +342,11 @@ impl Builder {
         returns: Returns,
         (fib, draining): (&Arc<Fib>, bool),
     ) -> Snapshot {
-        let listens: Vec<(Listen, u8)> = model.services().iter().map(listen_of).collect();
+        let listens: Vec<(Listen, u8)> = model
+            .services()
+            .iter()
+            .map(ringgate_config::Service::identity)
+            .collect();
         let kept: FxHashSet<(Listen, u8)> = listens.iter().copied().collect();
         self.rings.retain(|listen, _| kept.contains(listen));
         self.turns.retain(|listen, _| kept.contains(listen));
@@ -411,7 +415,7 @@ impl Builder {
             Choose::FlowHash | Choose::SourceHash => Order::Ring,
             Choose::LeastConnections => Order::Fewest(weights.into()),
             Choose::RoundRobin => {
-                let turns = self.turns.entry(listen_of(service)).or_default();
+                let turns = self.turns.entry(service.identity()).or_default();
                 Rotation::new(weights, turns.clone()).map_or(Order::Ring, Order::Turns)
             }
         }
@@ -419,7 +423,7 @@ impl Builder {
 
     /// The ring of `service`, the last one again if it was built from the same.
     fn ring(&mut self, service: &ringgate_config::Service, weights: &[u32]) -> Option<Arc<Ring>> {
-        let (listen, size) = (listen_of(service), service.table_size());
+        let (listen, size) = (service.identity(), service.table_size());
         let members = weighed(service, weights);
         if let Some(cached) = self.rings.get(&listen)
             && cached.is_of(size, &members)
@@ -525,15 +529,10 @@ fn of_replies(model: &Model) -> Returns {
 /// What the services want of fragments.
 fn fragments(model: &Model) -> Policies {
     let wishes = model.services().iter().map(|service| {
-        let (listen, protocol) = listen_of(service);
+        let (listen, protocol) = service.identity();
         (listen, protocol, service.fragments())
     });
     Policies::new(&wishes.collect::<Vec<_>>())
-}
-
-/// What makes a service the same one after a reload.
-fn listen_of(service: &ringgate_config::Service) -> (Listen, u8) {
-    (*service.listen(), service.protocol().number())
 }
 
 /// What a backend's check says, for a [builder](Builder), which asks by position.
@@ -550,7 +549,7 @@ pub fn by_backend(
 pub fn identities_of(
     service: &ringgate_config::Service,
 ) -> impl Iterator<Item = BackendIdentity> + Clone + '_ {
-    let (listen, protocol) = listen_of(service);
+    let (listen, protocol) = service.identity();
     service
         .backends()
         .iter()

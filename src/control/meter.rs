@@ -77,24 +77,11 @@ struct Base {
     totals: Totals,
 }
 
-/// A service of the last snapshot.
-#[derive(Debug)]
-struct Followed {
-    name: Arc<str>,
-    members: Vec<BackendId>,
-}
-
-impl Followed {
-    fn is(&self, service: &Service) -> bool {
-        self.name == service.name && self.members == service.members
-    }
-}
-
 /// Remembers where counters stood: when a backend got its slot, and at the last sample.
 #[derive(Debug)]
 pub(crate) struct Meter {
     bases: FxHashMap<BackendId, Base>,
-    followed: Vec<Followed>,
+    followed: Option<Arc<Snapshot>>,
     /// What backends had that are gone, by service.
     gone: FxHashMap<Arc<str>, Totals>,
     last: FxHashMap<BackendId, Totals>,
@@ -107,7 +94,7 @@ impl Meter {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             bases: FxHashMap::default(),
-            followed: Vec::new(),
+            followed: None,
             gone: FxHashMap::default(),
             last: FxHashMap::default(),
             sampled: now,
@@ -117,12 +104,20 @@ impl Meter {
 
     /// A new snapshot is about to be published: backends that appear with it start at zero, and what
     /// those had that are gone stays with their service, as long as there is one of that name.
-    pub(crate) fn follow(&mut self, snapshot: &Snapshot, workers: &[&WorkerCounters]) {
-        let services = snapshot.services();
+    pub(crate) fn follow(&mut self, snapshot: &Arc<Snapshot>, workers: &[&WorkerCounters]) {
+        let last = self.followed.replace(Arc::clone(snapshot));
+        let (before, services) = (
+            last.as_ref().map_or(&[][..], |last| last.services()),
+            snapshot.services(),
+        );
         // Most snapshots have the same backends as the last.
-        let others = self.followed.iter().enumerate();
-        let others = others.filter(|(at, one)| !services.get(*at).is_some_and(|now| one.is(now)));
-        for id in others.flat_map(|(_, followed)| &followed.members) {
+        let is_in = |services: &[Service], at: usize, one: &Service| {
+            let other = services.get(at);
+            other.is_some_and(|other| other.name == one.name && other.members == one.members)
+        };
+        let others = before.iter().enumerate();
+        let others = others.filter(|(at, one)| !is_in(services, *at, one));
+        for id in others.flat_map(|(_, service)| &service.members) {
             if snapshot.backend(*id).is_none()
                 && let Some(base) = self.bases.remove(id)
             {
@@ -131,15 +126,10 @@ impl Meter {
                 *sum = sum.and(&had);
             }
         }
-        let mut followed = Vec::with_capacity(services.len());
         let mut names = rustc_hash::FxHashSet::default();
         for (at, service) in services.iter().enumerate() {
             names.insert(&service.name);
-            followed.push(Followed {
-                name: Arc::clone(&service.name),
-                members: service.members.clone(),
-            });
-            if self.followed.get(at).is_some_and(|known| known.is(service)) {
+            if is_in(before, at, service) {
                 continue;
             }
             for id in &service.members {
@@ -154,7 +144,6 @@ impl Meter {
             }
         }
         self.gone.retain(|name, _| names.contains(name));
-        self.followed = followed;
     }
 
     /// What this backend has had since it appeared.
@@ -222,7 +211,7 @@ mod tests {
     use super::*;
 
     /// A snapshot of a service with these backends.
-    fn snapshot(builder: &mut Builder, name: &str, backends: &[&str]) -> Snapshot {
+    fn snapshot(builder: &mut Builder, name: &str, backends: &[&str]) -> Arc<Snapshot> {
         let mut text = format!(
             "[[interface]]\nname = \"eth0\"\n[[service]]\nname = \"{name}\"\n\
              listen = \"10.100.0.1:80\"\nprotocol = \"tcp\"\nforward = \"nat\"\ntable-size = 251\n"
@@ -232,9 +221,8 @@ mod tests {
         }
         let model = ringgate_config::parse("test.toml", &text).unwrap().model;
         let fib = Arc::new(Fib::new(Vec::new()));
-        builder
-            .build(&model, |_, _| Health::Up, &fib, false)
-            .unwrap()
+        let built = builder.build(&model, |_, _| Health::Up, &fib, false);
+        Arc::new(built.unwrap())
     }
 
     fn id_of(snapshot: &Snapshot, address: &str) -> BackendId {

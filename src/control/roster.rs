@@ -38,7 +38,7 @@ impl Roster {
         let round = self.round;
         let mut came: Vec<(&Service, Vec<Option<Spec>>)> = Vec::new();
         for service in model.services() {
-            match self.rolls.get_mut(&listen_of(service)) {
+            match self.rolls.get_mut(&service.identity()) {
                 Some(roll) if is_checked_alike(&roll.service, service) => roll.round = round,
                 _ => {
                     let backends = service.backends().iter();
@@ -72,14 +72,14 @@ impl Roster {
                 round,
                 service,
             };
-            self.rolls.insert(listen_of(&roll.service), roll);
+            self.rolls.insert(roll.service.identity(), roll);
         }
     }
 
     /// What is known of the backend at a position of a service, of the model that was last followed. One that is not
     /// checked is up.
     pub(crate) fn health(&self, checker: &Checker, service: &Service, at: usize) -> Health {
-        let roll = self.rolls.get(&listen_of(service));
+        let roll = self.rolls.get(&service.identity());
         match roll.and_then(|roll| *roll.checks.get(at)?) {
             Some(check) => said(checker.state(check)),
             None => Health::Up,
@@ -95,11 +95,6 @@ fn is_checked_alike(old: &Service, new: &Service) -> bool {
     old.name() == new.name()
         && old.health() == new.health()
         && before.iter().map(asked).eq(now.iter().map(asked))
-}
-
-/// What makes a service the same one after a reload.
-fn listen_of(service: &Service) -> (Listen, u8) {
-    (*service.listen(), service.protocol().number())
 }
 
 #[cfg(test)]

@@ -88,10 +88,6 @@ struct Touched {
 
 type Identity = (Listen, u8);
 
-fn identity(service: &Service) -> Identity {
-    (*service.listen(), service.protocol().number())
-}
-
 impl Plan {
     /// Of a change. `warnings` are those of the new file itself.
     pub(crate) fn of(change: &Change<'_>, warnings: Vec<String>) -> Self {
@@ -99,7 +95,7 @@ impl Plan {
         let mut touched: HashMap<Identity, Touched> = HashMap::new();
         for action in diff.actions() {
             if let Some(service) = action.service() {
-                touched.entry(identity(service)).or_default().note(action);
+                touched.entry(service.identity()).or_default().note(action);
             }
         }
         let mut plan = Self {
@@ -118,14 +114,14 @@ impl Plan {
             .map(|service| ((service.listen, service.protocol), service))
             .collect();
         for (service, foreseen) in change.new.services().iter().zip(change.after) {
-            if let Some(touched) = touched.remove(&identity(service)) {
-                let before = built.get(&identity(service)).copied();
+            if let Some(touched) = touched.remove(&service.identity()) {
+                let before = built.get(&service.identity()).copied();
                 plan.keep_or_add(change, service, foreseen, before, &touched);
             }
         }
         for service in change.old.services() {
-            if touched.contains_key(&identity(service)) {
-                plan.remove(change, service, built.get(&identity(service)).copied());
+            if touched.contains_key(&service.identity()) {
+                plan.remove(change, service, built.get(&service.identity()).copied());
             }
         }
         plan

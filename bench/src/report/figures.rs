@@ -131,10 +131,7 @@ fn by_family(rows: &[Row]) -> Figure {
 }
 
 fn first_packets(rows: &[Row]) -> Figure {
-    let rows: Vec<&Row> = rows
-        .iter()
-        .filter(|row| row.method == "first-packet")
-        .collect();
+    let rows = by(rows, "first-packet");
     bars(
         "First packet after idling",
         "From the source's stamp to the sink's look at it, one packet each quarter of a second. wire: one \
@@ -165,7 +162,7 @@ fn searched(rows: &[Row]) -> Figure {
 }
 
 fn latency(rows: &[Row]) -> Figure {
-    let rows: Vec<&Row> = rows.iter().filter(|row| row.method == "latency").collect();
+    let rows = by(rows, "latency");
     let series = rows.iter().map(|row| {
         let points = PERCENTILES
             .iter()
@@ -204,10 +201,7 @@ fn latency(rows: &[Row]) -> Figure {
 }
 
 fn connections(rows: &[Row]) -> Figure {
-    let rows: Vec<&Row> = rows
-        .iter()
-        .filter(|row| row.method == "connections")
-        .collect();
+    let rows = by(rows, "connections");
     bars(
         "TCP connections per second",
         "Opened, one request and one answer of 64 bytes, closed; by a client and a server without \
@@ -220,7 +214,7 @@ fn connections(rows: &[Row]) -> Figure {
 
 /// The parts of a turn, from ports that read the clock.
 fn steps(rows: &[Row]) -> Figure {
-    let rows: Vec<&Row> = rows.iter().filter(|row| row.method == "step").collect();
+    let rows = by(rows, "step");
     let mut figure = bars(
         "Cost between the interfaces",
         "Time of a frame of 64 bytes in a turn that found frames, 100,000 flows, mode nat: what \
@@ -333,9 +327,14 @@ fn disturbance(method: &str) -> Option<&'static str> {
     })
 }
 
+/// Rows of a method.
+fn by<'r>(rows: &'r [Row], method: &str) -> Vec<&'r Row> {
+    rows.iter().filter(|row| row.method == method).collect()
+}
+
 /// Rows of the greatest rate over IPv4 that are wanted.
 fn rates(rows: &[Row], wanted: impl Fn(&Row) -> bool) -> Vec<&Row> {
-    let of_rate = rows.iter().filter(|row| row.method == "rate");
+    let of_rate = by(rows, "rate").into_iter();
     let of_rate = of_rate.filter(|row| row.family != IPV6);
     of_rate.filter(|row| wanted(row)).collect()
 }

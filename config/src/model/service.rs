@@ -47,6 +47,12 @@ impl Service {
         self.protocol
     }
 
+    /// What makes a service the same one after a reload: where it listens, and the number of its transport
+    /// protocol (IANA). No two of a configuration have the same.
+    pub fn identity(&self) -> (Listen, u8) {
+        (self.listen, self.protocol.number())
+    }
+
     /// The tags that its packets come with. `None`: with any, or without.
     pub const fn vlan(&self) -> Option<Vlan> {
         self.vlan

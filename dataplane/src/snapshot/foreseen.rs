@@ -6,7 +6,7 @@ use ringgate_config::Model;
 use rustc_hash::FxHashMap;
 
 use super::standing::Standings;
-use super::{Builder, CachedRing, listen_of, weighed};
+use super::{Builder, CachedRing, weighed};
 use crate::backend::Health;
 use crate::maglev::{Member, Ring};
 
@@ -32,7 +32,7 @@ impl Builder {
     ) -> Vec<Foreseen> {
         let (mut last, mut kept) = (std::mem::take(&mut self.foreseen), FxHashMap::default());
         let foreseen = model.services().iter().map(|service| {
-            let (listen, size) = (listen_of(service), service.table_size());
+            let (listen, size) = (service.identity(), service.table_size());
             let known = self.rings.get(&listen);
             let found = self.parts.find(service);
             let past = found.past(service).into_iter();

@@ -17,7 +17,7 @@ use ringgate_conntrack::Profile;
 use rustc_hash::FxHashMap;
 
 use super::standing::{Standing, Standings};
-use super::{Snapshot, identities_of, listen_of};
+use super::{Snapshot, identities_of};
 use crate::backend::{Backend, BackendId, BackendIdentity};
 use crate::returns::Returns;
 use crate::route::Fib;
@@ -54,7 +54,7 @@ impl Parts {
     /// What a snapshot was made of.
     pub(super) fn new(each: Vec<Arc<Part>>, snapshot: &Snapshot) -> Self {
         let places = (0..).zip(&each);
-        let places = places.map(|(place, part)| (listen_of(&part.configured), place));
+        let places = places.map(|(place, part)| (part.configured.identity(), place));
         Self {
             places: places.collect(),
             each,
@@ -80,7 +80,7 @@ impl Parts {
 
     /// What they have of `service`.
     pub(super) fn find(&self, service: &ringgate_config::Service) -> Found<'_> {
-        let place = self.places.get(&listen_of(service));
+        let place = self.places.get(&service.identity());
         match place.and_then(|place| Some((*place, self.each.get(*place)?))) {
             None => Found::New,
             Some((place, part)) if !self.are_doubtful && part.configured == *service => {
